@@ -1,0 +1,103 @@
+"""What every map source offers: one grid, and pixels of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from maptile2sat.grid import TILE, Grid, Window
+
+Image = npt.NDArray[np.uint8]
+"""uint8 array of shape (height, width, 3), red green blue."""
+
+Mask = npt.NDArray[np.uint8]
+"""uint8 array of shape (height, width): 255 where there is a map, 0 where there is none."""
+
+
+class Read(NamedTuple):
+    """Pixels of a window of a source.
+
+    Attributes:
+        image: uint8 (height, width, 3); pixels without data are 0.
+        mask: uint8 (height, width), 255 valid, 0 not.
+    """
+
+    image: Image
+    mask: Mask
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What a source says about itself.
+
+    Attributes:
+        name: How to show the source; never holds a key, user name or password.
+        grid: Its pixel grid.
+        extent: The pixels of the grid where it may have data.
+        attribution: Who is to be named for the map; empty if not known.
+        tiled: Whether reading fetches or decodes tiles (what `--max-tiles` counts).
+        tile_side: Side in pixels of the grid of those tiles: 256, or 512.
+        style: The map style (`maps`, `osm`) if the source knows it.
+    """
+
+    name: str
+    grid: Grid
+    extent: Window
+    attribution: str = ""
+    tiled: bool = False
+    tile_side: int = TILE
+    style: str | None = None
+
+
+class Source(Protocol):
+    """A map that can be read by pixel windows; safe to read from several threads."""
+
+    @property
+    def info(self) -> SourceInfo:
+        """What the source is and covers."""
+
+    def read(self, window: Window) -> Read:
+        """Return the pixels of `window`, whatever part of it the source has.
+
+        The same pixel has the same value in whatever window it is read. Columns of a grid
+        that wraps may be any turn around the world.
+
+        Raises:
+            SourceError: If the map cannot be read.
+            MissingTileError: If a tile inside the extent is missing and may not be.
+        """
+
+    def prefetch(self, window: Window) -> None:
+        """Take the hint that `window` will be read soon; returns at once.
+
+        Sources that wait for a network or decode tiles start to; for others it does nothing.
+        Errors show up in the read.
+        """
+
+    def close(self) -> None:
+        """Free files and connections; further reads fail."""
+
+
+def blank(window: Window) -> Read:
+    """Return pixels without data for `window`."""
+    shape = (window.height, window.width)
+    return Read(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))
+
+
+def tile_count(source: Source, window: Window) -> int:
+    """Return how many tiles a read of `window` fetches or decodes; 0 for untiled sources."""
+    info = source.info
+    if not info.tiled:
+        return 0
+    side = info.tile_side
+    columns: set[int] = set()
+    rows = 0
+    for part, _ in info.grid.pieces(window, info.extent):
+        columns.update(range(part.col // side, (part.right - 1) // side + 1))
+        rows = (part.bottom - 1) // side + 1 - part.row // side
+    if info.grid.wrap is not None:
+        columns = {column % (info.grid.wrap // side) for column in columns}
+    return len(columns) * rows
