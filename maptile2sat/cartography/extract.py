@@ -1,0 +1,243 @@
+"""Reading an OpenStreetMap extract (PBF or XML) into areas and lines in pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maptile2sat.cartography.box import Box, Points
+from maptile2sat.cartography.classify import LineClass, area_class, line_class
+from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
+from maptile2sat.cartography.multipolygon import Polygon, assemble
+from maptile2sat.errors import MissingExtraError, SourceError
+from maptile2sat.grid import MAX_LATITUDE, TILE, BBox, Grid, Window
+
+_LISTED = 5
+"""How many incomplete areas a warning names."""
+
+
+@dataclass(frozen=True)
+class AreaFeature:
+    """An area to paint: its class and its polygon in pixels."""
+
+    name: str
+    polygon: Polygon
+
+
+@dataclass(frozen=True)
+class LineFeature:
+    """A line to paint: what it is and its points in pixels."""
+
+    kind: LineClass
+    points: Points
+
+
+@dataclass
+class Extract:
+    """What an extract holds, in pixels of one zoom.
+
+    Attributes:
+        window: The whole pixels that its box touches.
+        areas: Its areas.
+        lines: Its roads, railways and watercourses.
+        sea: The sea, if there is one.
+        warnings: What could not be drawn, and why.
+    """
+
+    window: Window
+    areas: list[AreaFeature] = field(default_factory=list)
+    lines: list[LineFeature] = field(default_factory=list)
+    sea: Polygon | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Relation:
+    """A multipolygon relation: its class, and the ways that it consists of."""
+
+    number: int
+    name: str | None
+    outer: list[int]
+    inner: list[int]
+
+
+@dataclass
+class _Ways:
+    """Ways found in the extract, in pixels; NaN for nodes that it lacks."""
+
+    members: dict[int, Points] = field(default_factory=dict)
+    member_classes: dict[int, str] = field(default_factory=dict)
+    closed: list[tuple[int, str, Points]] = field(default_factory=list)
+    lines: list[LineFeature] = field(default_factory=list)
+    coast: list[Points] = field(default_factory=list)
+
+
+def read_extract(path: Path, grid: Grid) -> Extract:
+    """Read the extract `path` in pixels of `grid`.
+
+    Raises:
+        MissingExtraError: If osmium or shapely is not installed.
+        SourceError: If the file is missing, not OpenStreetMap data, or empty.
+    """
+    try:
+        import osmium
+        import shapely  # noqa: F401 - only to say early that it is missing
+    except ImportError as error:
+        raise MissingExtraError("drawing OpenStreetMap extracts", "osm") from error
+    if not path.is_file():
+        raise SourceError(f"the extract {path} does not exist: check the path")
+    try:
+        bounds = _bounds(osmium, path)
+        relations = list(_relations(osmium, path))
+        ways = _read_ways(osmium, path, grid.zoom or 0, relations)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(
+            f"{path} cannot be read as OpenStreetMap data ({reason}): give an .osm.pbf or .osm file"
+        ) from error
+    if bounds is None:
+        raise SourceError(f"{path} holds no OpenStreetMap nodes: there is nothing to draw")
+    window = grid.window(bounds)
+    extract = Extract(window, lines=ways.lines)
+    box = Box(window.col, window.row, window.right, window.bottom)
+    _add_areas(extract, relations, ways, box)
+    _add_sea(extract, ways.coast, box)
+    return extract
+
+
+def _bounds(osmium: Any, path: Path) -> BBox | None:
+    """Return the box of the header, else that of the nodes; `None` if there are none."""
+    processor = osmium.FileProcessor(str(path), osmium.osm.NODE)
+    box = processor.header.box()
+    if box.valid() and box.size() > 0:
+        low, high = box.bottom_left, box.top_right
+        return _cut_to_mercator(low.lon, low.lat, high.lon, high.lat)
+    west, south, east, north = math.inf, math.inf, -math.inf, -math.inf
+    for node in processor:
+        if node.location.valid():
+            lon, lat = node.location.lon, node.location.lat
+            west, east = min(west, lon), max(east, lon)
+            south, north = min(south, lat), max(north, lat)
+    if not (west < east and south < north):
+        return None
+    return _cut_to_mercator(west, south, east, north)
+
+
+def _cut_to_mercator(west: float, south: float, east: float, north: float) -> BBox:
+    return BBox(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE))
+
+
+def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
+    """Yield the multipolygons; those without tags of their own have class `None`."""
+    for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
+        tags = dict(relation.tags)
+        if tags.get("type") != "multipolygon":
+            continue
+        name = area_class(tags, relation=True)
+        if name is None and len(tags) > 1:
+            continue
+        outer: list[int] = []
+        inner: list[int] = []
+        for member in relation.members:
+            if member.type == "w":
+                (inner if member.role == "inner" else outer).append(member.ref)
+        yield _Relation(relation.id, name, outer, inner)
+
+
+def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation]) -> _Ways:
+    wanted = {ref for relation in relations for ref in (*relation.outer, *relation.inner)}
+    only_ways = osmium.filter.EntityFilter(osmium.osm.WAY)
+    found = _Ways()
+    for way in osmium.FileProcessor(str(path)).with_locations().with_filter(only_ways):
+        if way.tags or way.id in wanted:
+            _sort_way(way, zoom, found, is_member=way.id in wanted)
+    return found
+
+
+def _sort_way(way: Any, zoom: int, found: _Ways, *, is_member: bool) -> None:
+    """Put one way where it belongs."""
+    tags = dict(way.tags)
+    closed = way.is_closed() and len(way.nodes) > 3
+    name = area_class(tags) if closed else None
+    kind = line_class(tags, closed=closed)
+    coast = tags.get("natural") == "coastline"
+    if not (is_member or name or kind or coast):
+        return
+    points = _pixels(way, zoom)
+    if is_member:
+        found.members[way.id] = points
+        if name:
+            found.member_classes[way.id] = name
+    if name:
+        found.closed.append((way.id, name, points))
+    if coast:
+        found.coast.append(points)
+    if kind:
+        there = ~np.isnan(points[:, 0])
+        for part in np.split(points, np.flatnonzero(np.diff(there)) + 1):
+            if len(part) > 1 and not np.isnan(part[0, 0]):
+                found.lines.append(LineFeature(kind, part))
+
+
+def _pixels(way: Any, zoom: int) -> Points:
+    """Return the way's nodes as pixels of `zoom`, NaN for nodes that are not there."""
+    degrees = np.array(
+        [
+            (place.lon, place.lat) if place.valid() else (math.nan, math.nan)
+            for place in (node.location for node in way.nodes)
+        ]
+    ).reshape(-1, 2)
+    side = float(TILE << zoom)
+    latitude = np.radians(np.clip(degrees[:, 1], -MAX_LATITUDE, MAX_LATITUDE))
+    x = (degrees[:, 0] / 360.0 + 0.5) * side
+    y = (0.5 - np.arcsinh(np.tan(latitude)) / (2 * np.pi)) * side
+    return np.column_stack([x, y])
+
+
+def _add_areas(extract: Extract, relations: list[_Relation], ways: _Ways, box: Box) -> None:
+    """Build the areas of relations and closed ways; list what is incomplete."""
+    incomplete: list[str] = []
+    drawn: set[int] = set()
+    for relation in relations:
+        name = relation.name
+        if name is None:  # tags on the outer way, as was usual long ago
+            named = [ref for ref in relation.outer if ref in ways.member_classes]
+            if not named:
+                continue
+            name = ways.member_classes[named[0]]
+            drawn.update(named)
+        outer = [ways.members[ref] for ref in relation.outer if ref in ways.members]
+        inner = [ways.members[ref] for ref in relation.inner if ref in ways.members]
+        polygon, sure = assemble(outer, inner, box)
+        if not sure:
+            incomplete.append(f"relation {relation.number} ({name})")
+        if polygon is not None:
+            extract.areas.append(AreaFeature(name, polygon))
+    for number, name, points in ways.closed:
+        if number in drawn:
+            continue
+        polygon, sure = assemble([points], [], box)
+        if not sure:
+            incomplete.append(f"way {number} ({name})")
+        if polygon is not None:
+            extract.areas.append(AreaFeature(name, polygon))
+    if incomplete:
+        more = f" and {len(incomplete) - _LISTED} more" if len(incomplete) > _LISTED else ""
+        extract.warnings.append(
+            f"areas incomplete in the extract, drawn as far as they are there: "
+            f"{', '.join(incomplete[:_LISTED])}{more}"
+        )
+
+
+def _add_sea(extract: Extract, coast: list[Points], box: Box) -> None:
+    try:
+        extract.sea = sea(coast, box)
+    except AmbiguousCoastError as error:
+        extract.warnings.append(
+            f"no sea is drawn, because {error}: cut the extract along whole coastlines"
+        )

@@ -1,0 +1,238 @@
+"""Drawing an OpenStreetMap extract as a label-free map: MBTiles or GeoTIFF."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from PIL import Image as Pictures
+from rasterio.errors import RasterioError
+
+from maptile2sat.cartography.source import ExtractSource, open_extract
+from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.grid import MAX_LATITUDE, TILE, BBox, Grid, Window
+from maptile2sat.sources.base import Read
+from maptile2sat.sources.mbtiles_writer import MBTilesWriter
+
+Progress = Callable[[int, int], None]
+"""Called with the tiles drawn so far and the number of all tiles."""
+
+
+@dataclass(frozen=True)
+class DrawResult:
+    """What `draw` has made.
+
+    Attributes:
+        output: The file.
+        style: The map style.
+        zoom: The zoom.
+        tiles: How many 256 px tiles or blocks it has.
+        width: Columns of the map.
+        height: Rows of the map.
+        bounds: Its extent in degrees.
+        warnings: What could not be drawn, and why.
+        seconds: How long it took.
+    """
+
+    output: Path
+    style: str
+    zoom: int
+    tiles: int
+    width: int
+    height: int
+    bounds: BBox
+    warnings: list[str]
+    seconds: float
+
+
+def draw(
+    extract: Path,
+    output: Path,
+    *,
+    zoom: int = 16,
+    style: str = "maps",
+    bbox: BBox | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> DrawResult:
+    """Draw an OpenStreetMap extract tile by tile into `output`.
+
+    Args:
+        extract: The .osm.pbf or .osm file.
+        output: Where the map goes: `.mbtiles`, `.tif` or `.tiff`.
+        zoom: Web mercator zoom.
+        style: `maps` or `osm`.
+        bbox: The part to draw, in degrees; the whole extract if not given.
+        overwrite: Whether an existing file may be replaced.
+        progress: Called after each tile.
+
+    Returns:
+        What was made.
+
+    Raises:
+        UsageError: If suffix, style, zoom or bbox make no sense.
+        OutputError: If the output exists and `overwrite` is false, or cannot be written.
+        SourceError: If the extract cannot be read.
+        MissingExtraError: If osmium or shapely is not installed.
+    """
+    started = time.monotonic()
+    extract, output = Path(extract), Path(output)
+    write = _writer(output)
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists: choose another name or say --overwrite")
+    if not output.parent.is_dir():
+        raise OutputError(f"the folder {output.parent} does not exist: create it first")
+    source = open_extract(extract, zoom=zoom, style=style)
+    try:
+        window = _window(source, bbox, extract)
+        tiles = write(source, window, output, progress or _silent)
+    finally:
+        source.close()
+    return DrawResult(
+        output=output,
+        style=style,
+        zoom=zoom,
+        tiles=tiles,
+        width=window.width,
+        height=window.height,
+        bounds=_bounds(source.info.grid, window),
+        warnings=list(source.warnings),
+        seconds=time.monotonic() - started,
+    )
+
+
+_Writer = Callable[[ExtractSource, Window, Path, Progress], int]
+
+
+def _writer(output: Path) -> _Writer:
+    """Return what writes files with the suffix of `output`."""
+    suffix = output.suffix.lower()
+    if suffix == ".mbtiles":
+        return _write_mbtiles
+    if suffix in (".tif", ".tiff"):
+        return _write_geotiff
+    raise UsageError(f"cannot draw into '{output.name}': the output must end in .mbtiles or .tif")
+
+
+def _window(source: ExtractSource, bbox: BBox | None, extract: Path) -> Window:
+    """Return the pixels to draw."""
+    extent = source.info.extent
+    if bbox is None:
+        return extent
+    window = source.info.grid.window(bbox).intersection(extent)
+    if window.empty:
+        covered = ",".join(f"{value:.5f}" for value in source.info.grid.lonlat_bounds(extent))
+        raise UsageError(f"the box lies outside of {extract.name}, which covers {covered}")
+    return window
+
+
+def _tiles(window: Window) -> Iterator[Window]:
+    """Yield the 256 px tiles that `window` touches, row by row."""
+    for row in range(window.row // TILE, (window.bottom - 1) // TILE + 1):
+        for column in range(window.col // TILE, (window.right - 1) // TILE + 1):
+            yield Window(column * TILE, row * TILE, TILE, TILE)
+
+
+def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress: Progress) -> int:
+    info = source.info
+    zoom, style = info.grid.zoom or 0, info.style or ""
+    name = info.name.split(".")[0]
+    tiles = list(_tiles(window))
+    with MBTilesWriter(
+        output,
+        name=name,
+        format="png",
+        attribution=info.attribution,
+        description=f"{name}: label-free map in the style '{style}', drawn by maptile2sat "
+        "from OpenStreetMap data (ODbL)",
+        extra={"maptile2sat:style": style},
+        bounds=_bounds(info.grid, window),
+    ) as writer:
+        for done, tile in enumerate(tiles, 1):
+            part = tile.intersection(window)
+            data = _png(source.read(part), part, tile)
+            writer.add(zoom, tile.col // TILE, tile.row // TILE, data)
+            progress(done, len(tiles))
+    return len(tiles)
+
+
+def _png(read: Read, part: Window, tile: Window) -> bytes:
+    """Encode a tile; what is not in `part` is transparent."""
+    picture = Pictures.fromarray(read.image)
+    if part != tile:
+        whole = np.zeros((tile.height, tile.width, 4), np.uint8)
+        place = part.slices(tile)
+        whole[place] = np.dstack([read.image, read.mask])
+        picture = Pictures.fromarray(whole)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _write_geotiff(source: ExtractSource, window: Window, output: Path, progress: Progress) -> int:
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        blocks = _fill_geotiff(source, window, temporary, progress)
+        temporary.replace(output)
+        return blocks
+    except (RasterioError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(f"cannot write {output} ({reason}): check the disk") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: Progress) -> int:
+    """Write the map as it is drawn; blocks wait in GDAL's cache until they are complete."""
+    info = source.info
+    profile = {
+        "driver": "GTiff", "width": window.width, "height": window.height, "count": 3,
+        "dtype": "uint8", "crs": info.grid.crs, "transform": info.grid.transform(window),
+        "photometric": "RGB", "tiled": True, "blockxsize": TILE, "blockysize": TILE,
+        "compress": "deflate", "predictor": 2, "interleave": "pixel", "bigtiff": "IF_SAFER",
+    }  # fmt: skip
+    blocks = list(_blocks(window))
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", **profile) as target,
+    ):
+        target.update_tags(
+            TIFFTAG_COPYRIGHT=info.attribution,
+            TIFFTAG_SOFTWARE="maptile2sat",
+            TIFFTAG_IMAGEDESCRIPTION=f"Label-free map of {info.name} in the style '{info.style}', "
+            "drawn from OpenStreetMap data (ODbL)",
+            MAPTILE2SAT_STYLE=info.style or "",
+        )
+        for done, block in enumerate(blocks, 1):
+            read = source.read(block)
+            place = rasterio.windows.Window(
+                block.col - window.col, block.row - window.row, block.width, block.height
+            )
+            target.write(read.image.transpose(2, 0, 1), window=place)
+            target.write_mask(read.mask, window=place)
+            progress(done, len(blocks))
+    return len(blocks)
+
+
+def _blocks(window: Window) -> Iterator[Window]:
+    """Yield the blocks of a GeoTIFF of `window`, row by row."""
+    for row in range(window.row, window.bottom, TILE):
+        for column in range(window.col, window.right, TILE):
+            yield Window(column, row, TILE, TILE).intersection(window)
+
+
+def _bounds(grid: Grid, window: Window) -> BBox:
+    """Return the extent in degrees, within web mercator in spite of rounding."""
+    west, south, east, north = grid.lonlat_bounds(window)
+    return BBox(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE))
+
+
+def _silent(done: int, total: int) -> None:
+    """Show no progress."""
