@@ -126,11 +126,11 @@ def _window(source: ExtractSource, bbox: BBox | None, extract: Path) -> Window:
     extent = source.info.extent
     if bbox is None:
         return extent
-    window = source.info.grid.window(bbox).intersection(extent)
-    if window.empty:
-        covered = ",".join(f"{value:.5f}" for value in source.info.grid.lonlat_bounds(extent))
-        raise UsageError(f"the box lies outside of {extract.name}, which covers {covered}")
-    return window
+    grid = source.info.grid
+    for part, _ in grid.pieces(grid.window(bbox), extent):
+        return part
+    covered = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(extent))
+    raise UsageError(f"the box lies outside of {extract.name}: choose one within --bbox {covered}")
 
 
 def _tiles(window: Window) -> Iterator[Window]:

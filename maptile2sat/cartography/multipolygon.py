@@ -114,4 +114,16 @@ def _close(lines: list[Points], box: Box, holes: list[Polygon]) -> Polygon | Non
 
 
 def _none_if_empty(area: Polygon) -> Polygon | None:
+    area = polygonal(area)
     return None if area.is_empty else area
+
+
+def polygonal(area: Any) -> Polygon:
+    """Return the polygons of `area` without the points and lines that set operations leave."""
+    from shapely import get_parts
+    from shapely.geometry import MultiPolygon
+
+    if area.geom_type != "GeometryCollection":
+        return area if area.geom_type in ("Polygon", "MultiPolygon") else MultiPolygon()
+    parts = [part for found in get_parts(area).tolist() for part in get_parts(found).tolist()]
+    return MultiPolygon([part for part in parts if part.geom_type == "Polygon"])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maptile2sat.cartography.classify import LineClass
 from maptile2sat.cartography.extract import Extract, LineFeature
-from maptile2sat.cartography.multipolygon import Polygon
+from maptile2sat.cartography.multipolygon import Polygon, polygonal
 from maptile2sat.cartography.style import STYLE_ZOOM, Area, Line, Rgb, Style, rgb
 
 Order = tuple[float, float, float, float]
@@ -89,7 +89,9 @@ def _water_shapes(extract: Extract, style: Style, scale: float) -> Iterator[Shap
         areas.append(extract.sea)
     window = extract.window
     edges = (window.col, window.row, window.right, window.bottom)
-    water = union_all(areas).intersection(box(*edges))
+    water = polygonal(union_all(areas).intersection(box(*edges)))
+    if water.is_empty:
+        return
     inside = (edges[0] + 0.01, edges[1] + 0.01, edges[2] - 0.01, edges[3] - 0.01)
     shore = clip_by_rect(water.boundary, *inside)
     if shore.is_empty:

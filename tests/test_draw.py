@@ -1,0 +1,661 @@
+"""Drawing small OpenStreetMap files, laid out in pixels of zoom 16 so that results are known."""
+
+from __future__ import annotations
+
+import io
+import math
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from maptile2sat.errors import Maptile2satError, OutputError, SourceError, UsageError
+from maptile2sat.grid import BBox, Window, mercator_grid
+
+pytest.importorskip("osmium")
+pytest.importorskip("shapely")
+
+from maptile2sat.cartography.paint import paint
+from maptile2sat.cartography.source import ExtractSource, open_extract
+from maptile2sat.cartography.style import STYLES, rgb
+from maptile2sat.draw import draw
+
+ZOOM = 16
+COL, ROW = 37111 * 256 + 77, 18987 * 256 + 141  # nothing is aligned or symmetric
+WIDTH, HEIGHT = 300, 200
+GROUND = rgb(STYLES["maps"].background)
+PARK = rgb(STYLES["maps"].areas["park"].fill)
+WATER = rgb(STYLES["maps"].areas["water"].fill)
+STREET = rgb(STYLES["maps"].lines["street"].fill)
+MOTORWAY = rgb(STYLES["maps"].lines["motorway"].fill)
+PRIMARY = rgb(STYLES["maps"].lines["primary"].fill)
+
+Point = tuple[float, float] | None
+
+
+def lonlat(x: float, y: float) -> tuple[float, float]:
+    """Return degrees of a pixel position relative to the test area."""
+    side = 256 << ZOOM
+    lon = (COL + x) / side * 360.0 - 180.0
+    lat = math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * (ROW + y) / side))))
+    return lon, lat
+
+
+class Osm:
+    """Builds an OSM XML file; a point `None` is a node that the extract lacks."""
+
+    def __init__(self, *, bounds: bool = True) -> None:
+        self.nodes: dict[tuple[float, float], int] = {}
+        self.ways: list[str] = []
+        self.relations: list[str] = []
+        self.bounds = bounds
+
+    def way(self, points: Sequence[Point], **tags: str) -> int:
+        number = len(self.ways) + 1
+        refs = "".join(f'<nd ref="{self._node(point)}"/>' for point in points)
+        self.ways.append(f'<way id="{number}" version="1">{refs}{_tags(tags)}</way>')
+        return number
+
+    def rect(self, left: float, top: float, right: float, bottom: float, **tags: str) -> int:
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        return self.way(corners, **tags)
+
+    def relation(self, members: Sequence[tuple[int, str]], **tags: str) -> None:
+        number = len(self.relations) + 1
+        parts = "".join(f'<member type="way" ref="{ref}" role="{role}"/>' for ref, role in members)
+        body = parts + _tags({"type": "multipolygon", **tags})
+        self.relations.append(f'<relation id="{number}" version="1">{body}</relation>')
+
+    def write(self, path: Path) -> Path:
+        west, north = lonlat(0.3, 0.3)
+        east, south = lonlat(WIDTH - 0.3, HEIGHT - 0.3)
+        lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<osm version="0.6">']
+        if self.bounds:
+            lines.append(
+                f'<bounds minlon="{west:.7f}" minlat="{south:.7f}" '
+                f'maxlon="{east:.7f}" maxlat="{north:.7f}"/>'
+            )
+        for (x, y), number in self.nodes.items():
+            lon, lat = lonlat(x, y)
+            lines.append(f'<node id="{number}" version="1" lon="{lon:.7f}" lat="{lat:.7f}"/>')
+        path.write_text("\n".join([*lines, *self.ways, *self.relations, "</osm>"]))
+        return path
+
+    def _node(self, point: Point) -> int:
+        if point is None:
+            return 999_999_999
+        return self.nodes.setdefault(point, len(self.nodes) + 1)
+
+
+def _tags(tags: dict[str, str]) -> str:
+    return "".join(f"<tag k={quoteattr(k)} v={quoteattr(v)}/>" for k, v in tags.items())
+
+
+def source_of(osm: Osm, folder: Path, style: str = "maps") -> ExtractSource:
+    return open_extract(osm.write(folder / "map.osm"), zoom=ZOOM, style=style)
+
+
+def picture(osm: Osm, folder: Path, style: str = "maps") -> np.ndarray:
+    source = source_of(osm, folder, style)
+    assert source.info.extent == Window(COL, ROW, WIDTH, HEIGHT)
+    return source.read(source.info.extent).image
+
+
+def nearer(image: np.ndarray, colour: tuple[int, int, int], other: tuple[int, int, int]):
+    """Return where `image` is nearer to `colour` than to `other`."""
+    pixels = image.astype(int)
+    return np.abs(pixels - colour).sum(-1) < np.abs(pixels - other).sum(-1)
+
+
+def at(image: np.ndarray, x: int, y: int) -> tuple[int, int, int]:
+    return tuple(image[y, x].tolist())
+
+
+def is_water(image: np.ndarray) -> np.ndarray:
+    """Return where there is water, shaded near the shore or not."""
+    return image[..., 2].astype(int) - image[..., 0] > 40
+
+
+# Areas and output files
+
+
+def test_park_covers_exactly_its_pixels_in_geotiff(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.rect(60, 40, 110, 70, leisure="park")
+    result = draw(osm.write(tmp_path / "map.osm"), tmp_path / "map.tif")
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    expected[40:70, 60:110] = True
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        image = dataset.read().transpose(1, 2, 0)
+        assert dataset.crs.to_epsg() == 3857
+        assert dataset.transform == mercator_grid(ZOOM).transform(Window(COL, ROW, WIDTH, HEIGHT))
+        assert dataset.tags()["TIFFTAG_COPYRIGHT"] == "© OpenStreetMap contributors"
+        assert (dataset.dataset_mask() == 255).all()
+        assert dataset.mask_flag_enums[0] == [rasterio.enums.MaskFlags.per_dataset]
+    assert (nearer(image, PARK, GROUND) == expected).all()
+    assert (image[41:69, 61:109] == PARK).all()
+    assert at(image, 20, 20) == GROUND
+    assert (result.width, result.height, result.zoom, result.style) == (WIDTH, HEIGHT, 16, "maps")
+    assert result.warnings == []
+
+
+def test_mbtiles_has_the_same_pixels_and_all_metadata(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.rect(60, 40, 110, 70, leisure="park")
+    extract = osm.write(tmp_path / "town.osm")
+    steps: list[tuple[int, int]] = []
+    result = draw(
+        extract, tmp_path / "map.mbtiles", progress=lambda *step: steps.append(step), style="maps"
+    )
+    draw(extract, tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        expected = dataset.read().transpose(1, 2, 0)
+    database = sqlite3.connect(tmp_path / "map.mbtiles")
+    metadata = dict(database.execute("SELECT name, value FROM metadata"))
+    assert metadata["attribution"] == "© OpenStreetMap contributors"
+    assert metadata["maptile2sat:style"] == "maps"
+    assert metadata["format"] == "png"
+    assert metadata["type"] == "baselayer"
+    assert metadata["minzoom"] == metadata["maxzoom"] == "16"
+    assert {"name", "version", "description", "center"} <= set(metadata)
+    west, south, east, north = map(float, metadata["bounds"].split(","))
+    assert np.allclose((west, north), lonlat(0, 0), atol=1e-8)
+    assert np.allclose((east, south), lonlat(WIDTH, HEIGHT), atol=1e-8)
+    whole = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    rows = database.execute("SELECT tile_column, tile_row, tile_data FROM tiles").fetchall()
+    for column, stored, data in rows:
+        row = (1 << ZOOM) - 1 - stored
+        tile = Window(column * 256, row * 256, 256, 256)
+        part = tile.intersection(Window(COL, ROW, WIDTH, HEIGHT))
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+        inside = pixels[part.slices(tile)]
+        assert (inside[..., 3] == 255).all()
+        assert (pixels[..., 3] == 255).sum() == inside[..., 3].size
+        whole[part.slices(Window(COL, ROW, WIDTH, HEIGHT))] = inside[..., :3]
+    assert (whole == expected).all()
+    assert steps == [(n, result.tiles) for n in range(1, result.tiles + 1)]
+    assert result.tiles == len(rows) == 4
+
+
+def test_same_extract_gives_the_same_bytes(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.rect(60, 40, 110, 70, leisure="park")
+    extract = osm.write(tmp_path / "map.osm")
+    for suffix in ("mbtiles", "tif"):
+        for name in ("a", "b"):
+            draw(extract, tmp_path / f"{name}.{suffix}")
+        first, second = (tmp_path / f"{name}.{suffix}" for name in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_extent_is_that_of_the_nodes_without_a_box(tmp_path: Path) -> None:
+    osm = Osm(bounds=False)
+    osm.rect(60.4, 40.4, 110.6, 70.6, leisure="park")
+    source = source_of(osm, tmp_path)
+    assert source.info.extent == Window(COL + 60, ROW + 40, 51, 31)
+
+
+@pytest.mark.parametrize("style", ["maps", "osm"])
+def test_both_styles_draw_every_class(tmp_path: Path, style: str) -> None:
+    osm = Osm()
+    osm.rect(10, 10, 60, 60, landuse="forest")
+    osm.rect(80, 10, 130, 60, natural="water")
+    osm.rect(150, 10, 200, 60, building="yes")
+    osm.way([(0, 120), (299, 120)], highway="residential")
+    image = picture(osm, tmp_path, style)
+    look = STYLES[style]
+    assert at(image, 35, 35) == rgb(look.areas["wood"].fill)
+    assert at(image, 105, 35) == rgb(look.areas["water"].fill)
+    assert at(image, 175, 35) == rgb(look.areas["building"].fill)
+    assert at(image, 175, 120) == rgb(look.lines["street"].fill)
+    assert at(image, 250, 180) == rgb(look.background)
+
+
+def test_small_area_lies_on_large_one(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.rect(40, 40, 60, 60, leisure="pitch")
+    osm.rect(10, 10, 110, 110, leisure="park")
+    image = picture(osm, tmp_path)
+    assert at(image, 50, 50) == rgb(STYLES["maps"].areas["pitch"].fill)
+    assert at(image, 100, 100) == PARK
+
+
+def test_neighbouring_areas_leave_no_gap(tmp_path: Path) -> None:
+    osm = Osm()
+    slanted = [(100.3, 10.2), (143.7, 151.9)]
+    osm.way([(10, 10.2), slanted[0], slanted[1], (10, 151.9), (10, 10.2)], leisure="park")
+    osm.way([slanted[0], (250, 10.2), (250, 151.9), slanted[1], slanted[0]], leisure="park")
+    image = picture(osm, tmp_path)
+    assert (image[12:150, 12:248] == PARK).all()
+
+
+# Multipolygons
+
+
+def test_hole_and_island_of_a_multipolygon(tmp_path: Path) -> None:
+    osm = Osm()
+    outer = osm.rect(20, 20, 180, 140)
+    inner = osm.rect(50, 40, 150, 120)
+    island = osm.rect(80, 60, 110, 90)
+    osm.relation([(island, "outer"), (inner, "inner"), (outer, "outer")], leisure="park")
+    image = picture(osm, tmp_path)
+    assert at(image, 30, 80) == PARK
+    assert at(image, 60, 50) == GROUND
+    assert at(image, 95, 75) == PARK
+    assert at(image, 200, 75) == GROUND
+
+
+def test_ring_of_several_ways_in_any_direction(tmp_path: Path) -> None:
+    osm = Osm()
+    first = osm.way([(30, 30), (130, 30), (130, 90)])
+    second = osm.way([(30, 30), (30, 90)])
+    third = osm.way([(130, 90), (80, 110), (30, 90)])
+    osm.relation([(first, "outer"), (second, ""), (third, "outer")], natural="water")
+    image = picture(osm, tmp_path)
+    assert is_water(image)[60, 80]
+    assert is_water(image)[100, 80]
+    assert not is_water(image)[20, 80]
+
+
+def test_tags_on_the_outer_way_of_an_untagged_relation(tmp_path: Path) -> None:
+    osm = Osm()
+    outer = osm.rect(20, 20, 180, 140, leisure="park")
+    inner = osm.rect(50, 40, 150, 120)
+    osm.relation([(outer, "outer"), (inner, "inner")])
+    image = picture(osm, tmp_path)
+    assert at(image, 30, 80) == PARK
+    assert at(image, 100, 80) == GROUND
+
+
+def test_incomplete_multipolygon_is_closed_along_the_box(tmp_path: Path) -> None:
+    osm = Osm()
+    present = osm.way([(295, 30), (220, 30), (220, 110), (296, 110)])
+    hole = osm.rect(240, 50, 260, 70)
+    osm.relation([(present, "outer"), (4711, "outer"), (hole, "inner")], leisure="park")
+    source = source_of(osm, tmp_path)
+    image = source.read(source.info.extent).image
+    assert source.warnings == []
+    assert at(image, 299, 60) == PARK
+    assert at(image, 230, 60) == PARK
+    assert at(image, 250, 60) == GROUND
+    assert at(image, 200, 60) == GROUND
+    assert at(image, 299, 150) == GROUND
+
+
+def test_closed_way_that_lacks_nodes_is_closed_around_a_corner(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(200, 195), (200, 100), (298, 100), None, None, (200, 195)], leisure="park")
+    image = picture(osm, tmp_path)
+    assert at(image, 298, 198) == PARK
+    assert at(image, 205, 105) == PARK
+    assert at(image, 190, 150) == GROUND
+    assert at(image, 250, 90) == GROUND
+
+
+def test_area_that_ends_far_inside_is_listed(tmp_path: Path) -> None:
+    osm = Osm()
+    half = osm.way([(150, 100), (160, 100), (160, 110)])
+    osm.relation([(half, "outer"), (4711, "outer")], leisure="park")
+    source = source_of(osm, tmp_path)
+    assert len(source.warnings) == 1
+    assert "relation 1 (park)" in source.warnings[0]
+    assert (source.read(source.info.extent).image == GROUND).all()
+
+
+# Sea
+
+
+def test_sea_lies_right_of_the_coastline(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(100, 250), (100, 90), (120, -20)], natural="coastline")  # northwards
+    water = is_water(picture(osm, tmp_path))
+    assert water[5:195, 125:].all()
+    assert not water[5:195, :95].any()
+
+
+def test_reversed_coastline_has_the_sea_on_the_other_side(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(120, -20), (100, 90), (100, 250)], natural="coastline")
+    water = is_water(picture(osm, tmp_path))
+    assert water[5:195, :95].all()
+    assert not water[5:195, 125:].any()
+
+
+def test_open_coastline_is_led_to_the_nearest_side(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(None), (7, 130), (100, 120), (110, 9), None], natural="coastline")
+    water = is_water(picture(osm, tmp_path))
+    assert not water[2:115, 2:95].any()  # land is left of the way: the north-west
+    assert water[135:198, :].all()
+    assert water[:, 115:].all()
+    assert not water[0, 108]
+
+
+def test_coastlines_joined_from_ways_with_an_island(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(-5, 60), (150, 60)], natural="coastline")  # eastwards: the sea is south
+    osm.way([(150, 60), (305, 70)], natural="coastline")
+    island = [(100, 110), (100, 150), (160, 150), (160, 110), (100, 110)]  # ccw: land inside
+    osm.way(island, natural="coastline")
+    water = is_water(picture(osm, tmp_path))
+    assert not water[:55].any()
+    assert water[75:105].all()
+    assert not water[112:148, 103:157].any()
+    assert water[155:].all()
+
+
+def test_two_coasts_of_a_strait(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(-5, 60), (305, 70)], natural="coastline")
+    osm.way([(305, 150), (-5, 140)], natural="coastline")
+    water = is_water(picture(osm, tmp_path))
+    assert not water[:55].any()
+    assert water[75:135].all()
+    assert not water[155:].any()
+
+
+def test_contradicting_coastlines_draw_no_sea(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(-5, 60), (305, 70)], natural="coastline")
+    osm.way([(-5, 140), (305, 150)], natural="coastline")
+    result = draw(osm.write(tmp_path / "map.osm"), tmp_path / "map.tif")
+    assert len(result.warnings) == 1
+    assert "no sea" in result.warnings[0]
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert not is_water(dataset.read().transpose(1, 2, 0)).any()
+
+
+def test_coastline_that_ends_inside_draws_no_sea(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(-5, 60), (150, 100)], natural="coastline")
+    source = source_of(osm, tmp_path)
+    assert "no sea" in source.warnings[0]
+    assert not is_water(source.read(source.info.extent).image).any()
+
+
+# Roads
+
+
+def test_bridge_lies_over_the_more_important_road(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(150, 10), (150, 190)], highway="residential", bridge="yes", layer="1")
+    osm.way([(10, 100), (290, 100)], highway="motorway")
+    image = picture(osm, tmp_path)
+    assert at(image, 150, 100) == STREET
+    assert at(image, 100, 100) == MOTORWAY
+    assert at(image, 145, 100) != MOTORWAY  # the casing of the bridge cuts the road below
+
+
+def test_without_a_bridge_the_more_important_road_lies_on_top(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(10, 100), (290, 100)], highway="motorway")
+    osm.way([(150, 10), (150, 190)], highway="residential")
+    image = picture(osm, tmp_path)
+    assert at(image, 150, 100) == MOTORWAY
+    assert at(image, 150, 50) == STREET
+
+
+def test_no_casing_crosses_a_junction(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(10, 100), (150, 100), (290, 100)], highway="residential")
+    osm.way([(150, 100), (150, 190)], highway="residential")
+    image = picture(osm, tmp_path)
+    assert (image[100:180, 150] == STREET).all()
+    assert (image[100, 20:280] == STREET).all()
+
+
+def test_tunnel_is_lighter_and_below(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(10, 100), (290, 100)], highway="primary", tunnel="yes", layer="-1")
+    osm.way([(150, 10), (150, 190)], highway="residential")
+    osm.rect(200, 80, 240, 120, building="yes")
+    image = picture(osm, tmp_path)
+    tunnel = STYLES["maps"].lines["primary"].tunnel
+    assert tunnel is not None
+    assert at(image, 60, 100) == rgb(tunnel) != PRIMARY
+    assert at(image, 150, 100) == STREET
+    assert at(image, 220, 100) == rgb(STYLES["maps"].areas["building"].fill)
+
+
+def test_higher_layer_of_two_bridges_is_on_top(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(150, 10), (150, 190)], highway="residential", bridge="yes", layer="2")
+    osm.way([(10, 100), (290, 100)], highway="motorway", bridge="yes", layer="1")
+    assert at(picture(osm, tmp_path), 150, 100) == STREET
+
+
+def test_road_has_the_width_of_the_style(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(10, 100), (290, 100)], highway="residential")
+    image = picture(osm, tmp_path)
+    white = nearer(image, STREET, rgb("#d9d5ce"))[:, 150] & (image[:, 150, 0] > 245)
+    assert abs(white.sum() - STYLES["maps"].lines["street"].width) <= 1.5
+
+
+def test_road_is_not_drawn_across_missing_nodes(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(10, 100), (90, 100), None, (200, 100), (290, 100)], highway="residential")
+    image = picture(osm, tmp_path)
+    assert at(image, 50, 100) == STREET
+    assert at(image, 145, 100) == GROUND
+    assert at(image, 250, 100) == STREET
+
+
+def test_underground_things_are_not_drawn(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(10, 50), (290, 50)], highway="service", tunnel="yes")
+    osm.way([(10, 100), (290, 100)], railway="subway", tunnel="yes", layer="-2")
+    osm.rect(20, 120, 90, 180, building="yes", layer="-1")
+    osm.rect(120, 120, 190, 180, building="yes", location="underground")
+    assert (picture(osm, tmp_path) == GROUND).all()
+
+
+# Reading
+
+
+def busy(folder: Path) -> ExtractSource:
+    """Return a map with something everywhere, and water shaded along its shore."""
+    osm = Osm()
+    osm.way([(-20, 150), (130, 120), (320, 170)], natural="coastline")
+    osm.rect(20, 20, 180, 110, leisure="park")
+    for step in range(12):
+        osm.rect(12 + 23 * step, 30 + 3 * step, 25 + 23 * step, 48 + 4 * step, building="yes")
+        osm.way([(7 + 25 * step, 0), (31 * step, 199)], highway="residential")
+    osm.way([(0, 77), (140, 95), (299, 60)], highway="primary")
+    return source_of(osm, folder)
+
+
+def test_a_pixel_is_the_same_in_any_window(tmp_path: Path) -> None:
+    source = busy(tmp_path)
+    extent = source.info.extent
+    around = extent.grown(40)
+    whole = source.read(around)
+    random = np.random.default_rng(5)
+    windows = []
+    for _ in range(40):
+        col, row = random.integers(-40, WIDTH), random.integers(-40, HEIGHT)
+        width, height = random.integers(1, 120, 2)
+        windows.append(Window(COL + int(col), ROW + int(row), int(width), int(height)))
+    fresh = open_extract(tmp_path / "map.osm", zoom=ZOOM)
+    with ThreadPoolExecutor(4) as pool:
+        reads = list(pool.map(fresh.read, windows))
+    for window, read in zip(windows, reads, strict=True):
+        part = window.intersection(around)
+        assert (read.image[part.slices(window)] == whole.image[part.slices(around)]).all()
+        assert (read.mask[part.slices(window)] == whole.mask[part.slices(around)]).all()
+
+
+def test_mask_is_the_extract(tmp_path: Path) -> None:
+    source = busy(tmp_path)
+    around = source.info.extent.grown(9)
+    read = source.read(around)
+    expected = np.zeros((HEIGHT + 18, WIDTH + 18), np.uint8)
+    expected[9:-9, 9:-9] = 255
+    assert (read.mask == expected).all()
+    assert (read.image[expected == 0] == 0).all()
+
+
+def test_no_seam_at_tile_borders(tmp_path: Path) -> None:
+    source = busy(tmp_path)
+    tiles = source.read(source.info.extent).image.astype(int)
+    assert source._scene is not None
+    once = paint(source._scene, source.info.extent).astype(int)  # one canvas, no tiles
+    differs = np.abs(tiles - once).max(-1)
+    assert (differs > 0).mean() < 1e-3
+    assert differs.max() <= 255 / 16 + 1  # one of 16 samples
+
+
+def test_closed_source_refuses(tmp_path: Path) -> None:
+    source = busy(tmp_path)
+    source.close()
+    with pytest.raises(SourceError, match="closed"):
+        source.read(source.info.extent)
+
+
+@pytest.mark.parametrize("zoom", [12, 14, 18])
+def test_other_zooms(tmp_path: Path, zoom: int) -> None:
+    osm = Osm()
+    osm.rect(0, 0, WIDTH, HEIGHT, leisure="park")
+    osm.rect(128, 128, 192, 192, natural="water")
+    source = open_extract(osm.write(tmp_path / "map.osm"), zoom=zoom)
+    extent = source.info.extent
+    scale = 2.0 ** (zoom - ZOOM)
+    assert abs(extent.width - WIDTH * scale) <= 2
+    image = source.read(extent).image
+    x = math.floor((COL + 160) * scale) - extent.col
+    y = math.floor((ROW + 160) * scale) - extent.row
+    assert is_water(image)[y, x]
+
+
+# Options and errors
+
+
+def test_bbox_draws_the_same_pixels(tmp_path: Path) -> None:
+    whole = busy(tmp_path).read(Window(COL, ROW, WIDTH, HEIGHT)).image
+    west, north = lonlat(33.5, 21.5)
+    east, south = lonlat(151.5, 130.5)
+    result = draw(tmp_path / "map.osm", tmp_path / "part.tif", bbox=BBox(west, south, east, north))
+    with rasterio.open(tmp_path / "part.tif") as dataset:
+        part = dataset.read().transpose(1, 2, 0)
+    assert (result.width, result.height) == (119, 110)
+    assert (part == whole[21:131, 33:152]).all()
+
+
+def test_bbox_is_cut_to_the_extract(tmp_path: Path) -> None:
+    busy(tmp_path)
+    west, north = lonlat(-100, -100)
+    east, south = lonlat(50.5, 60.5)
+    result = draw(
+        tmp_path / "map.osm", tmp_path / "part.mbtiles", bbox=BBox(west, south, east, north)
+    )
+    assert (result.width, result.height) == (51, 61)
+    assert np.allclose((result.bounds.west, result.bounds.north), lonlat(0, 0))
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "error", "says"),
+    [
+        ("map.png", {}, UsageError, "must end in .mbtiles or .tif"),
+        ("map", {}, UsageError, "must end in"),
+        ("map.tif", {"style": "watercolour"}, UsageError, "choose maps or osm"),
+        ("map.tif", {"zoom": 31}, UsageError, "zoom 31"),
+        ("map.tif", {"bbox": BBox(1.0, 2.0, 1.1, 2.1)}, UsageError, "outside"),
+        ("map.mbtiles", {"bbox": BBox(1.0, 2.0, 1.1, 2.1)}, UsageError, "outside"),
+        ("map.tif", {"bbox": BBox(1.0, 3.0, 1.1, 2.1)}, UsageError, "no area"),
+        ("missing/map.tif", {}, OutputError, "does not exist"),
+        ("there.tif", {}, OutputError, "--overwrite"),
+        ("there.mbtiles", {}, OutputError, "--overwrite"),
+    ],
+)
+def test_bad_requests_leave_nothing(
+    tmp_path: Path, output: str, options: dict, error: type[Maptile2satError], says: str
+) -> None:
+    osm = Osm()
+    osm.rect(60, 40, 110, 70, leisure="park")
+    extract = osm.write(tmp_path / "map.osm")
+    for name in ("there.tif", "there.mbtiles"):
+        (tmp_path / name).write_text("mine")
+    before = _files(tmp_path)
+    with pytest.raises(error, match=says) as caught:
+        draw(extract, tmp_path / output, **options)
+    assert "\n" not in str(caught.value)
+    assert _files(tmp_path) == before
+    assert (tmp_path / "there.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", ["tif", "mbtiles"])
+def test_overwrite_replaces(tmp_path: Path, suffix: str) -> None:
+    osm = Osm()
+    osm.rect(60, 40, 110, 70, leisure="park")
+    output = tmp_path / f"map.{suffix}"
+    output.write_text("old")
+    draw(osm.write(tmp_path / "map.osm"), output, overwrite=True)
+    assert output.stat().st_size > 1000
+    assert _files(tmp_path) == {"map.osm", output.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("map.osm", b"this is no XML", "cannot be read"),
+        ("map.osm", b"<html><body>404</body></html>", "cannot be read"),
+        ("map.osm", b'<?xml version="1.0"?><osm version="0.6"></osm>', "no OpenStreetMap nodes"),
+        ("map.osm.pbf", b"\x00\x00\x00\x0d garbage" * 50, "cannot be read"),
+        ("map.osm.pbf", b"", "cannot be read|no OpenStreetMap nodes"),
+        ("map.jpg", b"\xff\xd8\xff\xe0", "cannot be read"),
+        (None, b"", "does not exist"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["tif", "mbtiles"])
+def test_bad_extracts_leave_nothing(
+    tmp_path: Path, name: str | None, content: bytes, says: str, suffix: str
+) -> None:
+    extract = tmp_path / (name or "missing.osm.pbf")
+    if name:
+        extract.write_bytes(content)
+    before = _files(tmp_path)
+    with pytest.raises(SourceError, match=says) as caught:
+        draw(extract, tmp_path / f"out.{suffix}")
+    assert "\n" not in str(caught.value)
+    assert _files(tmp_path) == before
+
+
+@pytest.mark.parametrize("suffix", ["tif", "mbtiles"])
+def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    osm = Osm()
+    osm.rect(60, 40, 110, 70, leisure="park")
+    extract = osm.write(tmp_path / "map.osm")
+
+    def interrupt(done: int, total: int) -> None:
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(extract, tmp_path / f"out.{suffix}", progress=interrupt)
+    assert _files(tmp_path) == {"map.osm"}
+
+
+def test_a_half_downloaded_pbf_is_an_error(tmp_path: Path) -> None:
+    import osmium
+
+    whole = tmp_path / "map.osm.pbf"
+    writer = osmium.SimpleWriter(str(whole))
+    for number in range(1, 4000):
+        place = lonlat(number % 250, number % 173)
+        writer.add_node(osmium.osm.mutable.Node(id=number, location=place, version=1))
+    writer.close()
+    assert open_extract(whole, zoom=ZOOM).info.extent.width >= 249
+    cut = tmp_path / "cut.osm.pbf"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(SourceError, match="cannot be read"):
+        open_extract(cut, zoom=ZOOM)
