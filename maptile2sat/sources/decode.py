@@ -1,0 +1,118 @@
+"""From the bytes of a tile to its pixels, with every doubt about them raised first."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as Pictures
+
+from maptile2sat.errors import SourceError
+from maptile2sat.sources.base import Read
+from maptile2sat.sources.options import Colour
+from maptile2sat.sources.pixels import flatten, halve
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+"""Kinds of pictures that tiles may be."""
+
+MAX_TILE_BYTES = 16 << 20
+"""Size from which on the bytes of a tile are not believed."""
+
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Pictures.DecompressionBombError,
+    Pictures.DecompressionBombWarning,
+)
+"""What Pillow's decoders raise over damaged files."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes the tiles of one source.
+
+    Attributes:
+        side: Pixels per side that tiles have in the pixel grid.
+        retina: Whether tiles have twice as many pixels, to be averaged.
+        fill: The colour behind partly transparent pixels.
+    """
+
+    side: int
+    retina: bool
+    fill: Colour
+
+    def decode(self, data: bytes, place: str) -> Read:
+        """Return the pixels of an encoded tile.
+
+        Args:
+            data: The bytes of the picture.
+            place: The tile's name for messages, such as `16/37308/18960`.
+
+        Raises:
+            SourceError: If it is not a sound picture of the expected size.
+        """
+        picture = open_picture(data, place)
+        if self.retina and picture.size == (2 * self.side, 2 * self.side):
+            return flatten(halve(_pixels(picture, place)), self.fill)
+        if picture.size != (self.side, self.side):
+            raise SourceError(self._wrong_size(picture.size, place))
+        return flatten(_pixels(picture, place), self.fill)
+
+    def _wrong_size(self, size: tuple[int, int], place: str) -> str:
+        text = f"tile {place} is {size[0]}x{size[1]} px, not {self.side}x{self.side}"
+        if size in ((256, 256), (512, 512)):
+            text += f": open the source with a tile size of {size[0]}"
+        return text
+
+
+def open_picture(data: bytes, place: str) -> Pictures.Image:
+    """Read the header of an encoded tile; pixels are not decoded yet.
+
+    Raises:
+        SourceError: If it is not a picture of a supported kind; the message says what it is.
+    """
+    if len(data) > MAX_TILE_BYTES:
+        raise SourceError(f"tile {place} has {len(data)} bytes: that is not a map tile")
+    try:
+        return Pictures.open(io.BytesIO(data), formats=FORMATS)
+    except _DAMAGE as error:
+        raise SourceError(
+            f"tile {place} is {describe(data)}, not a PNG, JPEG, WebP or GIF picture"
+        ) from error
+
+
+def describe(data: bytes) -> str:
+    """Say what bytes that are no picture look like."""
+    start = data[:512].lstrip().lower()
+    if not data:
+        return "empty"
+    if start.startswith((b"<!doctype html", b"<html")) or b"<html" in start:
+        return "an HTML page (an error page or a login?)"
+    if start.startswith(b"<"):
+        return "an XML text (an error message?)"
+    if start.startswith((b"{", b"[")):
+        return "a JSON text (an error message?)"
+    if data.startswith((b"\x1f\x8b", b"\x1a")):
+        return "a vector tile (this needs raster tiles)"
+    return "something else"
+
+
+def _pixels(picture: Pictures.Image, place: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Decode to uint8 (height, width, 4)."""
+    if picture.mode.startswith(("I", "F")):
+        raise SourceError(f"tile {place} has {picture.mode} pixels: only 8 bits are supported")
+    try:
+        return np.asarray(picture.convert("RGBA"), np.uint8)
+    except _DAMAGE as error:
+        raise SourceError(f"tile {place} is damaged: {error}") from error

@@ -1,0 +1,76 @@
+"""The cache of downloads: what servers say counts, else a week; private to the user."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from email.utils import formatdate
+from typing import Any
+
+from cachecontrol.caches import FileCache
+from cachecontrol.heuristics import BaseHeuristic
+
+from maptile2sat.sources.options import SourceOptions
+
+_log = logging.getLogger(__name__)
+
+CACHE_FOR = timedelta(days=7)
+"""How long answers without cache headers are kept."""
+
+
+class KeepAWeek(BaseHeuristic):  # type: ignore[misc,unused-ignore]
+    """Lets answers without cache headers stay for `CACHE_FOR`."""
+
+    def update_headers(self, response: Any) -> dict[str, str]:
+        """Return the headers to add."""
+        if response.status != 200:
+            return {}
+        added = {} if "date" in response.headers else {"date": formatdate(usegmt=True)}
+        if not {"cache-control", "expires", "pragma"} & {name.lower() for name in response.headers}:
+            added["expires"] = formatdate(time.time() + CACHE_FOR.total_seconds(), usegmt=True)
+        return added
+
+    def warning(self, response: Any) -> str | None:
+        """Add no warning header."""
+
+
+class LenientCache(FileCache):  # type: ignore[misc,unused-ignore]
+    """A file cache without which life goes on when the disk is full or read-only."""
+
+    _warned = False
+
+    def get(self, key: str) -> bytes | None:
+        """Return a stored answer."""
+        try:
+            data: bytes | None = super().get(key)
+        except OSError:
+            return None
+        return data
+
+    def set(self, key: str, value: bytes, expires: Any = None) -> None:
+        """Store an answer, if that is possible."""
+        try:
+            super().set(key, value, expires)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                _log.warning("downloads are not cached: %s", error.strerror or error)
+
+    def delete(self, key: str) -> None:
+        """Remove an answer, if that is possible."""
+        try:
+            super().delete(key)
+        except OSError as error:
+            _log.warning("the cache cannot be changed: %s", error.strerror or error)
+
+
+def open_cache(options: SourceOptions) -> LenientCache | None:
+    """Return the cache, or None if there is no place for one."""
+    folder = options.cache_folder / "http"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("downloads are not cached: %s: %s", folder, error.strerror or error)
+        return None
+    return LenientCache(str(folder))

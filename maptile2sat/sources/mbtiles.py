@@ -1,0 +1,142 @@
+"""Raster MBTiles: map tiles in one SQLite file, rows counted from the south."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from maptile2sat.errors import SourceError
+from maptile2sat.grid import MAX_ZOOM, Window
+from maptile2sat.sources.handles import Pool
+from maptile2sat.sources.naming import plain_text
+from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.tiled import TiledSource
+from maptile2sat.sources.tileset import open_tileset, span_of_tiles
+
+VECTOR_ADVICE = (
+    "holds vector tiles, but a raster map is needed: render it to raster tiles, "
+    "or draw an OpenStreetMap extract with `maptile2sat draw`"
+)
+
+
+class MBTiles:
+    """The tiles of an MBTiles file; a `TileSet`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SourceError: If it is not a raster MBTiles file.
+    """
+
+    remote = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.name = str(path)
+        self._connections = Pool(self._connect)
+        try:
+            self._metadata = self._read_metadata()
+            self.zooms: Sequence[int] = self._read_zooms()
+        except SourceError:
+            self._connections.close()
+            raise
+        self.attribution = plain_text(self._metadata.get("attribution", ""))
+        self.style = self._metadata.get("style")
+        if self._metadata.get("format", "").lower() in ("pbf", "mvt"):
+            self._connections.close()
+            raise SourceError(f"{path} {VECTOR_ADVICE}")
+
+    def span(self, zoom: int) -> Window:
+        """Return the hull of the tiles of `zoom`, in tiles."""
+        columns = [
+            column
+            for (column,) in self._rows(
+                "SELECT DISTINCT tile_column FROM tiles WHERE zoom_level = ?", zoom
+            )
+        ]
+        (low, high), *_ = self._rows(
+            "SELECT min(tile_row), max(tile_row) FROM tiles WHERE zoom_level = ?", zoom
+        )
+        last = (1 << zoom) - 1
+        inside = all(isinstance(value, int) and 0 <= value <= last for value in (*columns, low))
+        if not inside or not isinstance(high, int) or not 0 <= high <= last:
+            raise SourceError(f"{self._path} has tiles outside the world: its index is damaged")
+        return span_of_tiles(columns, (last - high, last - low), zoom)
+
+    def sample(self, zoom: int) -> bytes | None:
+        """Return some tile of `zoom`."""
+        rows = self._rows("SELECT tile_data FROM tiles WHERE zoom_level = ? LIMIT 1", zoom)
+        return self._blob(rows[0][0]) if rows else None
+
+    def fetch(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return a tile's bytes, or None where the map has a hole."""
+        rows = self._rows(
+            "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
+            zoom,
+            x,
+            (1 << zoom) - 1 - y,
+        )
+        return self._blob(rows[0][0]) if rows else None
+
+    def discard(self, zoom: int, x: int, y: int) -> None:
+        """Do nothing: there are no copies."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connections.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = self._path.resolve().as_uri() + "?mode=ro"
+        if not os.access(self._path.resolve().parent, os.W_OK):
+            uri += "&immutable=1"  # SQLite could not create its lock files
+        return sqlite3.connect(uri, uri=True, check_same_thread=False)
+
+    def _rows(self, query: str, *values: int) -> list[tuple[Any, ...]]:
+        try:
+            with self._connections.lend() as connection, closing(connection.cursor()) as cursor:
+                return cursor.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise SourceError(f"{self._path} cannot be read as MBTiles: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise SourceError(f"{self._path} is not an MBTiles file: {error}") from error
+
+    def _blob(self, value: object) -> bytes | None:
+        if value is None or isinstance(value, bytes):
+            return value
+        raise SourceError(f"{self._path} holds a tile that is not binary: it is damaged")
+
+    def _read_metadata(self) -> dict[str, str]:
+        return {
+            str(name): str(value)
+            for name, value in self._rows("SELECT name, value FROM metadata LIMIT 1000")
+        }
+
+    def _read_zooms(self) -> list[int]:
+        """Return the zooms, found by hopping through the index."""
+        zooms: list[int] = []
+        zoom = -1
+        while True:
+            ((found,),) = self._rows(
+                "SELECT min(zoom_level) FROM tiles WHERE zoom_level > ? AND zoom_level <= ?",
+                zoom,
+                MAX_ZOOM,
+            )
+            if not isinstance(found, int):
+                return zooms
+            zooms.append(found)
+            zoom = found
+
+
+def open_mbtiles(text: str, options: SourceOptions) -> TiledSource:
+    """Open a raster MBTiles file.
+
+    Raises:
+        SourceError: If it is no such file or does not have the zoom.
+    """
+    path = Path(text)
+    return open_tileset(MBTiles(path), options, retina="@2x" in path.name)

@@ -1,0 +1,117 @@
+"""Recognising what kind of map a path, URL or template stands for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from maptile2sat.errors import SourceError
+from maptile2sat.sources.base import Source
+from maptile2sat.sources.folder import open_folder
+from maptile2sat.sources.mbtiles import open_mbtiles
+from maptile2sat.sources.naming import safe_url
+from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.pmtiles import open_pmtiles
+from maptile2sat.sources.raster import open_raster
+from maptile2sat.sources.template import is_template
+from maptile2sat.sources.tilejson import open_tilejson
+from maptile2sat.sources.xyz import open_xyz
+
+EXTRACT_ENDINGS = (".osm.pbf", ".osm", ".osm.bz2", ".osm.gz", ".pbf")
+"""What the names of OpenStreetMap extracts end in."""
+
+EXTRACT_ZOOM = 16
+"""Zoom at which extracts are drawn if nothing else says one."""
+
+_WEB = ("http", "https")
+_REMOTE_RASTERS = (*_WEB, "s3", "gs")
+
+
+def open_source(text: str | os.PathLike[str], options: SourceOptions | None = None) -> Source:
+    """Open a map source, whatever kind it is.
+
+    Args:
+        text: A raster file (local, https:// or s3://), `.mbtiles`, `.pmtiles` (local or URL), a
+            tile URL template (`https://host/{z}/{x}/{y}.png`), a folder of z/x/y tiles or a
+            template of their paths, a TileJSON file or URL (`.json`), or an OpenStreetMap
+            extract (`.osm.pbf`, `.osm`).
+        options: How to open it.
+
+    Raises:
+        SourceError: If it cannot be opened; the message says why and what to do.
+    """
+    options = options or SourceOptions()
+    where = os.fspath(text).strip()
+    if not where:
+        raise SourceError("the map source is empty: give a file, a folder or a tile URL")
+    scheme, separator, rest = where.partition("://")
+    scheme = scheme.lower()
+    if not separator:
+        return _open_local(where, options)
+    if scheme == "file":
+        return _open_local(unquote(urlsplit(where).path), options)
+    where = f"{scheme}://{rest}"
+    if scheme in _WEB:
+        return _open_web(where, options)
+    if scheme in _REMOTE_RASTERS:
+        return open_raster(where, options)
+    raise SourceError(
+        f"{safe_url(where)}: addresses start with https://, http:// or s3://; "
+        "for a local map give its path"
+    )
+
+
+def _open_web(where: str, options: SourceOptions) -> Source:
+    """Open what an http(s) address stands for."""
+    if is_template(where):
+        return open_xyz(where, options)
+    path = urlsplit(where).path.lower()
+    if path.endswith(".json"):
+        return open_tilejson(where, options)
+    if path.endswith(".pmtiles"):
+        return open_pmtiles(where, options)
+    if path.endswith((".mbtiles", *EXTRACT_ENDINGS)):
+        raise SourceError(f"{safe_url(where)}: download this file first and give its path")
+    if "{" in where:
+        raise SourceError(
+            f"{safe_url(where)} is not a tile URL: it needs {{z}}, {{x}} and {{y}}, "
+            "for example https://tiles.example.com/{z}/{x}/{y}.png"
+        )
+    return open_raster(where, options)
+
+
+def _open_local(where: str, options: SourceOptions) -> Source:
+    """Open what a path stands for."""
+    where = str(Path(where).expanduser())
+    if is_template(where):
+        return open_folder(where, options)
+    path = Path(where)
+    if path.is_dir():
+        return open_folder(where, options)
+    if not path.is_file():
+        raise SourceError(f"there is no file {where}")
+    name = path.name.lower()
+    for endings, opener in _BY_NAME.items():
+        if name.endswith(endings):
+            return opener(where, options)
+    return open_raster(where, options)
+
+
+def _open_extract(where: str, options: SourceOptions) -> Source:
+    """Open an OpenStreetMap extract, which is drawn as it is read."""
+    from maptile2sat.cartography.source import open_extract
+
+    zoom = options.zoom if options.zoom is not None else options.default_zoom
+    zoom = EXTRACT_ZOOM if zoom is None else zoom
+    return open_extract(Path(where), zoom=zoom, style=options.style)
+
+
+_BY_NAME: dict[str | tuple[str, ...], Callable[[str, SourceOptions], Source]] = {
+    ".mbtiles": open_mbtiles,
+    ".pmtiles": open_pmtiles,
+    ".json": open_tilejson,
+    EXTRACT_ENDINGS: _open_extract,
+}
+"""How local files are opened by the ends of their names; all others are rasters."""

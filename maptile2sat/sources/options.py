@@ -1,0 +1,97 @@
+"""How a map source is to be opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_dir
+
+from maptile2sat._version import __version__
+from maptile2sat.errors import UsageError
+
+Missing = Literal["error", "mask"]
+"""What a tile that a server does not have is: an error, or pixels without data."""
+
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+DEFAULT_USER_AGENT = f"maptile2sat/{__version__}"
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a map source is to be opened; the defaults suit most maps.
+
+    Attributes:
+        zoom: Zoom to read. Tile sources must have it; rasters of another grid are warped to it.
+        default_zoom: Zoom that tile sources use when `zoom` is None (a model's training zoom);
+            the nearest zoom that they have stands in for it.
+        style: Map style in which OpenStreetMap extracts are drawn.
+        src_crs: CRS of a raster that does not state one.
+        missing: What a tile that a server does not have is. Holes of containers (MBTiles,
+            PMTiles, folders) are pixels without data either way.
+        resampling: Name of a rasterio resampling for warps. If None, `average` where pixels
+            shrink (thin lines stay whole) and `bilinear` where they grow (no ringing beside
+            flat colours).
+        native: Accept rasters with clearly oblong ground pixels as they are.
+        fill: Colour behind partly transparent pixels (a model's ground colour).
+        tile_size: Pixels per side of a server's tiles, 256 or 512, if its template does not
+            say. Containers are looked into.
+        subdomains: Servers that `{s}` in a URL template stands for.
+        headers: More HTTP headers; sent to the source's own host only.
+        user_agent: The User-Agent; None means `MAPTILE2SAT_USER_AGENT` or this package's name.
+        cache_dir: Where downloads are cached; None means `MAPTILE2SAT_CACHE_DIR` or the
+            user's cache folder.
+        timeout: Seconds to wait for a server to connect and to go on sending.
+        retries: How often a failing download is tried again, with growing pauses.
+        max_connections: Downloads at the same time.
+        max_repeats: Number of places at which one picture that is neither uniform nor periodic
+            is taken for an error picture; 0 switches this check off.
+        cache_bytes: Memory for decoded tiles.
+    """
+
+    zoom: int | None = None
+    default_zoom: int | None = None
+    style: str = "maps"
+    src_crs: str | None = None
+    missing: Missing = "error"
+    resampling: str | None = None
+    native: bool = False
+    fill: Colour = (234, 230, 222)
+    tile_size: int | None = None
+    subdomains: tuple[str, ...] = ("a", "b", "c")
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    user_agent: str | None = None
+    cache_dir: Path | None = None
+    timeout: float = 30.0
+    retries: int = 4
+    max_connections: int = 8
+    max_repeats: int = 4
+    cache_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.missing not in ("error", "mask"):
+            raise UsageError(f"missing '{self.missing}' is not known: say error or mask")
+        if self.tile_size not in (None, 256, 512):
+            raise UsageError(f"tiles of {self.tile_size} px are not supported: say 256 or 512")
+        if self.max_connections < 1:
+            raise UsageError("max_connections must be 1 or more")
+        if not self.subdomains:
+            raise UsageError("subdomains must name at least one server")
+
+    @property
+    def agent(self) -> str:
+        """The User-Agent to send."""
+        return self.user_agent or os.environ.get("MAPTILE2SAT_USER_AGENT") or DEFAULT_USER_AGENT
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder for cached downloads."""
+        if self.cache_dir is not None:
+            return Path(self.cache_dir)
+        return Path(os.environ.get("MAPTILE2SAT_CACHE_DIR") or user_cache_dir("maptile2sat"))

@@ -1,0 +1,235 @@
+"""Raster PMTiles 3: map tiles in one file, local or on a web server."""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from maptile2sat.errors import MissingExtraError, SourceError
+from maptile2sat.grid import MAX_ZOOM, BBox, Window
+from maptile2sat.sources.decode import MAX_TILE_BYTES
+from maptile2sat.sources.http import HttpClient
+from maptile2sat.sources.mbtiles import VECTOR_ADVICE
+from maptile2sat.sources.naming import plain_text, safe_url
+from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.tiled import TiledSource
+from maptile2sat.sources.tileset import open_tileset, span_of_bounds
+
+MAX_DIRECTORY = 16 << 20
+"""Size from which on a directory or the metadata are not believed."""
+
+_HEADER = 127
+_MAX_DEPTH = 4
+_KEPT_DIRECTORIES = 64
+
+
+class ByteRange(Protocol):
+    """Something of which any range of bytes can be read, from several threads."""
+
+    def get(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset` on, fewer at the end."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+class FileBytes:
+    """The bytes of a local file; a `ByteRange`."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{path} cannot be read: {error}") from error
+
+    def get(self, offset: int, length: int) -> bytes:
+        """Return a range of bytes."""
+        return self._map[offset : offset + length]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._map.close()
+
+
+class UrlBytes:
+    """The bytes of a file on a web server that serves ranges; a `ByteRange`."""
+
+    def __init__(self, url: str, options: SourceOptions) -> None:
+        self._url = url
+        self._name = safe_url(url)
+        self._client = HttpClient(options, url)
+
+    def get(self, offset: int, length: int) -> bytes:
+        """Return a range of bytes."""
+        wanted = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
+        reply = self._client.get(self._url, self._name, headers=wanted, limit=length)
+        if reply is None:
+            raise SourceError(f"{self._name}: the server has no such file (HTTP 404)")
+        return reply.body
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+class PMTiles:
+    """The tiles of a PMTiles file; a `TileSet`.
+
+    Args:
+        content: The file's bytes.
+        name: How to show it.
+        remote: Whether the bytes come over a network.
+
+    Raises:
+        SourceError: If it is not a raster PMTiles file of version 3.
+        MissingExtraError: If the optional package is not installed.
+    """
+
+    def __init__(self, content: ByteRange, name: str, *, remote: bool) -> None:
+        self._content = content
+        self._lock = threading.Lock()
+        self._directories: OrderedDict[int, list[Any]] = OrderedDict()
+        self.name = name
+        self.remote = remote
+        self._header = _header(content.get(0, _HEADER), name)
+        metadata = self._metadata()
+        self.attribution = plain_text(str(metadata.get("attribution") or ""))
+        self.style = metadata.get("style") if isinstance(metadata.get("style"), str) else None
+        low, high = self._header["min_zoom"], min(self._header["max_zoom"], MAX_ZOOM)
+        self.zooms: Sequence[int] = range(low, high + 1)
+
+    def span(self, zoom: int) -> Window:
+        """Return the tiles of `zoom` inside the bounds that the file states."""
+        keys = ("min_lon_e7", "min_lat_e7", "max_lon_e7", "max_lat_e7")
+        return span_of_bounds(BBox(*(self._header[key] / 1e7 for key in keys)), zoom)
+
+    def sample(self, zoom: int) -> bytes | None:
+        """Return the first tile of the file; all have one size."""
+        offset, length = self._header["root_offset"], self._header["root_length"]
+        for _ in range(_MAX_DEPTH):
+            entries = self._directory(offset, length)
+            if not entries:
+                return None
+            if entries[0].run_length:
+                return self._tile(entries[0])
+            offset = self._header["leaf_directory_offset"] + entries[0].offset
+            length = entries[0].length
+        return None
+
+    def fetch(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return a tile's bytes, or None where the map has a hole."""
+        from pmtiles.tile import find_tile, zxy_to_tileid
+
+        number = zxy_to_tileid(zoom, x, y)
+        offset, length = self._header["root_offset"], self._header["root_length"]
+        for _ in range(_MAX_DEPTH):
+            entry = find_tile(self._directory(offset, length), number)
+            if entry is None:
+                return None
+            if entry.run_length:
+                return self._tile(entry)
+            offset = self._header["leaf_directory_offset"] + entry.offset
+            length = entry.length
+        raise SourceError(f"{self.name} is damaged: its directories go in circles")
+
+    def discard(self, zoom: int, x: int, y: int) -> None:
+        """Do nothing: there are no copies."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._content.close()
+
+    def _tile(self, entry: Any) -> bytes:
+        if entry.length > MAX_TILE_BYTES:
+            raise SourceError(f"{self.name} is damaged: it states a tile of {entry.length} bytes")
+        return self._content.get(self._header["tile_data_offset"] + entry.offset, entry.length)
+
+    def _directory(self, offset: int, length: int) -> list[Any]:
+        """Return the entries of a directory; those used last stay in memory."""
+        from pmtiles.tile import deserialize_directory
+
+        with self._lock:
+            if offset in self._directories:
+                self._directories.move_to_end(offset)
+                return self._directories[offset]
+        data = self._unpacked(offset, length)
+        try:
+            entries: list[Any] = deserialize_directory(zlib.compress(data, 0, 31))
+        except (EOFError, ValueError, MemoryError) as error:
+            raise SourceError(f"{self.name} is damaged: a directory cannot be read") from error
+        with self._lock:
+            self._directories[offset] = entries
+            if len(self._directories) > _KEPT_DIRECTORIES:
+                self._directories.popitem(last=False)
+        return entries
+
+    def _metadata(self) -> dict[str, Any]:
+        data = self._unpacked(self._header["metadata_offset"], self._header["metadata_length"])
+        try:
+            content = json.loads(data or b"{}")
+        except (ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _unpacked(self, offset: int, length: int) -> bytes:
+        """Return a directory or the metadata, without its compression."""
+        from pmtiles.tile import Compression
+
+        if length > MAX_DIRECTORY:
+            raise SourceError(f"{self.name} is damaged: it states a directory of {length} bytes")
+        data = self._content.get(offset, length) if length else b""
+        kind = self._header["internal_compression"]
+        if not data or kind == Compression.NONE:
+            return data
+        if kind != Compression.GZIP:
+            raise SourceError(f"{self.name} uses {kind.name} compression, which is not supported")
+        try:
+            unpacked = zlib.decompressobj(31).decompress(data, MAX_DIRECTORY)
+        except zlib.error as error:
+            raise SourceError(f"{self.name} is damaged: a directory cannot be read") from error
+        return unpacked
+
+
+def open_pmtiles(text: str, options: SourceOptions) -> TiledSource:
+    """Open a raster PMTiles file or URL.
+
+    Raises:
+        SourceError: If it is no such file or does not have the zoom.
+    """
+    try:
+        import pmtiles.tile  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("reading PMTiles", "pmtiles") from error
+    remote = "://" in text
+    content: ByteRange = UrlBytes(text, options) if remote else FileBytes(Path(text))
+    try:
+        tiles = PMTiles(content, safe_url(text), remote=remote)
+    except SourceError:
+        content.close()
+        raise
+    return open_tileset(tiles, options, retina="@2x" in text)
+
+
+def _header(data: bytes, name: str) -> dict[str, Any]:
+    """Read the header and check that it is one of raster tiles."""
+    from pmtiles.tile import Compression, TileType, deserialize_header
+
+    if len(data) < _HEADER or data[:7] != b"PMTiles" or data[7] != 3:
+        raise SourceError(f"{name} is not a PMTiles file of version 3")
+    try:
+        header: dict[str, Any] = deserialize_header(data)
+    except (ValueError, io.UnsupportedOperation) as error:
+        raise SourceError(f"{name} is damaged: its header cannot be read") from error
+    if header["tile_type"] in (TileType.MVT, TileType.MLT):
+        raise SourceError(f"{name} {VECTOR_ADVICE}")
+    if header["tile_compression"] not in (Compression.NONE, Compression.UNKNOWN):
+        raise SourceError(f"{name} holds compressed pictures, which is not supported")
+    return header

@@ -1,0 +1,183 @@
+"""Any raster file that GDAL reads, on its own pixel grid."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from maptile2sat.errors import Maptile2satError, SourceError
+from maptile2sat.grid import Window, raster_grid
+from maptile2sat.sources.bands import Bands, find_bands, read_rgba
+from maptile2sat.sources.base import Read, Source, SourceInfo, blank
+from maptile2sat.sources.handles import Pool
+from maptile2sat.sources.naming import plain_text, safe_url
+from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.pixels import flatten
+from maptile2sat.sources.warped import warp_to_zoom
+
+MAX_ASPECT = 1.25
+"""Ratio of a ground pixel's sides from which on it counts as oblong."""
+
+
+class RasterSource:
+    """A raster on its own grid, read in plain windows at full resolution.
+
+    Args:
+        where: Path or URL, as rasterio takes it.
+        options: CRS, fill colour and network settings.
+
+    Raises:
+        SourceError: If it is not a georeferenced 8-bit picture.
+    """
+
+    def __init__(self, where: str, options: SourceOptions) -> None:
+        self._where = where
+        self._remote = "://" in where
+        self._fill = options.fill
+        self._settings = _settings(options, remote=self._remote)
+        self._name = safe_url(where)
+        self._handles = Pool(self._open)
+        with self._lend() as dataset:
+            self._bands: Bands = find_bands(dataset, self._name)
+            crs = _crs(dataset, options.src_crs, self._name)
+            grid, extent = raster_grid(crs, dataset.transform, dataset.width, dataset.height)
+            attribution = plain_text(str(dataset.tags().get("TIFFTAG_COPYRIGHT", "")))
+        self._info = SourceInfo(self._name, grid, extent, attribution)
+
+    @property
+    def info(self) -> SourceInfo:
+        """What the source is and covers."""
+        return self._info
+
+    def read(self, window: Window) -> Read:
+        """Return the pixels of `window`; see `Source.read`."""
+        result = blank(window)
+        extent = self._info.extent
+        for part, wanted in self._info.grid.pieces(window, extent):
+            rgba = self._rgba(part.shifted(-extent.col, -extent.row))
+            read = flatten(rgba, self._fill)
+            there = wanted.slices(window)
+            result.image[there], result.mask[there] = read
+        return result
+
+    def prefetch(self, window: Window) -> None:
+        """Do nothing: GDAL reads when asked."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handles.close()
+
+    def _rgba(self, part: Window) -> npt.NDArray[np.uint8]:
+        """Read pixels counted from the file's corner."""
+        with self._lend() as dataset:
+            return read_rgba(
+                dataset, self._bands, RasterWindow(part.col, part.row, part.width, part.height)
+            )
+
+    @contextmanager
+    def _lend(self) -> Iterator[Any]:
+        """Lend a dataset; whatever GDAL says against it becomes one line."""
+        try:
+            with rasterio.Env(**self._settings), self._handles.lend() as dataset:
+                yield dataset
+        except RasterioError as error:
+            raise SourceError(self._explain(error)) from error
+
+    def _open(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(self._where)
+
+    def _explain(self, error: RasterioError) -> str:
+        """Say what is wrong with the file, without the URL that GDAL's message may hold."""
+        text = str(error.__cause__ or error)
+        code = re.search(r"(?:HTTP response code|response_code=)\D{0,3}(\d{3})", text)
+        if code:
+            return f"{self._name}: the server answered HTTP {code.group(1)}"
+        if "not recognized as being in a supported file format" in text:
+            return (
+                f"{self._name} is not a picture or map that can be read: give a GeoTIFF or other "
+                "raster, MBTiles, PMTiles, a tile URL template, or an OpenStreetMap extract"
+            )
+        if self._remote:
+            return f"{self._name} cannot be read: check the address and the network"
+        return f"{self._name} cannot be read: {' '.join(text.split())}"
+
+
+def open_raster(where: str, options: SourceOptions) -> Source:
+    """Open a raster: on its own grid, or on that of the zoom asked for.
+
+    Raises:
+        SourceError: If it cannot be used as a map.
+    """
+    raster = RasterSource(where, options)
+    try:
+        if options.zoom is not None and raster.info.grid.zoom != options.zoom:
+            return warp_to_zoom(raster, options.zoom, options)
+        if not options.native:
+            check_aspect(raster.info)
+    except Maptile2satError:
+        raster.close()
+        raise
+    return raster
+
+
+def check_aspect(info: SourceInfo) -> None:
+    """Refuse ground pixels that are clearly longer than wide, or the other way round.
+
+    Raises:
+        SourceError: If they are; the message names the remedies.
+    """
+    across, down = info.grid.metres_per_pixel(info.extent)
+    if max(across, down) > MAX_ASPECT * min(across, down):
+        raise SourceError(
+            f"the pixels of {info.name} are {across:.3g} x {down:.3g} m on the ground, and models "
+            "know only square ones: say -z ZOOM to warp the map to web mercator, or --native"
+        )
+
+
+def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
+    """Return GDAL's settings for reading."""
+    if not remote:
+        return {}
+    return {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_HTTP_USERAGENT": options.agent,
+        "GDAL_HTTP_CONNECTTIMEOUT": str(options.timeout),
+        "GDAL_HTTP_LOW_SPEED_TIME": str(options.timeout),
+        "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+        "GDAL_HTTP_MAX_RETRY": "3",
+        "GDAL_HTTP_RETRY_DELAY": "1",
+    }
+
+
+def _crs(dataset: Any, stated: str | None, name: str) -> CRS:
+    """Return the CRS, once it is sure that the raster says where it lies."""
+    if dataset.transform.is_identity:
+        if dataset.gcps[0]:
+            raise SourceError(
+                f"{name} has only ground control points: warp it first, "
+                f"gdalwarp -r bilinear {name} warped.tif"
+            )
+        raise SourceError(
+            f"{name} does not say where on Earth it lies: give it a position first, "
+            f"gdal_translate -a_srs EPSG:... -a_ullr WEST NORTH EAST SOUTH {name} placed.tif"
+        )
+    if dataset.crs:
+        return dataset.crs
+    if stated is None:
+        raise SourceError(f"{name} does not name its CRS: say --src-crs, such as EPSG:3857")
+    try:
+        return CRS.from_user_input(stated)
+    except CRSError as error:
+        raise SourceError(f"'{stated}' is not a CRS: write it like EPSG:3857") from error

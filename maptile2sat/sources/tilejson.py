@@ -1,0 +1,131 @@
+"""TileJSON 2 and 3: a small file that says where a map's tiles are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from maptile2sat.errors import SourceError
+from maptile2sat.grid import MAX_ZOOM, BBox
+from maptile2sat.sources.folder import open_folder
+from maptile2sat.sources.http import HttpClient
+from maptile2sat.sources.mbtiles import VECTOR_ADVICE
+from maptile2sat.sources.naming import plain_text, safe_url
+from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.template import Template, is_template
+from maptile2sat.sources.tiled import TiledSource
+from maptile2sat.sources.tileset import open_tileset
+from maptile2sat.sources.xyz import UrlTiles
+
+MAX_BYTES = 8 << 20
+"""Size from which on a TileJSON file is not believed."""
+
+
+def open_tilejson(text: str, options: SourceOptions) -> TiledSource:
+    """Open the map that a TileJSON file or URL describes.
+
+    Raises:
+        SourceError: If it is no TileJSON, or its tiles will not do.
+    """
+    name = safe_url(text)
+    remote = "://" in text
+    content = parse_tilejson(_download(text, name, options) if remote else _load(text), name)
+    addresses = [_resolve(text, address, name) for address in content["tiles"]]
+    if not all("://" in address for address in addresses):
+        if remote:
+            raise SourceError(f"{name} names tiles that are not on a server")
+        return open_folder(_south(addresses[0], content), options)
+    tms = content.get("scheme") == "tms"
+    templates = [Template(address, options.subdomains, tms=tms) for address in addresses]
+    tiles = UrlTiles(
+        templates,
+        options,
+        name=name,
+        attribution=plain_text(str(content.get("attribution") or "")),
+        zooms=range(_zoom(content, "minzoom", 0), _zoom(content, "maxzoom", MAX_ZOOM) + 1),
+        bounds=_bounds(content),
+        home=text if remote else None,
+    )
+    size = content.get("tileSize")
+    return open_tileset(
+        tiles,
+        options,
+        retina=templates[0].retina,
+        tile_size=size if isinstance(size, int) else templates[0].tile_size,
+    )
+
+
+def parse_tilejson(data: bytes, name: str) -> dict[str, Any]:
+    """Read a TileJSON file and check that it has raster tiles.
+
+    Raises:
+        SourceError: If it has not.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{name} is not TileJSON: it is no JSON text") from error
+    tiles = content.get("tiles") if isinstance(content, dict) else None
+    if (
+        not isinstance(tiles, list)
+        or not tiles
+        or not all(isinstance(tile, str) and is_template(tile) for tile in tiles)
+    ):
+        raise SourceError(f"{name} is not TileJSON: it names no tiles with {{z}}, {{x}} and {{y}}")
+    if content.get("vector_layers") or content.get("format") in ("pbf", "mvt"):
+        raise SourceError(f"{name} {VECTOR_ADVICE}")
+    return content  # type: ignore[no-any-return]
+
+
+def _download(url: str, name: str, options: SourceOptions) -> bytes:
+    client = HttpClient(options, url)
+    try:
+        reply = client.get(url, name, limit=MAX_BYTES)
+    finally:
+        client.close()
+    if reply is None:
+        raise SourceError(f"{name}: the server has no such file (HTTP 404)")
+    return reply.body
+
+
+def _load(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _resolve(base: str, address: str, name: str) -> str:
+    """Return a tile address in full; relative ones start where the TileJSON is."""
+    if "://" in base:
+        full = urljoin(base, address)
+    elif "://" in address:
+        full = address
+    else:
+        full = str(Path(base).parent / address)
+    if "://" in full and not full.startswith(("http://", "https://")):
+        raise SourceError(f"{name} names tiles that are not on a web server")
+    return full
+
+
+def _south(template: str, content: dict[str, Any]) -> str:
+    return template.replace("{y}", "{-y}") if content.get("scheme") == "tms" else template
+
+
+def _zoom(content: dict[str, Any], key: str, default: int) -> int:
+    value = content.get(key, default)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return default
+    return min(max(int(value), 0), MAX_ZOOM)
+
+
+def _bounds(content: dict[str, Any]) -> BBox | None:
+    bounds = content.get("bounds")
+    if not isinstance(bounds, list) or len(bounds) != 4:
+        return None
+    if not all(isinstance(value, (int, float)) for value in bounds):
+        return None
+    return BBox(*(float(value) for value in bounds))

@@ -1,0 +1,100 @@
+"""Map tiles from a server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from maptile2sat.errors import MissingTileError
+from maptile2sat.grid import MAX_ZOOM, BBox, Window
+from maptile2sat.sources.http import HttpClient
+from maptile2sat.sources.naming import safe_url
+from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.policy import check_host
+from maptile2sat.sources.template import Template
+from maptile2sat.sources.tiled import TiledSource
+from maptile2sat.sources.tileset import open_tileset, span_of_bounds
+
+
+class UrlTiles:
+    """The tiles behind URL templates; a `TileSet`.
+
+    Args:
+        templates: Addresses of the same tiles; each tile always comes from the same one.
+        options: Network settings.
+        name: How to show the source; the first template without secrets if not given.
+        attribution: Whom to name.
+        zooms: The zooms that the server has, if known.
+        bounds: Where it has tiles, if known.
+        home: The address that the user gave, for headers; the first template if not given.
+    """
+
+    remote = True
+    style = None
+
+    def __init__(
+        self,
+        templates: Sequence[Template],
+        options: SourceOptions,
+        *,
+        name: str | None = None,
+        attribution: str = "",
+        zooms: Sequence[int] = range(MAX_ZOOM + 1),
+        bounds: BBox | None = None,
+        home: str | None = None,
+    ) -> None:
+        for template in templates:
+            check_host(template.fill(0, 0, 0))
+        self._templates = templates
+        self._bounds = bounds
+        self._client = HttpClient(options, home or templates[0].fill(0, 0, 0))
+        self._last = threading.local()
+        self.name = name or safe_url(templates[0].text)
+        self.attribution = attribution
+        self.zooms = zooms
+
+    def span(self, zoom: int) -> Window:
+        """Return the tiles of `zoom` that the server has, as far as known."""
+        if self._bounds is None:
+            return Window(0, 0, 1 << zoom, 1 << zoom)
+        return span_of_bounds(self._bounds, zoom)
+
+    def sample(self, zoom: int) -> bytes | None:
+        """Return None: nothing is downloaded that is not needed."""
+
+    def fetch(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return a tile's bytes.
+
+        Raises:
+            MissingTileError: If the server does not have the tile or keeps failing.
+            SourceError: If the server refuses or answers nonsense.
+        """
+        what = f"tile {zoom}/{x}/{y} of {self.name}"
+        reply = self._client.get(self._url(zoom, x, y), what)
+        if reply is None or not reply.body:
+            raise MissingTileError(f"{what} is missing (say --missing mask to go on without)")
+        self._last.url = reply.url
+        return reply.body
+
+    def discard(self, zoom: int, x: int, y: int) -> None:
+        """Delete the cached copies of a tile that this thread has fetched last."""
+        self._client.forget(self._url(zoom, x, y))
+        self._client.forget(self._last.url)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _url(self, zoom: int, x: int, y: int) -> str:
+        return self._templates[(x + y) % len(self._templates)].fill(zoom, x, y)
+
+
+def open_xyz(text: str, options: SourceOptions) -> TiledSource:
+    """Open a tile URL template.
+
+    Raises:
+        SourceError: If the template or the zoom will not do.
+    """
+    template = Template(text, options.subdomains)
+    tiles = UrlTiles([template], options)
+    return open_tileset(tiles, options, retina=template.retina, tile_size=template.tile_size)

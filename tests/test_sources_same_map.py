@@ -1,0 +1,164 @@
+"""One map is the same map in every container, window by window."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maptile2sat.grid import TILE, Window
+from maptile2sat.sources import Source, SourceOptions, open_source, tile_count
+from tests.conftest import (
+    TileMap,
+    TileServer,
+    write_folder,
+    write_map_raster,
+    write_mbtiles,
+    write_pmtiles,
+)
+
+KINDS = (
+    "mbtiles",
+    "folder",
+    "folder template",
+    "tms folder",
+    "pmtiles",
+    "raster",
+    "http",
+    "http tms",
+    "quadkey",
+    "tilejson",
+    "pmtiles over http",
+)
+
+
+def _quadkey(zoom: int, x: int, y: int) -> str:
+    digits = ""
+    for level in range(zoom, 0, -1):
+        bit = 1 << (level - 1)
+        digits += str((1 if x & bit else 0) + (2 if y & bit else 0))
+    return digits
+
+
+def _open(kind: str, tile_map: TileMap, folder: Path, server: TileServer) -> Source:
+    """Write the map in some container and open it."""
+    options = SourceOptions(zoom=tile_map.zoom, missing="mask")
+    last = (1 << tile_map.zoom) - 1
+    if kind == "mbtiles":
+        where = str(write_mbtiles(folder / "map.mbtiles", tile_map))
+    elif kind == "folder":
+        where = str(write_folder(folder / "tiles", tile_map))
+    elif kind == "folder template":
+        where = str(write_folder(folder / "tiles", tile_map)) + "/{z}/{x}/{y}.png"
+    elif kind == "tms folder":
+        where = str(write_folder(folder / "tms", tile_map, tms=True)) + "/{z}/{x}/{-y}.png"
+    elif kind.startswith("pmtiles"):
+        path = write_pmtiles(folder / "map.pmtiles", tile_map)
+        where = str(path)
+        if kind == "pmtiles over http":
+            server.pages["/map.pmtiles"] = path.read_bytes()
+            where = f"{server.url}/map.pmtiles"
+    elif kind == "raster":
+        where = str(write_map_raster(folder / "map.tif", tile_map))
+        options = SourceOptions()
+    elif kind == "http":
+        where = server.serve(tile_map)
+    elif kind == "http tms":
+        for x, y in tile_map.tiles:
+            server.pages[f"/tms/{tile_map.zoom}/{x}/{last - y}"] = tile_map.tile(x, y)
+        where = server.url + "/tms/{z}/{x}/{-y}"
+    elif kind == "quadkey":
+        for x, y in tile_map.tiles:
+            server.pages[f"/q/{_quadkey(tile_map.zoom, x, y)}.png"] = tile_map.tile(x, y)
+        where = server.url + "/q/{q}.png"
+    else:
+        template = server.serve(tile_map).removeprefix(server.url)
+        text = '{"tilejson": "3.0.0", "tiles": ["%s"], "minzoom": 3, "maxzoom": 13}' % template
+        server.pages["/map.json"] = text.encode()
+        where = f"{server.url}/map.json"
+    return open_source(where, options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_window_of_any_container(
+    kind: str, tile_map: TileMap, tmp_path: Path, server: TileServer
+) -> None:
+    source = _open(kind, tile_map, tmp_path, server)
+    try:
+        assert source.info.grid.zoom == tile_map.zoom
+        assert source.info.extent.contains(tile_map.extent)
+        if not kind.startswith(("http", "quadkey", "tilejson")):
+            assert source.info.extent == tile_map.extent
+        dice = random.Random(kind)
+        around = tile_map.extent.grown(90)
+        for _ in range(12):
+            window = Window(
+                dice.randrange(around.col, around.right - 1),
+                dice.randrange(around.row, around.bottom - 1),
+                dice.randrange(1, 700),
+                dice.randrange(1, 400),
+            )
+            image, mask = tile_map.read(window)
+            read = source.read(window)
+            np.testing.assert_array_equal(read.mask, mask)
+            np.testing.assert_array_equal(read.image, image)
+    finally:
+        source.close()
+
+
+def test_a_raster_of_part_of_the_map_agrees_with_the_whole(
+    full_map: TileMap, tmp_path: Path
+) -> None:
+    extent = full_map.extent
+    part = Window(extent.col + 37, extent.row + 101, 300, 211)
+    source = open_source(write_map_raster(tmp_path / "part.tif", full_map, part))
+    assert source.info.extent == part
+    window = part.grown(5)
+    read = source.read(window)
+    assert read.mask.sum() == 255 * part.width * part.height
+    inner = part.slices(window)
+    np.testing.assert_array_equal(read.image[inner], full_map.read(part)[0])
+    assert not read.image[0].any()
+
+
+def test_tiles_are_counted_as_they_are_fetched(
+    full_map: TileMap, server: TileServer, tmp_path: Path
+) -> None:
+    template = server.serve(full_map)
+    x, y = full_map.tiles[0]
+    windows = {
+        Window(x * TILE, y * TILE, TILE, TILE): 1,
+        Window(x * TILE - 1, y * TILE - 1, TILE + 2, TILE + 2): 9,
+        Window(x * TILE + 255, y * TILE + 255, 2, 2): 4,
+        Window(-300, -300, 301, 301): 3,
+    }
+    for number, (window, tiles) in enumerate(windows.items()):
+        options = SourceOptions(zoom=13, missing="mask", cache_dir=tmp_path / str(number))
+        source = open_source(template, options)
+        server.log.clear()
+        source.read(window)
+        assert tile_count(source, window) == tiles == len(server.log)
+        source.close()
+    assert tile_count(source, Window(0, 0, 3 * (TILE << 13), 1)) == 1 << 13
+
+
+def test_many_threads_read_the_same(tile_map: TileMap, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    sources = [
+        open_source(write_mbtiles(tmp_path / "map.mbtiles", tile_map)),
+        open_source(write_map_raster(tmp_path / "map.tif", tile_map)),
+    ]
+    dice = random.Random(5)
+    extent = tile_map.extent
+    windows = [
+        Window(extent.col + dice.randrange(600), extent.row + dice.randrange(500), 200, 150)
+        for _ in range(60)
+    ]
+    for source in sources:
+        with ThreadPoolExecutor(6) as pool:
+            for window, read in zip(windows, pool.map(source.read, windows), strict=True):
+                np.testing.assert_array_equal(read.image, tile_map.read(window)[0])
+        source.close()
