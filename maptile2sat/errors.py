@@ -1,0 +1,45 @@
+"""The errors that maptile2sat raises on purpose.
+
+Every message says what was wrong, where, and what to do next, in one line, so that the
+command line can print it as it is. Anything that is not a `Maptile2satError` is a defect.
+"""
+
+
+class Maptile2satError(Exception):
+    """Base of all errors of this package; ends the command line with exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(Maptile2satError):
+    """The request itself makes no sense (bad option, impossible area); exit code 2."""
+
+    exit_code = 2
+
+
+class SourceError(Maptile2satError):
+    """A map source cannot be opened or read."""
+
+
+class MissingTileError(SourceError):
+    """A tile inside the source's bounds is not there and `--missing mask` was not given."""
+
+
+class BundleError(Maptile2satError):
+    """A model bundle is unknown, damaged or of a kind this version cannot load."""
+
+
+class OutputError(Maptile2satError):
+    """The output cannot be written."""
+
+
+class TrainingError(Maptile2satError):
+    """Training data or a training run cannot be used."""
+
+
+class MissingExtraError(Maptile2satError):
+    """An optional dependency is needed; the message names the extra to install."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        """Say that `what` needs the package's optional dependency group `extra`."""
+        super().__init__(f"{what} needs an optional part: pip install 'maptile2sat[{extra}]'")

@@ -1,0 +1,1 @@
+"""Generators, discriminators and what can be computed about them."""

@@ -1,0 +1,100 @@
+"""Discriminators: the seed's, the paper's, and the one that trains `local` generators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+Tensor = Any
+
+
+class SpectralConv(keras.layers.Layer):
+    """Convolution whose kernel is divided by its largest singular value.
+
+    The singular value is followed by one power iteration per training step (Miyato et al.
+    2018, arXiv 1802.05957), kept as a vector of state that a checkpoint saves. The kernel
+    itself is never overwritten: the division is part of the graph that gradients flow through.
+    """
+
+    def __init__(self, filters: int, size: int, strides: int, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.size, self.strides = filters, size, strides
+        self.start = keras.initializers.GlorotUniform(seed=seed)
+        self.direction = keras.initializers.RandomNormal(seed=seed + 1)
+
+    def build(self, input_shape: Any) -> None:
+        """Create kernel, bias and the power iteration's vector."""
+        shape = (self.size, self.size, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self.start, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+        self.vector = self.add_weight(
+            shape=(1, self.filters), initializer=self.direction, trainable=False, name="vector"
+        )
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        """(N, H, W, C) to (N, H / strides, W / strides, filters), "same" padding."""
+        kernel = tf.cast(self.kernel, tf.float32)
+        matrix = tf.reshape(kernel, (-1, self.filters))
+        fixed = tf.stop_gradient(matrix)
+        left = tf.math.l2_normalize(tf.matmul(self.vector, fixed, transpose_b=True))
+        right = tf.math.l2_normalize(tf.matmul(left, fixed))
+        if training:
+            self.vector.assign(right)
+        largest = tf.matmul(tf.matmul(left, matrix), right, transpose_b=True)[0, 0]
+        weights = tf.cast(kernel / largest, x.dtype)
+        x = tf.nn.conv2d(x, weights, self.strides, "SAME")
+        return tf.nn.bias_add(x, tf.cast(self.bias, x.dtype))
+
+
+def build_spectral_patch(
+    channels: int, base: int = 48, precision: str = "float32", seed: int = 0, name: str = "patch"
+) -> Any:
+    """Build a 70 px PatchGAN with spectral norm and no other norm.
+
+    Args:
+        channels: Of the input: the image's 3 and those of the map's encoding.
+        base: Channels of the first layer; they double to eight times that.
+        precision: What convolutions compute in.
+        seed: Seed of the initial weights.
+        name: The model's name.
+
+    Returns:
+        A Keras model from (N, H, W, channels) to a list: three feature maps (for feature
+        matching), then float32 logits (N, H/8, W/8, 1).
+    """
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    given = keras.Input((None, None, channels))
+    x = given
+    features = []
+    for index, (filters, strides) in enumerate([(1, 2), (2, 2), (4, 2), (8, 1)]):
+        layer = SpectralConv(
+            base * filters, 4, strides, seed + 10 * index, name=f"conv{index}", dtype=policy
+        )
+        x = keras.layers.LeakyReLU(negative_slope=0.2, name=f"act{index}", dtype=policy)(layer(x))
+        features.append(x)
+    logits = SpectralConv(1, 4, 1, seed + 90, name="logits", dtype=policy)(x)
+    logits = keras.layers.Activation("linear", dtype="float32", name="out")(logits)
+    return keras.Model(given, [*features[1:], logits], name=name)
+
+
+def build_seed_discriminator() -> Any:
+    """Build the discriminator of the classic notebook: 256 px pairs to 7x7 probabilities.
+
+    concat(map, image) -> C64 (no norm) - C128 - C256 - C512, then a 4x4 stride-2 valid
+    convolution to 1 and a sigmoid; 2,770,433 parameters, 1,792 of them not trainable.
+    """
+    start = keras.initializers.RandomNormal(stddev=0.02)
+    image = keras.Input((256, 256, 3), name="map")
+    target = keras.Input((256, 256, 3), name="image")
+    x = keras.layers.Concatenate()([image, target])
+    for index, filters in enumerate((64, 128, 256, 512)):
+        x = keras.layers.Conv2D(
+            filters, 4, 2, "same", use_bias=False, kernel_initializer=start
+        )(x)
+        if index:
+            x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.LeakyReLU(negative_slope=0.2)(x)
+    x = keras.layers.Conv2D(1, 4, 2, kernel_initializer=start, activation="sigmoid")(x)
+    return keras.Model([image, target], x, name="seed_discriminator")

@@ -1,0 +1,156 @@
+"""The `local` generator: finite receptive field, no window statistics, noise from the world.
+
+Its output pixel is a pure function of the map within `radius` pixels, the world coordinate
+(through the noise) and the weights: what makes mosaics seamless.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from maptile2sat.noise import COARSE_OCTAVES, COARSE_STEP
+
+STRIDE = COARSE_STEP
+"""Pixels per step of the generator's main resolution."""
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Architecture of a `local` generator.
+
+    Attributes:
+        palette: Start values of the learned map colours, 0..255 each.
+        width: Channels at quarter resolution.
+        dilations: Dilation of the 3x3 convolution of each residual block.
+        half_width: Channels at half resolution.
+        full_width: Channels at full resolution.
+        seed: Seed of the initial weights.
+    """
+
+    palette: list[list[float]] = field(default_factory=list)
+    width: int = 80
+    dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    half_width: int = 32
+    full_width: int = 16
+    seed: int = 0
+
+
+def build_local(config: LocalConfig, precision: str = "float32") -> Any:
+    """Build the generator.
+
+    Args:
+        config: Its architecture.
+        precision: `float32`, `bfloat16` or `float16`: what convolutions compute in.
+
+    Returns:
+        A functional Keras model with inputs `map` (N, H, W, 3) in 0..255, `fine`
+        (N, H, W, 1) and `coarse` (N, H/4, W/4, 3) raw integer noise as floats or integers,
+        and output (N, H, W, 3) float32 in -1..1. H and W are multiples of 4.
+    """
+    return _Builder(config, precision).build()
+
+
+class _Builder:
+    """Holds what every layer of one generator shares: dtype and a running seed."""
+
+    def __init__(self, config: LocalConfig, precision: str) -> None:
+        self.config = config
+        self.policy = precision if precision == "float32" else f"mixed_{precision}"
+        self.seed = config.seed
+
+    def build(self) -> Any:
+        import keras
+
+        from maptile2sat.networks import layers
+
+        image = keras.Input((None, None, 3), name="map")
+        fine = keras.Input((None, None, 1), name="fine")
+        coarse = keras.Input((None, None, len(COARSE_OCTAVES)), name="coarse")
+        grain = layers.NoiseScale(name="grain", dtype="float32")(fine)
+        clouds = layers.NoiseScale(name="clouds", dtype="float32")(coarse)
+        classes = layers.PaletteEncoding(self.config.palette, name="palette")(image)
+        colour = layers.ColourScale(name="colour", dtype="float32")(image)
+        seen = keras.layers.Concatenate(name="seen", dtype=self.policy)([classes, colour, grain])
+        quarter = self._trunk(seen, clouds)
+        half = self._upsampled(quarter, self.config.half_width, "half")
+        skip = self._conv(seen, self.config.full_width, 1, "skip")
+        half = self._conv(self._act(half, "half_act"), 2 * self.config.half_width, 3, "half_conv")
+        half = self._act(half, "half_act2")
+        full = self._upsampled(half, self.config.full_width, "full")
+        full = keras.layers.Add(name="full_skip", dtype=self.policy)([full, skip])
+        full = self._conv(self._act(full, "full_act"), self.config.full_width, 3, "full_conv")
+        rgb = self._doubled(self._conv(quarter, 3, 1, "rgb_quarter", small=True), "rgb_quarter")
+        rgb_half = self._conv(half, 3, 1, "rgb_half", small=True)
+        rgb = keras.layers.Add(name="rgb_coarse", dtype=self.policy)([rgb, rgb_half])
+        rgb_full = self._conv(self._act(full, "full_act2"), 3, 3, "rgb_full", small=True)
+        out = keras.layers.Add(name="rgb", dtype="float32")(
+            [self._doubled(rgb, "rgb_coarse"), rgb_full]
+        )
+        out = keras.layers.Activation("tanh", name="image", dtype="float32")(out)
+        return keras.Model([image, fine, coarse], out, name="local")
+
+    def _trunk(self, seen: Any, clouds: Any) -> Any:
+        """Fold to quarter resolution and run the residual blocks."""
+        import keras
+
+        from maptile2sat.networks import layers
+
+        width = self.config.width
+        x = layers.SpaceToDepth(STRIDE, name="fold", dtype=self.policy)(seen)
+        x = self._conv(x, width, 1, "stem")
+        for index, dilation in enumerate(self.config.dilations):
+            name = f"block{index}"
+            y = layers.ChannelNorm(name=f"{name}_norm", dtype=self.policy)(x)
+            y = self._conv(y, width, 3, f"{name}_conv", dilation=dilation)
+            if index % 2 == 0:
+                noise = self._conv(clouds, width, 1, f"{name}_noise", small=True)
+                y = keras.layers.Add(name=f"{name}_noisy", dtype=self.policy)([y, noise])
+            y = self._conv(self._act(y, f"{name}_act"), width, 1, f"{name}_out", small=True)
+            x = keras.layers.Add(name=f"{name}_add", dtype=self.policy)([x, y])
+        return layers.ChannelNorm(name="trunk_norm", dtype=self.policy)(x)
+
+    def _upsampled(self, x: Any, width: int, name: str) -> Any:
+        """Double the resolution: 3x3 convolution, pixel shuffle, blur."""
+        from maptile2sat.networks import layers
+
+        x = self._conv(x, 4 * width, 3, f"{name}_up", shuffle=True)
+        x = layers.DepthToSpace(2, name=f"{name}_shuffle", dtype=self.policy)(x)
+        return layers.Blur(name=f"{name}_blur", dtype=self.policy)(x)
+
+    def _doubled(self, rgb: Any, name: str) -> Any:
+        """Bring colours smoothly to twice the resolution."""
+        from maptile2sat.networks import layers
+
+        rgb = layers.Upsample(2, name=f"{name}_double", dtype=self.policy)(rgb)
+        return layers.Blur(name=f"{name}_smooth", dtype=self.policy)(rgb)
+
+    def _act(self, x: Any, name: str) -> Any:
+        import keras
+
+        return keras.layers.LeakyReLU(negative_slope=0.2, name=name, dtype=self.policy)(x)
+
+    def _conv(
+        self,
+        x: Any,
+        filters: int,
+        size: int,
+        name: str,
+        dilation: int = 1,
+        small: bool = False,
+        shuffle: bool = False,
+    ) -> Any:
+        import keras
+
+        from maptile2sat.networks import layers
+
+        self.seed += 1
+        if small:
+            start: Any = keras.initializers.VarianceScaling(0.1, seed=self.seed)
+        elif shuffle:
+            start = layers.IcnrInitializer(2, self.seed)
+        else:
+            start = keras.initializers.HeNormal(seed=self.seed)
+        return layers.Conv(
+            filters, size, start, dilation=dilation, name=name, dtype=self.policy
+        )(x)

@@ -1,0 +1,85 @@
+"""The classic pix2pix U-Net generator (Isola et al. 2017, arXiv 1611.07004).
+
+Its receptive field is wider than any halo that one would pay for, so renders with it blend
+overlapping windows and are not exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+DOWN = (64, 128, 256, 512, 512, 512, 512, 512)
+UP = (512, 512, 512, 512, 256, 128, 64)
+DROPOUTS = 3
+
+
+@dataclass(frozen=True)
+class UnetConfig:
+    """Architecture of a `unet` generator.
+
+    Attributes:
+        size: Side of its square input in pixels; a multiple of 256.
+        norm: `batch` for the classic one (moving statistics are saved but a render takes each
+            window's own, as the paper does), `instance` to normalise per image in training too.
+        bottleneck_norm: Whether the innermost encoder layer is normalised. The classic one
+            is, which zeroes it at batch 1 (erratum of the paper).
+    """
+
+    size: int = 256
+    norm: str = "batch"
+    bottleneck_norm: bool = True
+
+
+def build_unet(config: UnetConfig | None = None, precision: str = "float32") -> Any:
+    """Build the generator.
+
+    Returns:
+        A functional Keras model from `map` (N, size, size, 3) in -1..1 to (N, size, size, 3)
+        float32 in -1..1. With `norm="batch"`: 54,425,859 parameters, 10,880 not trainable.
+    """
+    import keras
+
+    config = config or UnetConfig()
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    common = {"padding": "same", "dtype": policy}
+
+    def start() -> Any:
+        return keras.initializers.RandomNormal(stddev=0.02)
+
+    image = keras.Input((config.size, config.size, 3), name="map")
+    x = image
+    skips = []
+    for index, filters in enumerate(DOWN):
+        x = keras.layers.Conv2D(
+            filters, 4, 2, use_bias=False, kernel_initializer=start(), name=f"down{index}", **common
+        )(x)
+        innermost = index == len(DOWN) - 1
+        if index and (config.bottleneck_norm or not innermost):
+            x = _norm(config.norm, f"down{index}_norm", policy)(x)
+        x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
+        skips.append(x)
+    for index, (filters, skip) in enumerate(zip(UP, reversed(skips[:-1]), strict=True)):
+        x = keras.layers.Conv2DTranspose(
+            filters, 4, 2, use_bias=False, kernel_initializer=start(), name=f"up{index}", **common
+        )(x)
+        x = _norm(config.norm, f"up{index}_norm", policy)(x)
+        if index < DROPOUTS:
+            x = keras.layers.Dropout(0.5, dtype=policy)(x)
+        x = keras.layers.ReLU(dtype=policy)(x)
+        x = keras.layers.Concatenate(dtype=policy)([x, skip])
+    x = keras.layers.Conv2DTranspose(
+        3, 4, 2, kernel_initializer=start(), name="rgb", **common
+    )(x)
+    out = keras.layers.Activation("tanh", dtype="float32", name="image")(x)
+    return keras.Model(image, out, name="unet")
+
+
+def _norm(kind: str, name: str, policy: str) -> Any:
+    import keras
+
+    from maptile2sat.networks.layers import InstanceNorm
+
+    if kind == "instance":
+        return InstanceNorm(name=name, dtype=policy)
+    return keras.layers.BatchNormalization(name=name, dtype=policy)

@@ -1,0 +1,26 @@
+"""Where the bundles and the sample map that come with the package are.
+
+A wheel carries them inside the package; in a checkout they lie beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def models_folder() -> Path:
+    """Return the folder of the shipped model bundles."""
+    return _first(PACKAGE / "data" / "models", PACKAGE.parent / "models")
+
+
+def sample_map() -> Path:
+    """Return the sample map, an MBTiles of central Helsinki."""
+    return _first(
+        PACKAGE / "data" / "helsinki.mbtiles", PACKAGE.parent / "examples" / "helsinki.mbtiles"
+    )
+
+
+def _first(*candidates: Path) -> Path:
+    return next((path for path in candidates if path.exists()), candidates[-1])

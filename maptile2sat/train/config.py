@@ -1,0 +1,124 @@
+"""Every number that decides what a training run does, in one typed and validated place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maptile2sat.errors import TrainingError, UsageError
+
+RADIUS_MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Hyper-parameters of a `local` training run.
+
+    Attributes:
+        data: Folder with `train` and `val`, each of side-by-side pairs.
+        map_side: Which half of a pair is the map: `left` or `right`.
+        style: Name of the map style that the pairs show (`maps`, `osm` or the user's own).
+        steps: Optimizer steps of the whole run; the learning rate falls to zero over the
+            second half of them.
+        batch_size: Crops per step.
+        crop: Side in pixels of what the generator sees of a pair.
+        loss_crop: Side in pixels of its middle, on which the losses are taken, so that the
+            network's border padding is never learned.
+        width: Channels of the generator at quarter resolution.
+        dilations: Dilations of its residual blocks.
+        colours: Map colours of its palette.
+        critic_base: Channels of the discriminator's first layer.
+        generator_rate: Learning rate of the generator.
+        critic_rate: Learning rate of the discriminator.
+        beta_1: Adam's first moment decay.
+        beta_2: Adam's second moment decay.
+        l1_weight: Weight of the L1 distance of `l1_pool` averages.
+        l1_pool: Side in pixels of the averages that L1 compares; finer detail is left to the
+            discriminator.
+        fine_l1_weight: Weight of the per-pixel L1 distance.
+        feature_weight: Weight of feature matching.
+        ema: Decay per step of the weight average that is shipped.
+        precision: `bfloat16` or `float32`: what convolutions compute in.
+        seed: Decides initial weights, order, crops and noise.
+    """
+
+    data: str
+    map_side: str = "right"
+    style: str = "maps"
+    steps: int = 10_000
+    batch_size: int = 4
+    crop: int = 384
+    loss_crop: int = 320
+    width: int = 80
+    dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    colours: int = 16
+    critic_base: int = 32
+    generator_rate: float = 2e-4
+    critic_rate: float = 4e-4
+    beta_1: float = 0.0
+    beta_2: float = 0.99
+    l1_weight: float = 5.0
+    l1_pool: int = 8
+    fine_l1_weight: float = 0.0
+    feature_weight: float = 1.0
+    ema: float = 0.999
+    precision: str = "bfloat16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: If a value is out of its range.
+        """
+        checks = {
+            "map_side must be left or right": self.map_side in ("left", "right"),
+            "steps and batch_size must be at least 1": min(self.steps, self.batch_size) >= 1,
+            "crop and loss_crop must be multiples of 16, loss_crop at least 64, at most crop": (
+                self.crop % RADIUS_MULTIPLE == self.loss_crop % RADIUS_MULTIPLE == 0
+                and 64 <= self.loss_crop <= self.crop
+            ),
+            "precision must be bfloat16 or float32": self.precision in ("bfloat16", "float32"),
+            "learning rates must be above 0": min(self.generator_rate, self.critic_rate) > 0,
+            "ema must be in 0..1": 0.0 <= self.ema < 1.0,
+            "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,
+        }
+        for message, right in checks.items():
+            if not right:
+                raise UsageError(f"training configuration: {message}")
+
+    @property
+    def crops_per_step(self) -> float:
+        """Crops of 256 px per step, or their equal in pixels that the losses see."""
+        return self.batch_size * (self.loss_crop / 256) ** 2
+
+    def learning_scale(self, step: int) -> float:
+        """Return the factor of the learning rates at `step`: 1, then down to 0."""
+        left = (self.steps - step) / max(1.0, self.steps / 2)
+        return max(0.0, min(1.0, left))
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read what `save` wrote.
+
+        Raises:
+            TrainingError: If the file is not such a configuration.
+        """
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+            values["dilations"] = tuple(values["dilations"])
+            return cls(**values)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise TrainingError(f"{path} is not a training configuration: {error}") from error
+
+    def differences(self, other: TrainConfig) -> list[str]:
+        """Return one line per value in which the two differ."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [f"{key}: {mine[key]} != {theirs[key]}" for key in mine if mine[key] != theirs[key]]

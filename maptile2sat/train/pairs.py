@@ -1,0 +1,204 @@
+"""Pairs of map and aerial image: found, decoded, cropped; a batch is a function of its step."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from maptile2sat.errors import TrainingError
+from maptile2sat.grid import Window
+from maptile2sat.noise import noise
+from maptile2sat.train.config import TrainConfig
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+Pixels = npt.NDArray[np.uint8]
+
+
+class Pair(NamedTuple):
+    """One training pair.
+
+    Attributes:
+        map: uint8 (side, side, 3).
+        image: uint8 (side, side, 3), the aerial photo of the same ground.
+    """
+
+    map: Pixels
+    image: Pixels
+
+
+class Batch(NamedTuple):
+    """What one step trains on; leading axis is the crop.
+
+    Attributes:
+        map: uint8 (N, crop, crop, 3), jittered: what the generator sees.
+        image: uint8 (N, loss_crop, loss_crop, 3): the middle of the aerial photo.
+        fine: int16 (N, crop, crop, 1).
+        coarse: int16 (N, crop / 4, crop / 4, 3).
+    """
+
+    map: Pixels
+    image: Pixels
+    fine: npt.NDArray[np.int16]
+    coarse: npt.NDArray[np.int16]
+
+
+@dataclass
+class Pairs:
+    """A folder of side-by-side pairs; decoded ones are kept in memory.
+
+    Attributes:
+        files: The pairs, sorted by name.
+        map_side: `left` or `right`.
+    """
+
+    files: list[Path]
+    map_side: str
+
+    def __post_init__(self) -> None:
+        self._decoded: dict[int, Pair] = {}
+
+    @classmethod
+    def find(cls, folder: Path, map_side: str) -> Pairs:
+        """List the pairs of `folder`.
+
+        Raises:
+            TrainingError: If it is missing or has none.
+        """
+        files = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
+        if not files:
+            raise TrainingError(
+                f"no pairs in {folder}: give a folder that has train/ and val/ with "
+                "side-by-side .jpg or .png pairs (map and aerial image of the same size)"
+            )
+        return cls(files, map_side)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return a pair, decoding it on first use.
+
+        Raises:
+            TrainingError: If the file is damaged or not two squares side by side.
+        """
+        pair = self._decoded.get(index)
+        if pair is None:
+            pair = self._decoded[index] = self._decode(self.files[index])
+        return pair
+
+    def _decode(self, path: Path) -> Pair:
+        try:
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+        except OSError as error:
+            raise TrainingError(f"{path} is not a readable image: {error}") from error
+        height, width = pixels.shape[:2]
+        if width != 2 * height or height < 256:
+            raise TrainingError(
+                f"{path} is {width}x{height}: a pair is two squares of at least 256 px side by side"
+            )
+        left, right = pixels[:, :height], pixels[:, height:]
+        return Pair(left, right) if self.map_side == "left" else Pair(right, left)
+
+
+def make_batch(pairs: Pairs, config: TrainConfig, step: int) -> Batch:
+    """Return the batch of `step`: a pure function of (pairs, config, step).
+
+    Every epoch visits every pair once, in its own order, at a new place, with new jitter.
+    """
+    crops = [_crop(pairs, config, step * config.batch_size + i) for i in range(config.batch_size)]
+    return Batch(*(np.stack(parts) for parts in zip(*crops, strict=True)))
+
+
+def _crop(pairs: Pairs, config: TrainConfig, position: int) -> Batch:
+    epoch, place = divmod(position, len(pairs))
+    order = np.random.default_rng([config.seed, 1, epoch]).permutation(len(pairs))
+    random = np.random.default_rng([config.seed, 2, position])
+    drawn, image = _cut(pairs[int(order[place])], config.crop, config.loss_crop, random)
+    window = random_window(random, config.crop)
+    grains = noise(int(random.integers(2**32)), window)
+    return Batch(jitter(drawn, random), image, grains.fine, grains.coarse)
+
+
+def _cut(
+    pair: Pair, crop: int, loss_crop: int, random: np.random.Generator
+) -> tuple[Pixels, Pixels]:
+    """Cut the map at `crop` px and the image at its middle `loss_crop` px.
+
+    Where the pair ends, the map goes on mirrored, so that the losses may reach its border.
+    """
+    margin = (crop - loss_crop) // 2
+    side = pair.map.shape[0]
+    if side < loss_crop:
+        raise TrainingError(
+            f"pairs of {side} px are smaller than the {loss_crop} px that the losses are taken "
+            f"on: give --loss-crop {side // 16 * 16} or less"
+        )
+    spare = max(0, side - crop)
+    low = margin if spare else (side - loss_crop) // 2
+    row, col = (low + int(random.integers(spare + 1)) for _ in range(2))
+    image = pair.image[row : row + loss_crop, col : col + loss_crop]
+    rows = _mirrored(row - margin, crop, side)
+    cols = _mirrored(col - margin, crop, side)
+    return pair.map[rows][:, cols], image
+
+
+def _mirrored(start: int, count: int, side: int) -> npt.NDArray[np.int64]:
+    """Return `count` indices from `start`, reflected at 0 and `side` - 1."""
+    index = np.arange(start, start + count) % (2 * side - 2)
+    return np.minimum(index, 2 * side - 2 - index)
+
+
+def random_window(random: np.random.Generator, side: int) -> Window:
+    """Return a window somewhere in a large world, for noise."""
+    col, row = (int(value) * 4 for value in random.integers(0, 1 << 26, 2))
+    return Window(col, row, side, side)
+
+
+def jitter(drawn: Pixels, random: np.random.Generator) -> Pixels:
+    """Change a map as tile servers and formats do: shade, blur, JPEG, palette."""
+    shade = random.integers(-3, 4, 3)
+    pixels = np.clip(drawn.astype(np.int16) + shade, 0, 255).astype(np.uint8)
+    kind = random.random()
+    picture = Image.fromarray(pixels)
+    if random.random() < 0.3:
+        picture = picture.filter(ImageFilter.GaussianBlur(float(random.uniform(0.2, 0.7))))
+    if kind < 0.25:
+        packed = io.BytesIO()
+        picture.save(packed, "JPEG", quality=int(random.integers(60, 96)))
+        picture = Image.open(packed).convert("RGB")
+    elif kind < 0.4:
+        picture = picture.quantize(64, dither=Image.Dither.NONE).convert("RGB")
+    return np.asarray(picture)
+
+
+def map_colours(pairs: Pairs, count: int, seed: int) -> list[list[float]]:
+    """Return the `count` main map colours: k-means, rare ones lifted.
+
+    Args:
+        pairs: Where the maps come from; at most 200 of them are looked at.
+        count: How many colours.
+        seed: Decides where k-means starts.
+    """
+    random = np.random.default_rng([seed, 3])
+    chosen = random.permutation(len(pairs))[:200]
+    sample = np.concatenate([pairs[int(i)].map[::5, ::5].reshape(-1, 3) for i in chosen])
+    colours, counts = np.unique(sample // 4 * 4 + 2, axis=0, return_counts=True)
+    points, weights = colours.astype(np.float64), counts.astype(np.float64) ** 0.75
+    centres = points[[int(np.argmax(weights))]]
+    while len(centres) < count:  # k-means++: far and heavy points first
+        gap = ((points[:, None] - centres) ** 2).sum(-1).min(1) * weights
+        centres = np.vstack([centres, points[random.choice(len(points), p=gap / gap.sum())]])
+    for _ in range(30):
+        nearest = ((points[:, None] - centres) ** 2).sum(-1).argmin(1)
+        for index in range(count):
+            mine = nearest == index
+            if mine.any():
+                centres[index] = np.average(points[mine], axis=0, weights=weights[mine])
+    return [[round(float(value), 2) for value in centre] for centre in centres]
