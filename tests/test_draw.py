@@ -447,6 +447,24 @@ def test_road_is_not_drawn_across_missing_nodes(tmp_path: Path) -> None:
     assert at(image, 250, 100) == STREET
 
 
+def test_road_cut_near_the_edge_goes_over_it(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([(100, 100), (285, 100), None], highway="residential")
+    osm.way([(100, 150), (285, 150)], highway="residential")  # ends there in truth
+    image = picture(osm, tmp_path)
+    assert at(image, 299, 100) == STREET
+    assert at(image, 299, 150) == GROUND
+
+
+def test_path_is_below_a_square(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.rect(50, 50, 150, 150, highway="pedestrian", area="yes")
+    osm.way([(20, 100.5), (180, 100.5)], highway="footway")
+    image = picture(osm, tmp_path)
+    assert at(image, 100, 100) == rgb(STYLES["maps"].areas["pedestrian"].fill)
+    assert at(image, 170, 100) == rgb(STYLES["maps"].lines["path"].fill)
+
+
 def test_underground_things_are_not_drawn(tmp_path: Path) -> None:
     osm = Osm()
     osm.way([(10, 50), (290, 50)], highway="service", tunnel="yes")

@@ -117,6 +117,22 @@ class Box(NamedTuple):
             ends.append(target[np.newaxis] if distance > 0 else np.empty((0, 2)))
         return np.vstack([ends[0], line, ends[1]])
 
+    def beyond(self, before: Points, end: Points, limit: float) -> Points | None:
+        """Follow a line from `before` through `end` out of the box.
+
+        Returns:
+            A point a little outside, or `None` if the border is not within `limit`.
+        """
+        step = end - before
+        length = float(np.hypot(*step))
+        if length == 0:
+            return None
+        target = end + step / length * limit
+        inside = self.clip(np.array([end, target]))
+        if len(inside) != 1 or not self._on_border(inside[0][-1]):
+            return None
+        return np.asarray(inside[0][-1] + step / length * limit)
+
     def _holds(self, points: Points) -> npt.NDArray[np.bool_]:
         x, y = points[:, 0], points[:, 1]
         inside = (x >= self.left) & (x <= self.right) & (y >= self.top) & (y <= self.bottom)

@@ -35,10 +35,10 @@ def sea(ways: list[Points], box: Box) -> Polygon | None:
     open_lines, rings = _lines_in_box(ways, box)
     if not open_lines and not rings:
         return None
-    _check_crossings(open_lines)
     whole = shapely_box(box.left, box.top, box.right, box.bottom)
     islands, basins = _split_rings(rings)
     if open_lines:
+        _check_crossings(open_lines)
         water = whole.difference(_land(open_lines, box))
     elif islands:
         water = whole

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from maptile2sat.cartography.box import Box, Points
+from maptile2sat.cartography.chains import present_parts
 from maptile2sat.cartography.classify import LineClass, area_class, line_class
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
 from maptile2sat.cartography.multipolygon import Polygon, assemble
 from maptile2sat.errors import MissingExtraError, SourceError
 from maptile2sat.grid import MAX_LATITUDE, TILE, BBox, Grid, Window
+
+_LENGTHENED = 24.0
+"""Pixels by which a road that the extract cuts may be lengthened to reach the edge."""
 
 _LISTED = 5
 """How many incomplete areas a warning names."""
@@ -93,18 +97,18 @@ def read_extract(path: Path, grid: Grid) -> Extract:
         raise SourceError(f"the extract {path} does not exist: check the path")
     try:
         bounds = _bounds(osmium, path)
+        if bounds is None:
+            raise SourceError(f"{path} holds no OpenStreetMap nodes: there is nothing to draw")
+        window = grid.window(bounds)
+        box = Box(window.col, window.row, window.right, window.bottom)
         relations = list(_relations(osmium, path))
-        ways = _read_ways(osmium, path, grid.zoom or 0, relations)
+        ways = _read_ways(osmium, path, grid.zoom or 0, relations, box)
     except (RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(
             f"{path} cannot be read as OpenStreetMap data ({reason}): give an .osm.pbf or .osm file"
         ) from error
-    if bounds is None:
-        raise SourceError(f"{path} holds no OpenStreetMap nodes: there is nothing to draw")
-    window = grid.window(bounds)
     extract = Extract(window, lines=ways.lines)
-    box = Box(window.col, window.row, window.right, window.bottom)
     _add_areas(extract, relations, ways, box)
     _add_sea(extract, ways.coast, box)
     return extract
@@ -149,17 +153,17 @@ def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
         yield _Relation(relation.id, name, outer, inner)
 
 
-def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation]) -> _Ways:
+def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation], box: Box) -> _Ways:
     wanted = {ref for relation in relations for ref in (*relation.outer, *relation.inner)}
     only_ways = osmium.filter.EntityFilter(osmium.osm.WAY)
     found = _Ways()
     for way in osmium.FileProcessor(str(path)).with_locations().with_filter(only_ways):
         if way.tags or way.id in wanted:
-            _sort_way(way, zoom, found, is_member=way.id in wanted)
+            _sort_way(way, zoom, found, box, is_member=way.id in wanted)
     return found
 
 
-def _sort_way(way: Any, zoom: int, found: _Ways, *, is_member: bool) -> None:
+def _sort_way(way: Any, zoom: int, found: _Ways, box: Box, *, is_member: bool) -> None:
     """Put one way where it belongs."""
     tags = dict(way.tags)
     closed = way.is_closed() and len(way.nodes) > 3
@@ -178,10 +182,24 @@ def _sort_way(way: Any, zoom: int, found: _Ways, *, is_member: bool) -> None:
     if coast:
         found.coast.append(points)
     if kind:
-        there = ~np.isnan(points[:, 0])
-        for part in np.split(points, np.flatnonzero(np.diff(there)) + 1):
-            if len(part) > 1 and not np.isnan(part[0, 0]):
-                found.lines.append(LineFeature(kind, part))
+        found.lines.extend(LineFeature(kind, part) for part in _cut_parts(points, box))
+
+
+def _cut_parts(points: Points, box: Box) -> Iterator[Points]:
+    """Yield the parts of a line between missing nodes; ends at the box go straight over it."""
+    if not np.isnan(points).any():
+        if len(points) > 1:
+            yield points
+        return
+    for part in present_parts(points):
+        whole = part
+        if not np.array_equal(part[0], points[0]):
+            outside = box.beyond(part[1], part[0], _LENGTHENED)
+            whole = whole if outside is None else np.vstack([outside, whole])
+        if not np.array_equal(part[-1], points[-1]):
+            outside = box.beyond(part[-2], part[-1], _LENGTHENED)
+            whole = whole if outside is None else np.vstack([whole, outside])
+        yield whole
 
 
 def _pixels(way: Any, zoom: int) -> Points:

@@ -22,6 +22,7 @@ _SEA, _LAND, _WATER, _SHORE, _PIER, _TUNNEL = 0, 1, 2, 3, 4, 5
 _SHELTERED, _WALL, _BUILDING, _GROUND, _BRIDGE = 6, 7, 8, 9, 10
 
 _CASING, _FILL = 0, 1
+_PAVING, _BELOW_PAVING = -1, -1000  # ranks below those of all roads
 _AREA_STAGE = {
     "water": _WATER, "pool": _WATER, "pier": _PIER, "bridge": _PIER, "building": _BUILDING,
     "pedestrian": _GROUND,
@@ -112,12 +113,10 @@ def _area_shapes(extract: Extract, style: Style, scale: float) -> Iterator[Shape
         if area.name == "building" and style.shadow:
             wall = _wall(area.polygon, style.shadow_reach * scale)
             yield Shape((_WALL, 0, 0, 0), wall, rgb(style.shadow))
+        below, above = (stage, 0, size, 0), (stage, 0, size, 1)
         if stage == _GROUND:
-            yield from _outlined((stage, 0, _CASING, -2), (stage, 0, _FILL, -2), area.polygon,
-                                 look, scale)  # fmt: skip
-        else:
-            yield from _outlined((stage, 0, size, 0), (stage, 0, size, 1), area.polygon,
-                                 look, scale)  # fmt: skip
+            below, above = (stage, 0, _CASING, _PAVING), (stage, 0, _FILL, _PAVING)
+        yield from _outlined(below, above, area.polygon, look, scale)
 
 
 def _outlined(
@@ -160,6 +159,8 @@ def _strokes(
 
     shapes = [LineString(path) for path in paths]
     stage, layer = _level(kind)
+    if look.below_paving:
+        rank += _BELOW_PAVING
     width = max(_MIN_WIDTH, look.width * scale)
     if look.casing is not None:
         cased = width + 2 * look.edge * scale

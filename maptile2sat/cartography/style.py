@@ -48,6 +48,7 @@ class Line:
         edge: Width of the casing on each side.
         tunnel: Colour of the fill in a tunnel; `None`: not drawn there.
         dash: Lengths of dash and gap; solid if absent.
+        below_paving: Whether squares cover it.
     """
 
     width: float
@@ -56,6 +57,7 @@ class Line:
     edge: float = 0.8
     tunnel: str | None = None
     dash: tuple[float, float] | None = None
+    below_paving: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ MAPS = Style(
         "canal": Line(6.0, "#b1d0fe"),
         "stream": Line(1.8, "#b1d0fe"),
         "pier": Line(4.0, "#e9e5dd"),
-        "path": Line(1.3, "#dcd8cf"),
+        "path": Line(1.3, "#dcd8cf", below_paving=True),
         "track": Line(3.0, "#f3f0ea", _CASING, 0.6),
         "pedestrian": Line(5.0, "#fbfaf8", _CASING, 0.6),
         "aisle": Line(2.4, "#f4f2ee"),
