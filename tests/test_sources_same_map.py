@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def _open(kind: str, tile_map: TileMap, folder: Path, server: TileServer) -> Sou
         where = server.url + "/q/{q}.png"
     else:
         template = server.serve(tile_map).removeprefix(server.url)
-        text = '{"tilejson": "3.0.0", "tiles": ["%s"], "minzoom": 3, "maxzoom": 13}' % template
-        server.pages["/map.json"] = text.encode()
+        content = {"tilejson": "3.0.0", "tiles": [template], "minzoom": 3, "maxzoom": 13}
+        server.pages["/map.json"] = json.dumps(content).encode()
         where = f"{server.url}/map.json"
     return open_source(where, options)
 

@@ -47,6 +47,7 @@ class RasterSource:
         self._settings = _settings(options, remote=self._remote)
         self._name = safe_url(where)
         self._handles = Pool(self._open)
+        _silence_rasterio()
         with self._lend() as dataset:
             self._bands: Bands = find_bands(dataset, self._name)
             crs = _crs(dataset, options.src_crs, self._name)
@@ -94,9 +95,7 @@ class RasterSource:
             raise SourceError(self._explain(error)) from error
 
     def _open(self) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(self._where)
+        return rasterio.open(self._where)
 
     def _explain(self, error: RasterioError) -> str:
         """Say what is wrong with the file, without the URL that GDAL's message may hold."""
@@ -161,6 +160,17 @@ def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
     }
 
 
+def _silence_rasterio() -> None:
+    """Keep rasterio from warning of rasters without a position.
+
+    Such rasters are refused here with a better message, and `rasterio.warp.reproject` warns by
+    mistake when several threads use it. `warnings.catch_warnings` would not do across threads.
+    """
+    warnings.filterwarnings(
+        "ignore", category=NotGeoreferencedWarning, module=r"rasterio(\.warp)?$"
+    )
+
+
 def _crs(dataset: Any, stated: str | None, name: str) -> CRS:
     """Return the CRS, once it is sure that the raster says where it lies."""
     if dataset.transform.is_identity:
@@ -179,5 +189,5 @@ def _crs(dataset: Any, stated: str | None, name: str) -> CRS:
         raise SourceError(f"{name} does not name its CRS: say --src-crs, such as EPSG:3857")
     try:
         return CRS.from_user_input(stated)
-    except CRSError as error:
+    except (CRSError, ValueError) as error:
         raise SourceError(f"'{stated}' is not a CRS: write it like EPSG:3857") from error

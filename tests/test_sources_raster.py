@@ -1,0 +1,240 @@
+"""Rasters of all kinds: what their pixels become, and which are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+
+from maptile2sat.errors import SourceError, UsageError
+from maptile2sat.grid import BBox, Window
+from maptile2sat.sources import Read, SourceOptions, open_source
+from tests.conftest import pattern, write_raster
+
+FILL = (200, 100, 50)
+
+
+def _whole(path: Path, **options: Any) -> Read:
+    source = open_source(path, SourceOptions(fill=FILL, **options))
+    read = source.read(source.info.extent)
+    source.close()
+    return read
+
+
+def _rgb(width: int = 70, height: int = 50) -> np.ndarray:
+    return np.moveaxis(pattern(Window(1000, 2000, width, height)), -1, 0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (255, 3), (257, 300), (1000, 3)])
+def test_rgb_of_any_size(size: tuple[int, int], tmp_path: Path) -> None:
+    bands = _rgb(*size)
+    read = _whole(write_raster(tmp_path / "a.tif", bands))
+    np.testing.assert_array_equal(np.moveaxis(read.image, -1, 0), bands)
+    assert (read.mask == 255).all()
+
+
+def test_windows_go_by_the_lattice_of_the_crs(tmp_path: Path) -> None:
+    bands = _rgb()
+    at = Affine(2.0, 0, 2_700_000.5, 0, -2.0, 8_400_000.25)
+    whole = open_source(write_raster(tmp_path / "whole.tif", bands, at))
+    crop = open_source(
+        write_raster(tmp_path / "crop.tif", bands[:, 20:45, 11:31], at @ Affine.translation(11, 20))
+    )
+    window = crop.info.extent
+    assert window == Window(whole.info.extent.col + 11, whole.info.extent.row + 20, 20, 25)
+    np.testing.assert_array_equal(whole.read(window).image, crop.read(window).image)
+    for part in (window, window.shifted(-3, 2)):
+        ours, theirs = whole.info.grid.transform(part), crop.info.grid.transform(part)
+        assert ours.almost_equals(theirs, 1e-9)
+    assert whole.info.grid.transform(whole.info.extent) == at
+
+
+def test_grey_becomes_three_equal_colours(tmp_path: Path) -> None:
+    grey = _rgb()[:1]
+    read = _whole(write_raster(tmp_path / "a.tif", grey))
+    for band in range(3):
+        np.testing.assert_array_equal(read.image[..., band], grey[0])
+
+
+def test_one_bit_pictures_are_black_and_white(tmp_path: Path) -> None:
+    bits = _rgb()[:1] % 2
+    read = _whole(write_raster(tmp_path / "a.tif", bits, nbits=1))
+    np.testing.assert_array_equal(read.image[..., 1], bits[0] * 255)
+
+
+def test_alpha_is_laid_over_the_fill_or_masks(tmp_path: Path) -> None:
+    alpha = np.array([[0, 1, 127, 128, 200, 255]], np.uint8)
+    colour = np.full((3, 1, 6), 40, np.uint8)
+    path = write_raster(tmp_path / "a.tif", np.concatenate([colour, alpha[None]]), alpha="yes")
+    read = _whole(path)
+    assert read.mask.tolist() == [[0, 0, 0, 255, 255, 255]]
+    assert (read.image[0, :3] == 0).all()
+    expected = [round((40 * a + f * (255 - a)) / 255) for a in (128,) for f in FILL]
+    assert read.image[0, 3].tolist() == expected
+    assert read.image[0, 5].tolist() == [40, 40, 40]
+
+
+def test_grey_with_alpha(tmp_path: Path) -> None:
+    values = np.array([[[10, 20, 30]], [[255, 0, 255]]], np.uint8)
+    read = _whole(write_raster(tmp_path / "a.tif", values, alpha="yes"))
+    assert read.mask.tolist() == [[255, 0, 255]]
+    assert read.image.tolist() == [[[10] * 3, [0] * 3, [30] * 3]]
+
+
+def test_palette_with_its_colours_and_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_raster(path, np.array([[[0, 1, 2, 3]]], np.uint8), photometric="palette")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(
+            1, {0: (234, 230, 222, 255), 1: (170, 211, 223, 255), 2: (9, 8, 7, 255)}
+        )
+    read = _whole(path)
+    assert read.image[0, :3].tolist() == [[234, 230, 222], [170, 211, 223], [9, 8, 7]]
+    png = tmp_path / "a.png"
+    with rasterio.open(
+        png,
+        "w",
+        driver="PNG",
+        width=4,
+        height=1,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:3857",
+        transform=Affine(2.0, 0, 10, 0, -2.0, 10),
+    ) as dataset:
+        dataset.write(np.array([[0, 1, 2, 3]], np.uint8), 1)
+        dataset.write_colormap(
+            1, {0: (1, 2, 3, 255), 1: (4, 5, 6, 0), 2: (7, 8, 9, 255), 3: (9, 9, 9, 127)}
+        )
+    read = _whole(png)
+    assert read.mask.tolist() == [[255, 0, 255, 0]]
+    assert read.image[0, 2].tolist() == [7, 8, 9]
+
+
+def test_nodata_and_masks_mask(tmp_path: Path) -> None:
+    bands = _rgb()
+    bands[:, 10:20, 5:9] = 0
+    bands[0, 30, 30] = 0  # one band alone is no reason
+    read = _whole(write_raster(tmp_path / "a.tif", bands, nodata=0))
+    expected = np.full(bands.shape[1:], 255)
+    expected[10:20, 5:9] = 0
+    np.testing.assert_array_equal(read.mask, expected)
+
+
+def test_rotated_rasters_have_their_own_grid(tmp_path: Path) -> None:
+    bands = _rgb()
+    at = Affine.translation(2_700_000, 8_400_000) @ Affine.rotation(30) @ Affine.scale(2, -2)
+    source = open_source(write_raster(tmp_path / "a.tif", bands, at))
+    assert source.info.extent == Window(0, 0, 70, 50)
+    window = Window(11, 7, 20, 30)
+    np.testing.assert_array_equal(
+        np.moveaxis(source.read(window).image, -1, 0), bands[:, 7:37, 11:31]
+    )
+    assert source.info.grid.transform(window).almost_equals(at @ Affine.translation(11, 7))
+
+
+def test_a_world_in_degrees_continues_across_180(tmp_path: Path) -> None:
+    bands = np.moveaxis(pattern(Window(0, 0, 360, 180)), -1, 0)
+    path = write_raster(tmp_path / "a.tif", bands, Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
+    source = open_source(path, SourceOptions(native=True))
+    window = source.info.grid.window(BBox(170, -5, -165, 5))
+    read = source.read(window)
+    assert (window.width, window.height) == (25, 10)
+    expected = np.concatenate([bands[:, 85:95, 350:], bands[:, 85:95, :15]], axis=2)
+    np.testing.assert_array_equal(np.moveaxis(read.image, -1, 0), expected)
+
+
+def test_bands_beyond_the_colours_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_raster(path, np.concatenate([_rgb(), _rgb()[:2] + 1]))
+    with pytest.raises(SourceError, match=r"5 bands .* gdal_translate -b 1"):
+        open_source(path)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [
+            ColorInterp.undefined,
+            ColorInterp.blue,
+            ColorInterp.green,
+            ColorInterp.red,
+            ColorInterp.undefined,
+        ]
+    read = _whole(path)
+    np.testing.assert_array_equal(read.image[..., 0], (_rgb()[0] + 1))
+    np.testing.assert_array_equal(read.image[..., 2], _rgb()[1])
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_more_than_8_bits_are_refused_with_the_remedy(dtype: str, tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", _rgb().astype(dtype))
+    with pytest.raises(SourceError, match=rf"{dtype} pixels.*gdal_translate -ot Byte -scale"):
+        open_source(path)
+
+
+def test_a_crs_is_never_guessed(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", _rgb(), crs=None)
+    with pytest.raises(SourceError, match="--src-crs"):
+        open_source(path)
+    assert open_source(path, SourceOptions(src_crs="EPSG:2154")).info.grid.crs.to_epsg() == 2154
+    with pytest.raises(SourceError, match="'EPSG:nonsense' is not a CRS"):
+        open_source(path, SourceOptions(src_crs="EPSG:nonsense"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_without_a_position_are_refused(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.png"
+    bare.write_bytes(b"")
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save(bare)
+    with pytest.raises(SourceError, match="does not say where on Earth"):
+        open_source(bare, SourceOptions(src_crs="EPSG:3857"))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_ground_control_points_alone_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gcps.tif"
+    points = [
+        GroundControlPoint(row, col, 24.9 + col / 1000, 60.1 - row / 1000)
+        for row, col in ((0, 0), (0, 50), (40, 0), (40, 50))
+    ]
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, width=50, height=40, dtype="uint8"
+    ) as dataset:
+        dataset.gcps = (points, rasterio.crs.CRS.from_epsg(4326))
+        dataset.write(_rgb(50, 40))
+    with pytest.raises(SourceError, match=r"ground control points.*gdalwarp"):
+        open_source(path)
+
+
+def test_oblong_ground_pixels_need_a_decision(tmp_path: Path) -> None:
+    at = Affine(0.0001, 0, 24.9, 0, -0.0001, 60.2)
+    path = write_raster(tmp_path / "a.tif", _rgb(), at, "EPSG:4326")
+    with pytest.raises(SourceError, match=r"5\.\d+ x 11\.\d+ m .* -z ZOOM .* --native"):
+        open_source(path)
+    assert open_source(path, SourceOptions(native=True)).info.grid.crs.to_epsg() == 4326
+    assert open_source(path, SourceOptions(zoom=14)).info.grid.zoom == 14
+
+
+def test_what_is_no_raster_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a map")
+    broken = write_raster(tmp_path / "broken.tif", _rgb(300, 300), compress="deflate")
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    with pytest.raises(SourceError, match="not a picture or map") as caught:
+        open_source(text)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SourceError, match="cannot be read") as caught:
+        _whole(broken)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_unknown_resamplings_are_listed(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", _rgb())
+    with pytest.raises(UsageError, match=r"'soft' is not known.*bilinear"):
+        open_source(path, SourceOptions(zoom=15, resampling="soft"))
