@@ -1,0 +1,60 @@
+"""Turn maps into satellite-style imagery for GIS.
+
+The main call is `maptile2sat.render(source, output, bbox=..., model=...)`. Names here are
+loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from maptile2sat._version import __version__
+
+if TYPE_CHECKING:
+    from maptile2sat.drawing import DrawResult, draw
+    from maptile2sat.errors import Maptile2satError
+    from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult, plan, render
+    from maptile2sat.sources import Source, SourceOptions, open_source
+    from maptile2sat.training import TrainConfig, train
+
+__all__ = [
+    "DrawResult",
+    "Maptile2satError",
+    "RenderOptions",
+    "RenderPlan",
+    "RenderResult",
+    "Source",
+    "SourceOptions",
+    "TrainConfig",
+    "__version__",
+    "draw",
+    "open_source",
+    "plan",
+    "render",
+    "train",
+]
+
+_HOMES = {
+    "DrawResult": "drawing",
+    "draw": "drawing",
+    "Maptile2satError": "errors",
+    "RenderOptions": "rendering",
+    "RenderPlan": "rendering",
+    "RenderResult": "rendering",
+    "plan": "rendering",
+    "render": "rendering",
+    "Source": "sources",
+    "SourceOptions": "sources",
+    "open_source": "sources",
+    "TrainConfig": "training",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maptile2sat' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"maptile2sat.{_HOMES[name]}"), name)

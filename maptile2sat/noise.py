@@ -101,7 +101,9 @@ def _lattice(
     seed: int, octave: int, cols: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
 ) -> Int16s:
     """Hash lattice points to the centred sum of four bytes, int16 (rows, cols)."""
-    key = _mix(np.array([seed & 0xFFFFFFFF], np.uint32) ^ np.uint32(octave * 0x9E3779B1 & 0xFFFFFFFF))
+    key = _mix(
+        np.array([seed & 0xFFFFFFFF], np.uint32) ^ np.uint32(octave * 0x9E3779B1 & 0xFFFFFFFF)
+    )
     down = _mix(_mix(_low(rows) ^ key) ^ _high(rows))
     across = _mix(_mix(_low(cols) + np.uint32(0x85EBCA77)) ^ _high(cols))
     word = _mix(down[:, None] ^ across[None, :])

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from maptile2sat.networks.layers import InstanceNorm
+
 Tensor = Any
 
 
@@ -48,17 +50,22 @@ class SpectralConv(keras.layers.Layer):
         return tf.nn.bias_add(x, tf.cast(self.bias, x.dtype))
 
 
-def build_spectral_patch(
-    channels: int, base: int = 48, precision: str = "float32", seed: int = 0, name: str = "patch"
+def build_patch_critic(
+    channels: int,
+    base: int = 48,
+    norm: str = "instance",
+    precision: str = "float32",
+    seed: int = 0,
 ) -> Any:
-    """Build a 70 px PatchGAN with spectral norm and no other norm.
+    """Build a 70 px PatchGAN.
 
     Args:
         channels: Of the input: the image's 3 and those of the map's encoding.
         base: Channels of the first layer; they double to eight times that.
+        norm: `instance` (learns fast, does not see contrast) or `spectral` (sees it, learns
+            slowly).
         precision: What convolutions compute in.
         seed: Seed of the initial weights.
-        name: The model's name.
 
     Returns:
         A Keras model from (N, H, W, channels) to a list: three feature maps (for feature
@@ -69,14 +76,38 @@ def build_spectral_patch(
     x = given
     features = []
     for index, (filters, strides) in enumerate([(1, 2), (2, 2), (4, 2), (8, 1)]):
-        layer = SpectralConv(
-            base * filters, 4, strides, seed + 10 * index, name=f"conv{index}", dtype=policy
-        )
-        x = keras.layers.LeakyReLU(negative_slope=0.2, name=f"act{index}", dtype=policy)(layer(x))
+        width, start = base * filters, seed + 10 * index
+        if norm == "spectral":
+            x = SpectralConv(width, 4, strides, start, name=f"conv{index}", dtype=policy)(x)
+        else:
+            x = keras.layers.Conv2D(
+                width,
+                4,
+                strides,
+                "same",
+                use_bias=not index,  # the norm takes a bias away again
+                kernel_initializer=keras.initializers.RandomNormal(stddev=0.02, seed=start),
+                name=f"conv{index}",
+                dtype=policy,
+            )(x)
+            if index:
+                x = InstanceNorm(name=f"norm{index}", dtype=policy)(x)
+        x = keras.layers.LeakyReLU(negative_slope=0.2, name=f"act{index}", dtype=policy)(x)
         features.append(x)
-    logits = SpectralConv(1, 4, 1, seed + 90, name="logits", dtype=policy)(x)
-    logits = keras.layers.Activation("linear", dtype="float32", name="out")(logits)
-    return keras.Model(given, [*features[1:], logits], name=name)
+    if norm == "spectral":
+        x = SpectralConv(1, 4, 1, seed + 90, name="logits", dtype=policy)(x)
+    else:
+        x = keras.layers.Conv2D(
+            1,
+            4,
+            1,
+            "same",
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02, seed=seed + 90),
+            name="logits",
+            dtype=policy,
+        )(x)
+    logits = keras.layers.Activation("linear", dtype="float32", name="out")(x)
+    return keras.Model(given, [*features[1:], logits], name="critic")
 
 
 def build_seed_discriminator() -> Any:
@@ -90,9 +121,7 @@ def build_seed_discriminator() -> Any:
     target = keras.Input((256, 256, 3), name="image")
     x = keras.layers.Concatenate()([image, target])
     for index, filters in enumerate((64, 128, 256, 512)):
-        x = keras.layers.Conv2D(
-            filters, 4, 2, "same", use_bias=False, kernel_initializer=start
-        )(x)
+        x = keras.layers.Conv2D(filters, 4, 2, "same", use_bias=False, kernel_initializer=start)(x)
         if index:
             x = keras.layers.BatchNormalization()(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2)(x)

@@ -151,6 +151,4 @@ class _Builder:
             start = layers.IcnrInitializer(2, self.seed)
         else:
             start = keras.initializers.HeNormal(seed=self.seed)
-        return layers.Conv(
-            filters, size, start, dilation=dilation, name=name, dtype=self.policy
-        )(x)
+        return layers.Conv(filters, size, start, dilation=dilation, name=name, dtype=self.policy)(x)

@@ -95,9 +95,7 @@ def _transposed_convolution(layer: Any, field: Field) -> Field:
     # output o takes input i where o = stride * i + k - before, k in 0..kernel-1
     before = (kernel - stride) // 2
     jump = field.jump / stride
-    return Field(
-        jump, field.low - jump * (kernel - 1 - before), field.high + jump * before
-    )
+    return Field(jump, field.low - jump * (kernel - 1 - before), field.high + jump * before)
 
 
 def _blur(layer: Any, field: Field) -> Field:
@@ -105,9 +103,7 @@ def _blur(layer: Any, field: Field) -> Field:
 
 
 def _fold(layer: Any, field: Field) -> Field:
-    return Field(
-        field.jump * layer.block, field.low, field.high + field.jump * (layer.block - 1)
-    )
+    return Field(field.jump * layer.block, field.low, field.high + field.jump * (layer.block - 1))
 
 
 def _unfold(layer: Any, field: Field) -> Field:
@@ -127,9 +123,18 @@ _RULES = {
     "Upsample": _unfold,
     **dict.fromkeys(
         (
-            "Activation", "Add", "BatchNormalization", "ChannelNorm", "ColourScale",
-            "Concatenate", "Dropout", "InstanceNorm", "LeakyReLU",
-            "NoiseScale", "PaletteEncoding", "ReLU",
+            "Activation",
+            "Add",
+            "BatchNormalization",
+            "ChannelNorm",
+            "ColourScale",
+            "Concatenate",
+            "Dropout",
+            "InstanceNorm",
+            "LeakyReLU",
+            "NoiseScale",
+            "PaletteEncoding",
+            "ReLU",
         ),
         _same,
     ),

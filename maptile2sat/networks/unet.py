@@ -68,9 +68,7 @@ def build_unet(config: UnetConfig | None = None, precision: str = "float32") -> 
             x = keras.layers.Dropout(0.5, dtype=policy)(x)
         x = keras.layers.ReLU(dtype=policy)(x)
         x = keras.layers.Concatenate(dtype=policy)([x, skip])
-    x = keras.layers.Conv2DTranspose(
-        3, 4, 2, kernel_initializer=start(), name="rgb", **common
-    )(x)
+    x = keras.layers.Conv2DTranspose(3, 4, 2, kernel_initializer=start(), name="rgb", **common)(x)
     out = keras.layers.Activation("tanh", dtype="float32", name="image")(x)
     return keras.Model(image, out, name="unet")
 

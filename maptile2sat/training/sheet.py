@@ -10,7 +10,7 @@ from PIL import Image
 
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
-from maptile2sat.train.pairs import Pairs, Pixels
+from maptile2sat.training.pairs import Pairs, Pixels
 
 CROP = 256
 GAP = 4

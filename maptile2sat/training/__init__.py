@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maptile2sat.errors import TrainingError
-from maptile2sat.train.config import TrainConfig
-from maptile2sat.train.loop import Progress, Stop, catching, run_steps, starting_palette
-from maptile2sat.train.pairs import Pairs
+from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.loop import Progress, Stop, catching, run_steps, starting_palette
+from maptile2sat.training.pairs import Pairs
 
 __all__ = ["Progress", "TrainConfig", "train"]
 
@@ -46,7 +46,7 @@ def train(
     palette = starting_palette(run, pairs, config)
     # only now: importing TensorFlow takes seconds, and the data's errors should not wait
     from maptile2sat.networks.local import LocalConfig
-    from maptile2sat.train.step import LocalTrainer
+    from maptile2sat.training.step import LocalTrainer
 
     architecture = LocalConfig(
         palette=palette, width=config.width, dilations=config.dilations, seed=config.seed

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from maptile2sat.errors import TrainingError
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
-from maptile2sat.train.config import TrainConfig
+from maptile2sat.training.config import TrainConfig
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 Pixels = npt.NDArray[np.uint8]

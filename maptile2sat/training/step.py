@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maptile2sat.networks.discriminators import build_spectral_patch
+from maptile2sat.networks.discriminators import build_patch_critic
 from maptile2sat.networks.local import LocalConfig, build_local
-from maptile2sat.train.config import TrainConfig
+from maptile2sat.training.config import TrainConfig
 
 Tensor = Any
 
@@ -28,8 +28,12 @@ class LocalTrainer:
         self.average = build_local(architecture, config.precision)
         self.average.set_weights(self.generator.get_weights())
         channels = 3 + len(architecture.palette) + 1
-        self.critic = build_spectral_patch(
-            channels, config.critic_base, config.precision, seed=config.seed + 1000
+        self.critic = build_patch_critic(
+            channels,
+            config.critic_base,
+            config.critic_norm,
+            config.precision,
+            seed=config.seed + 1000,
         )
         self.encode = self.generator.get_layer("palette")
         betas = {"beta_1": config.beta_1, "beta_2": config.beta_2}
@@ -80,13 +84,17 @@ class LocalTrainer:
                 "critic_real": tf.reduce_mean(tf.nn.relu(1.0 - real_logits)),
                 "critic_fake": tf.reduce_mean(tf.nn.relu(1.0 + fake_logits)),
                 "adversarial": -tf.reduce_mean(fake_logits),
-                "l1_pooled": _l1(_pooled(fake, self.config.l1_pool),
-                                 _pooled(real, self.config.l1_pool)),
+                "l1_pooled": _l1(
+                    _pooled(fake, self.config.l1_pool), _pooled(real, self.config.l1_pool)
+                ),
                 "l1": _l1(fake, real),
                 "features": tf.add_n(
-                    [_l1(tf.stop_gradient(r), f)
-                     for r, f in zip(real_features, fake_features, strict=True)]
-                ) / len(real_features),
+                    [
+                        _l1(tf.stop_gradient(r), f)
+                        for r, f in zip(real_features, fake_features, strict=True)
+                    ]
+                )
+                / len(real_features),
             }
             critic_loss = losses["critic_real"] + losses["critic_fake"]
             generator_loss = (

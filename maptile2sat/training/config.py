@@ -31,6 +31,7 @@ class TrainConfig:
         dilations: Dilations of its residual blocks.
         colours: Map colours of its palette.
         critic_base: Channels of the discriminator's first layer.
+        critic_norm: `instance` or `spectral`.
         generator_rate: Learning rate of the generator.
         critic_rate: Learning rate of the discriminator.
         beta_1: Adam's first moment decay.
@@ -55,15 +56,16 @@ class TrainConfig:
     width: int = 80
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
     colours: int = 16
-    critic_base: int = 32
+    critic_base: int = 48
+    critic_norm: str = "instance"
     generator_rate: float = 2e-4
     critic_rate: float = 4e-4
-    beta_1: float = 0.0
+    beta_1: float = 0.5
     beta_2: float = 0.99
     l1_weight: float = 5.0
     l1_pool: int = 8
-    fine_l1_weight: float = 0.0
-    feature_weight: float = 1.0
+    fine_l1_weight: float = 2.0
+    feature_weight: float = 2.0
     ema: float = 0.999
     precision: str = "bfloat16"
     seed: int = 0
@@ -82,6 +84,8 @@ class TrainConfig:
                 and 64 <= self.loss_crop <= self.crop
             ),
             "precision must be bfloat16 or float32": self.precision in ("bfloat16", "float32"),
+            "critic_norm must be instance or spectral": self.critic_norm
+            in ("instance", "spectral"),
             "learning rates must be above 0": min(self.generator_rate, self.critic_rate) > 0,
             "ema must be in 0..1": 0.0 <= self.ema < 1.0,
             "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat.errors import TrainingError
-from maptile2sat.train import checkpoint, sheet
-from maptile2sat.train.config import TrainConfig
-from maptile2sat.train.pairs import Batch, Pairs, make_batch, map_colours
+from maptile2sat.training import checkpoint, sheet
+from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.pairs import Batch, Pairs, make_batch, map_colours
 
 LOG_EVERY = 20
 AHEAD = 3
@@ -130,9 +130,7 @@ def run_steps(
 class _Log:
     """Means of the losses, as JSON lines and as reports."""
 
-    def __init__(
-        self, path: Path, config: TrainConfig, report: Callable[[Progress], None]
-    ) -> None:
+    def __init__(self, path: Path, config: TrainConfig, report: Callable[[Progress], None]) -> None:
         self.path, self.config, self.report = path, config, report
         self.sums: dict[str, float] = {}
         self.count = 0

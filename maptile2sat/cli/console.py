@@ -1,0 +1,91 @@
+"""How commands talk: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from maptile2sat.errors import UsageError
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+
+
+def show_json(value: Any) -> None:
+    """Print a dataclass or plain value as one JSON object on stdout."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Path, Enum)):
+        return str(value)
+    raise TypeError(f"{type(value)} cannot be shown as JSON")
+
+
+def warn(messages: list[str], verbosity: int) -> None:
+    """Print warnings to stderr, unless the user asked for quiet twice."""
+    if verbosity > -2:
+        for message in messages:
+            print(f"warning: {message}", file=sys.stderr)
+
+
+def note(message: str, verbosity: int) -> None:
+    """Print what is going on to stderr, unless the user asked for quiet."""
+    if verbosity >= 0:
+        print(message, file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(title: str, verbosity: int) -> Iterator[Callable[[int, int], None]]:
+    """Give a function (done, total) that moves a bar on stderr, if that is a terminal."""
+    if verbosity < 0 or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds from text such as `90`, `90s`, `5m` or `1.5h`.
+
+    Raises:
+        UsageError: If it is not of this form.
+    """
+    match = DURATION.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"'{text}' is not a length of time: say for example 90s, 5m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_pairs(items: list[str], option: str) -> dict[str, str]:
+    """Return a dictionary from texts `NAME=VALUE`.
+
+    Raises:
+        UsageError: If one has no `=`.
+    """
+    wrong = next((item for item in items if "=" not in item), None)
+    if wrong is not None:
+        raise UsageError(f"{option} {wrong}: say NAME=VALUE")
+    return dict(item.split("=", 1) for item in items)
+
+
+def human_bytes(count: float) -> str:
+    """Return a size in the unit that suits it."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"

@@ -1,0 +1,175 @@
+"""`maptile2sat render`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maptile2sat.cli.console import (
+    human_bytes,
+    note,
+    parse_pairs,
+    progress_bar,
+    show_json,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from maptile2sat.rendering import RenderPlan, RenderResult
+
+
+class Precision(str, Enum):
+    """What a generator computes in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Profile(str, Enum):
+    """How the output is compressed."""
+
+    deflate = "deflate"
+    jpeg = "jpeg"
+    webp = "webp"
+
+
+class Missing(str, Enum):
+    """What a tile that a server does not have is."""
+
+    error = "error"
+    mask = "mask"
+
+
+def render_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The GeoTIFF to write.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="The map: GeoTIFF, .mbtiles, .pmtiles, tile URL with {z}/{x}/{y}, folder of "
+            "tiles, TileJSON or .osm.pbf. Without it: $MAPTILE2SAT_SOURCE, or the sample map.",
+            show_default=False,
+        ),
+    ] = None,
+    bbox: Annotated[
+        str | None,
+        typer.Option(metavar="W,S,E,N", help="The area; west > east crosses 180 degrees."),
+    ] = None,
+    bbox_crs: Annotated[str, typer.Option(help="CRS of --bbox.")] = "EPSG:4326",
+    zoom: Annotated[
+        int | None,
+        typer.Option(
+            "--zoom",
+            "-z",
+            help="Zoom to read the map at; default: the model's for tiles, a "
+            "raster's own grid for rasters.",
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="MAPTILE2SAT_MODEL",
+            help="A shipped model or a bundle's folder.",
+        ),
+    ] = "maps",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Cells read ahead, windows a unet takes at once.")
+    ] = 8,
+    cell: Annotated[
+        int | None, typer.Option(help="Side in pixels of what is generated at once (n x 256).")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
+    device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
+    profile: Annotated[Profile, typer.Option(help="Compression.")] = Profile.deflate,
+    co: Annotated[
+        list[str] | None,
+        typer.Option("--co", metavar="NAME=VALUE", help="GDAL creation option; repeatable."),
+    ] = None,
+    no_cog: Annotated[bool, typer.Option("--no-cog", help="Write a plain tiled GeoTIFF.")] = False,
+    src_crs: Annotated[str | None, typer.Option(help="CRS of a raster that states none.")] = None,
+    native: Annotated[
+        bool, typer.Option("--native", help="Take rasters with oblong pixels as they are.")
+    ] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="Also write a PNG, map and result side by side.")
+    ] = None,
+    missing: Annotated[
+        Missing, typer.Option(help="What tiles that a server does not have are.")
+    ] = Missing.error,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    max_tiles: Annotated[
+        int | None, typer.Option(min=1, help="Most tiles to read; default 20,000.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
+    quiet: Annotated[int, typer.Option("--quiet", "-q", count=True, help="Say less.")] = 0,
+) -> None:
+    """Render a map as one satellite-style GeoTIFF."""
+    from maptile2sat.rendering import RenderOptions, plan, render, uses_sample
+
+    level = verbose - quiet
+    options = RenderOptions(
+        bbox=bbox,
+        bbox_crs=bbox_crs,
+        zoom=zoom,
+        model=model,
+        batch_size=batch_size,
+        cell=cell,
+        precision=precision.value,
+        device=device,
+        seed=seed,
+        profile=profile.value,
+        creation_options=parse_pairs(co or [], "--co"),
+        cog=not no_cog,
+        src_crs=src_crs,
+        native=native,
+        preview=preview,
+        missing=missing.value,
+        max_tiles=max_tiles,
+        overwrite=overwrite,
+    )
+    if uses_sample(source):
+        note("no map given: rendering the sample map (central Helsinki)", level)
+    if dry_run:
+        planned = plan(source, options)
+        warn(planned.warnings, level)
+        show_json(planned) if as_json else _show_plan(planned)
+        return
+    with progress_bar("cells", level) as move:
+        result = render(source, output, options, progress=move)
+    warn(result.warnings, level)
+    show_json(result) if as_json else _show_result(result, level)
+
+
+def _show_plan(planned: RenderPlan) -> None:
+    print(f"map         {planned.source}")
+    print(f"model       {planned.model}")
+    print(f"output      {planned.width} x {planned.height} px, {planned.crs}")
+    print(f"bounds      {', '.join(f'{value:.6f}' for value in planned.bounds)}")
+    print(f"tiles       {planned.tiles:,} to read, halo included")
+    print(f"cells       {planned.cells:,}")
+    print(f"time        about {planned.seconds:,.0f} s on this machine")
+    print(f"file        about {human_bytes(planned.output_bytes)}")
+    print(f"disk        about {human_bytes(planned.temporary_bytes)} while it runs")
+
+
+def _show_result(result: RenderResult, level: int) -> None:
+    print(result.output)
+    if result.preview is not None:
+        print(result.preview)
+    note(
+        f"{result.width} x {result.height} px, {result.crs}, {result.cells} cells in "
+        f"{result.seconds:.1f} s ({result.generator_seconds:.1f} s in the generator, "
+        f"{result.precision}); model {result.model}; map: {result.attribution or result.source}",
+        level,
+    )

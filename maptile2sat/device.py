@@ -1,0 +1,99 @@
+"""Which processor computes, in which precision, and the fingerprint of both."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maptile2sat.errors import Maptile2satError, UsageError
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how a model computes.
+
+    Attributes:
+        name: TensorFlow's name, such as `/CPU:0`.
+        kind: Processor features or GPU name that decide the bits of a result.
+        precision: `float32`, `bfloat16` or `float16`.
+    """
+
+    name: str
+    kind: str
+    precision: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that is equal where results are promised to be identical bit by bit."""
+        import tensorflow as tf
+
+        return f"tensorflow {tf.__version__}; {self.kind}; {self.precision}"
+
+
+def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
+    """Choose the processor and the precision.
+
+    Args:
+        wanted: `auto` (a GPU if TensorFlow sees one), `cpu`, `gpu` or `gpu:N`.
+        precision: One of `PRECISIONS`; `auto` takes what the processor is fast in.
+
+    Raises:
+        UsageError: If `wanted` or `precision` is not one of these.
+        Maptile2satError: If the GPU asked for is not there.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+    kind, _, number = wanted.partition(":")
+    if kind not in ("auto", "cpu", "gpu") or (number and (kind != "gpu" or not number.isdigit())):
+        raise UsageError(f"device '{wanted}' is not one of auto, cpu, gpu, gpu:N")
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    index = int(number or 0)
+    if kind == "gpu" and index >= len(gpus):
+        raise Maptile2satError(
+            f"device {wanted}: TensorFlow sees {len(gpus)} GPUs; "
+            "run 'maptile2sat doctor', or use --device cpu"
+        )
+    if gpus and kind != "cpu":
+        return _gpu(tf, gpus[index], index, precision)
+    features = cpu_features()
+    if precision == "auto":
+        precision = cpu_precision()
+    return Device("/CPU:0", f"cpu {platform.machine()} {' '.join(features)}".strip(), precision)
+
+
+def _gpu(tf: Any, gpu: Any, index: int, precision: str) -> Device:
+    """Describe a GPU, and make its results repeatable."""
+    details = tf.config.experimental.get_device_details(gpu)
+    capability = details.get("compute_capability", (0, 0))
+    if precision == "auto":
+        # tensor cores: float16 from compute capability 7.0 (Volta), bfloat16 from 8.0 (Ampere)
+        if capability >= (8, 0):
+            precision = "bfloat16"
+        else:
+            precision = "float16" if capability >= (7, 0) else "float32"
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return Device(f"/GPU:{index}", f"gpu {details.get('device_name', 'unknown')}", precision)
+
+
+def cpu_precision() -> str:
+    """Return what this processor is fast in: `bfloat16` if it has instructions for it."""
+    return "bfloat16" if cpu_features() else "float32"
+
+
+def cpu_features() -> list[str]:
+    """Return which instructions for bfloat16 this processor has (Linux; else none known)."""
+    try:
+        text = CPU_INFO.read_text()
+    except OSError:
+        return []
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    return [feature for feature in BFLOAT16_FEATURES if feature in flags]

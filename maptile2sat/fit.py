@@ -1,0 +1,82 @@
+"""Whether a map suits a model: its colours, its scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from maptile2sat.bundle import Bundle
+from maptile2sat.grid import Window
+from maptile2sat.sources import Source
+
+NEAR = 14.0
+"""Distance in RGB up to which a pixel counts as one of a style's colours."""
+
+POOR = 0.6
+"""Share of a map's pixels in the model's colours below which a user is warned."""
+
+BETTER = 0.15
+"""By how much another model's share must be higher to be named."""
+
+SAMPLE = 512
+SCALE = (0.5, 2.0)
+"""Ground size of a pixel, over that of the training, outside of which a user is warned."""
+
+
+def colour_share(
+    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: list[tuple[int, int, int]]
+) -> float:
+    """Return the share of valid pixels that are near a colour of `palette`, 0..1.
+
+    Args:
+        image: uint8 (height, width, 3).
+        mask: uint8 (height, width), 0 where there is no map.
+        palette: Colours of a map style.
+    """
+    pixels = image[mask > 0][::3].astype(np.float32)
+    if not len(pixels) or not palette:
+        return 1.0
+    nearest = np.full(len(pixels), np.inf, np.float32)
+    for colour in palette:
+        nearest = np.minimum(nearest, ((pixels - np.array(colour, np.float32)) ** 2).sum(1))
+    return float((nearest <= NEAR**2).mean())
+
+
+def colour_warning(source: Source, window: Window, bundle: Bundle, others: list[Bundle]) -> str:
+    """Look at the middle of `window`; return a warning if its colours are not the model's.
+
+    Returns:
+        The warning, or an empty text.
+    """
+    sample = Window(
+        window.col + max(0, window.width - SAMPLE) // 2,
+        window.row + max(0, window.height - SAMPLE) // 2,
+        min(SAMPLE, window.width),
+        min(SAMPLE, window.height),
+    )
+    image, mask = source.read(sample)
+    share = colour_share(image, mask, bundle.description.palette)
+    if share >= POOR:
+        return ""
+    fits = [(colour_share(image, mask, other.description.palette), other) for other in others]
+    best = max(fits, key=lambda fit: fit[0], default=None)
+    advice = "expect poor results, or train a model on maps of this style"
+    if best and best[0] >= share + BETTER:
+        advice = f"the model '{best[1].description.name}' fits better (-m), {best[0]:.0%} of them"
+    about = bundle.description
+    return (
+        f"only {share:.0%} of the map's pixels have colours of the style '{about.style}' that "
+        f"model '{about.name}' was trained on: {advice}"
+    )
+
+
+def scale_warning(source: Source, window: Window, bundle: Bundle) -> str:
+    """Return a warning if the map's scale is far from the model's, or an empty text."""
+    metres = sum(source.info.grid.metres_per_pixel(window)) / 2
+    trained = bundle.description.metres_per_pixel
+    if SCALE[0] <= metres / trained <= SCALE[1]:
+        return ""
+    return (
+        f"the map has {metres:.3g} m per pixel, model '{bundle.description.name}' was trained at "
+        f"{trained:.3g}: say -z {bundle.description.zoom} to read the map at its zoom"
+    )

@@ -1,0 +1,277 @@
+"""Writing one GeoTIFF block by block in flat memory, then finishing it as a COG.
+
+Blocks go into an uncompressed temporary file beside the destination. At the end GDAL
+compresses once, with overviews and a mask if anything is masked, and the result is renamed
+to its place: there is the whole file or none.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.grid import Grid, Window
+
+BLOCK = 512
+BLOCKS = (512, 256, 128)
+CACHE_BYTES = 256 << 20
+TEMPORARY_BYTES_PER_PIXEL = 4
+"""What the uncompressed temporary file takes; it goes away when the output is there."""
+
+PROFILES: dict[str, dict[str, str]] = {
+    "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "YES"},
+    "jpeg": {"COMPRESS": "JPEG", "QUALITY": "90"},
+    "webp": {"COMPRESS": "WEBP", "QUALITY": "90"},
+}
+"""Lossless, small, smaller: COG creation options by the name that `--profile` takes."""
+
+BYTES_PER_PIXEL = {"deflate": 3.1, "jpeg": 0.62, "webp": 0.45}
+"""Measured on renders of Helsinki, overviews included; what `--dry-run` reckons with."""
+
+_PLAIN = {
+    "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "2"},
+    "jpeg": {"COMPRESS": "JPEG", "JPEG_QUALITY": "90", "PHOTOMETRIC": "YCBCR"},
+    "webp": {"COMPRESS": "WEBP", "WEBP_LEVEL": "90"},
+}
+
+# GDAL takes unknown creation options in silence, so a typing error would do nothing. These
+# are the drivers' documented options of GDAL 3.10, less those that would move the grid.
+_COG_OPTIONS = frozenset(
+    "COMPRESS LEVEL QUALITY NUM_THREADS BLOCKSIZE BIGTIFF RESAMPLING OVERVIEW_RESAMPLING "
+    "OVERVIEWS OVERVIEW_COUNT OVERVIEW_COMPRESS OVERVIEW_QUALITY OVERVIEW_PREDICTOR PREDICTOR "
+    "GEOTIFF_VERSION SPARSE_OK STATISTICS MAX_Z_ERROR MAX_Z_ERROR_OVERVIEW".split()
+)
+_PLAIN_OPTIONS = frozenset(
+    "COMPRESS PREDICTOR ZLEVEL ZSTD_LEVEL JPEG_QUALITY WEBP_LEVEL WEBP_LOSSLESS NUM_THREADS TILED "
+    "BLOCKXSIZE BLOCKYSIZE BIGTIFF INTERLEAVE PHOTOMETRIC SPARSE_OK TFW GEOTIFF_VERSION "
+    "JPEGTABLESMODE DISCARD_LSB".split()
+)
+
+
+def cog_block(width: int, height: int) -> int:
+    """Return the block side for a COG of this size: 512 unless a level is just as wide.
+
+    rasterio takes a file whose blocks are as wide as the image for one in strips, and so
+    rio-cogeo would call a sound COG invalid.
+    """
+    levels = [(-(-width >> level), -(-height >> level)) for level in range(30)]
+    return next(
+        (block for block in BLOCKS if not any(w == block and h > BLOCK for w, h in levels)),
+        BLOCKS[-1],
+    )
+
+
+def creation_options(profile: str, extra: Mapping[str, str], *, cog: bool) -> dict[str, str]:
+    """Return GDAL's creation options for an output.
+
+    Args:
+        profile: One of `PROFILES`.
+        extra: Options that the user adds or changes, names in any case.
+        cog: Whether the output is a COG or a plain tiled GeoTIFF.
+
+    Raises:
+        UsageError: If the profile or the name of an option is unknown.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"profile '{profile}' is not one of {', '.join(PROFILES)}")
+    known = _COG_OPTIONS if cog else _PLAIN_OPTIONS
+    added = {name.upper(): value for name, value in extra.items()}
+    unknown = sorted(added.keys() - known)
+    if unknown:
+        driver = "COG" if cog else "GTiff"
+        raise UsageError(
+            f"creation option {unknown[0]} cannot be set for the {driver} driver; "
+            f"these can: {', '.join(sorted(known))}"
+        )
+    common = {"BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
+    if cog:
+        return {**common, **PROFILES[profile], **added}
+    tiled = {"TILED": "YES", "BLOCKXSIZE": str(BLOCK), "BLOCKYSIZE": str(BLOCK)}
+    return {**common, **tiled, **_PLAIN[profile], **added}
+
+
+def check_destination(path: Path, *, overwrite: bool) -> None:
+    """Make sure that `path` can be written, before any work is done.
+
+    Raises:
+        OutputError: If it exists and may not be replaced, or its folder cannot be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: give the name of a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: say --overwrite to replace it, or give another name")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist: make it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"the folder {path.parent} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+class GeoTiffWriter:
+    """Takes blocks of a render in any order and makes one GeoTIFF of them.
+
+    Use as a context manager; `finish` puts the file in its place, and leaving without it
+    leaves nothing behind.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        window: Window,
+        tags: Mapping[str, str],
+        options: Mapping[str, str],
+        *,
+        cog: bool = True,
+    ) -> None:
+        """Open the temporary file.
+
+        Args:
+            path: The destination; its folder must exist.
+            grid: The pixel grid.
+            window: The pixels of the grid that the output covers.
+            tags: Metadata of the file.
+            options: What `creation_options` returned.
+            cog: Whether to make a COG.
+
+        Raises:
+            OutputError: If the temporary file cannot be made.
+        """
+        self.path, self.grid, self.window, self.cog = path, grid, window, cog
+        self._tags, self._options = dict(tags), dict(options)
+        if cog:
+            self._options.setdefault("BLOCKSIZE", str(cog_block(window.width, window.height)))
+        self._masked = False
+        with output_errors(path):
+            self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+            with self._environment:
+                self._blocks = rasterio.open(
+                    self._folder / "blocks.tif",
+                    "w",
+                    driver="GTiff",
+                    width=window.width,
+                    height=window.height,
+                    count=4,
+                    dtype="uint8",
+                    crs=grid.crs,
+                    transform=grid.transform(window),
+                    tiled=True,
+                    blockxsize=BLOCK,
+                    blockysize=BLOCK,
+                    interleave="pixel",
+                    bigtiff="if_safer",
+                    photometric="rgb",
+                    alpha="unspecified",
+                )
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what is temporary."""
+        try:
+            with self._environment:
+                self._blocks.close()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def write(
+        self, window: Window, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]
+    ) -> None:
+        """Write pixels of `window`, which must lie inside the output.
+
+        Args:
+            window: Pixels of the grid.
+            image: uint8 (height, width, 3).
+            mask: uint8 (height, width), 255 valid, 0 not.
+
+        Raises:
+            OutputError: If they cannot be written.
+        """
+        self._masked = self._masked or bool((mask == 0).any())
+        place = RasterWindow(
+            window.col - self.window.col, window.row - self.window.row, window.width, window.height
+        )
+        pixels = np.concatenate([image, mask[..., None]], axis=-1).transpose(2, 0, 1)
+        with output_errors(self.path), self._environment:
+            self._blocks.write(pixels, window=place)
+
+    def finish(self) -> None:
+        """Compress, build overviews and put the file in its place.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        with output_errors(self.path), self._environment:
+            self._blocks.close()
+            view = self._folder / "view.vrt"
+            view.write_text(self._view(), encoding="utf-8")
+            done = self._folder / "done.tif"
+            driver = "COG" if self.cog else "GTiff"
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+                rasterio.shutil.copy(view, done, driver=driver, **self._options)
+            done.replace(self.path)
+
+    def _view(self) -> str:
+        """Return a VRT that shows the blocks as RGB with georeference, tags and mask."""
+        width, height = self.window.width, self.window.height
+        transform = ", ".join(repr(value) for value in self.grid.transform(self.window).to_gdal())
+        items = "".join(
+            f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>"
+            for key, value in sorted(self._tags.items())
+        )
+
+        def band(number: int, source: int, colour: str) -> str:
+            return (
+                f'<VRTRasterBand dataType="Byte" band="{number}">{colour}<SimpleSource>'
+                f'<SourceFilename relativeToVRT="1">blocks.tif</SourceFilename>'
+                f"<SourceBand>{source}</SourceBand></SimpleSource></VRTRasterBand>"
+            )
+
+        bands = "".join(
+            band(number, number, f"<ColorInterp>{colour}</ColorInterp>")
+            for number, colour in enumerate(("Red", "Green", "Blue"), start=1)
+        )
+        mask = f"<MaskBand>{band(1, 4, '')}</MaskBand>" if self._masked else ""
+        return (
+            f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
+            f"<SRS>{escape(self.grid.crs.to_wkt())}</SRS>"
+            f"<GeoTransform>{transform}</GeoTransform><Metadata>{items}</Metadata>"
+            f"{bands}{mask}</VRTDataset>"
+        )
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn what can go wrong while writing into an `OutputError` about `path`."""
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        cause: Any = error.__cause__ or error
+        reason = getattr(error, "strerror", None) or " ".join(str(cause).split())
+        raise OutputError(f"{path} cannot be written: {reason}") from error

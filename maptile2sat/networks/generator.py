@@ -1,0 +1,100 @@
+"""From a bundle to a network with its weights, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from maptile2sat.bundle import Bundle, Weights
+from maptile2sat.errors import BundleError
+from maptile2sat.networks.local import LocalConfig, build_local
+from maptile2sat.networks.unet import UnetConfig, build_unet
+
+MAX_WIDTH = 1024
+MAX_BLOCKS = 64
+MAX_DILATION = 64
+
+
+def build_generator(bundle: Bundle, precision: str) -> Any:
+    """Build a bundle's generator and set its weights.
+
+    Args:
+        bundle: An opened bundle.
+        precision: `float32`, `bfloat16` or `float16`: what convolutions compute in.
+
+    Raises:
+        BundleError: If the architecture makes no sense or the weights do not fit it.
+    """
+    about = bundle.description
+    try:
+        if about.kind == "local":
+            model = build_local(_local_config(about.architecture), precision)
+        else:
+            config = UnetConfig(**about.architecture)
+            if config.size % 256 or not 256 <= config.size <= 2048:
+                raise BundleError(f"{bundle.folder}: a unet's size is a multiple of 256 to 2048")
+            # batch statistics of one window are instance statistics: as at training's batch 1,
+            # and no tile influences another in the batch
+            model = build_unet(
+                UnetConfig(config.size, "instance", config.bottleneck_norm), precision
+            )
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{bundle.folder}: the architecture is not valid: {error}") from error
+    set_weights(model, bundle.weights(), str(bundle.folder))
+    return model
+
+
+def _local_config(architecture: dict[str, Any]) -> LocalConfig:
+    """Return the configuration that a description holds, within sane limits."""
+    config = LocalConfig(**{**architecture, "dilations": tuple(architecture["dilations"])})
+    palette = np.asarray(config.palette, np.float32)
+    widths = (config.width, config.half_width, config.full_width)
+    right = (
+        palette.ndim == 2
+        and palette.shape[1] == 3
+        and 1 <= len(palette) <= 256
+        and all(1 <= width <= MAX_WIDTH for width in widths)
+        and 1 <= len(config.dilations) <= MAX_BLOCKS
+        and all(1 <= dilation <= MAX_DILATION for dilation in config.dilations)
+    )
+    if not right:
+        raise ValueError("palette, widths or dilations are out of range")
+    return config
+
+
+def get_weights(model: Any) -> Weights:
+    """Return a model's weights by name `layer/weight`, moving statistics left out."""
+    return {
+        name: np.asarray(weight, np.float32)
+        for name, weight in _named(model).items()
+        if not name.split("/")[-1].startswith("moving_")
+    }
+
+
+def set_weights(model: Any, weights: Weights, origin: str) -> None:
+    """Set a model's weights by name.
+
+    Raises:
+        BundleError: If a weight is missing, left over, or of another shape.
+    """
+    named = _named(model)
+    missing, extra = sorted(named.keys() - weights.keys()), sorted(weights.keys() - named.keys())
+    if missing or extra:
+        raise BundleError(
+            f"the weights of {origin} are of another network: "
+            f"missing {missing[:3]}, unknown {extra[:3]}"
+        )
+    for name, weight in named.items():
+        if tuple(weight.shape) != weights[name].shape:
+            raise BundleError(
+                f"the weights of {origin} are of another network: {name} is "
+                f"{weights[name].shape}, expected {tuple(weight.shape)}"
+            )
+        weight.assign(weights[name])
+
+
+def _named(model: Any) -> dict[str, Any]:
+    return {
+        f"{layer.name}/{weight.name}": weight for layer in model.layers for weight in layer.weights
+    }

@@ -1,0 +1,118 @@
+"""From a training run to a model bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from maptile2sat._version import __version__
+from maptile2sat.bundle import Bundle, save_bundle
+from maptile2sat.errors import TrainingError
+from maptile2sat.training import checkpoint
+from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.loop import starting_palette
+from maptile2sat.training.pairs import Pairs, map_colours
+
+CELL = 1024
+SHOWN_COLOURS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a bundle says about itself that a run cannot know.
+
+    Attributes:
+        name: Short name of the model.
+        zoom: Web mercator zoom of its training maps.
+        metres_per_pixel: Ground size of their pixels.
+        data: What it was trained on, in words.
+        licence: Terms of the weights.
+        attribution: Who is to be named.
+        version: Version of the weights.
+    """
+
+    name: str
+    zoom: int = 16
+    metres_per_pixel: float = 1.8
+    data: str = "pairs of map and aerial image given by the user"
+    licence: str = "decided by whoever trained it; mind the terms of the training imagery"
+    attribution: str = ""
+    version: str = __version__
+
+
+def export(run: Path, output: Path, about: About) -> Bundle:
+    """Write the weight average of a run's newest checkpoint as a bundle.
+
+    Args:
+        run: Folder of a training run, complete or not.
+        output: Folder of the bundle.
+        about: What the bundle says about itself.
+
+    Raises:
+        TrainingError: If the run has no checkpoint.
+    """
+    config = TrainConfig.load(run / "config.json")
+    found = checkpoint.find(run / "checkpoints")
+    if not found:
+        raise TrainingError(f"{run} has no checkpoint yet: train it first")
+    pairs = Pairs.find(Path(config.data) / "train", config.map_side)
+    from maptile2sat.networks.generator import get_weights
+    from maptile2sat.networks.local import LocalConfig
+    from maptile2sat.training.step import LocalTrainer
+
+    architecture = LocalConfig(
+        palette=starting_palette(run, pairs, config),
+        width=config.width,
+        dilations=config.dilations,
+        seed=config.seed,
+    )
+    trainer = LocalTrainer(config, architecture)
+    step = checkpoint.load(found[-1], trainer.variables())
+    colours = [[round(v) for v in colour] for colour in map_colours(pairs, SHOWN_COLOURS, 0)]
+    description: dict[str, Any] = {
+        **dataclasses.asdict(about),
+        "kind": "local",
+        "architecture": dataclasses.asdict(architecture),
+        "cell": CELL,
+        "fill": colours[0],
+        "style": config.style,
+        "palette": colours,
+        "precision": config.precision,
+        "training": {
+            "steps": step,
+            "of_steps": config.steps,
+            "crops_of_256_px": round(step * config.crops_per_step),
+            "pairs": len(pairs),
+            "settings": {
+                key: value
+                for key, value in dataclasses.asdict(config).items()
+                if key not in ("data", "steps")
+            },
+        },
+    }
+    return save_bundle(output, description, get_weights(trainer.average), _card(description))
+
+
+def _card(about: dict[str, Any]) -> str:
+    """Return the text of the model card."""
+    done = about["training"]
+    return f"""# Model card: {about["name"]}
+
+A `{about["kind"]}` generator of maptile2sat that turns maps of the style `{about["style"]}` into
+satellite-style imagery. Its output is **synthetic**: it shows what could be there, not what is.
+
+| | |
+|---|---|
+| trained on | {about["data"]} |
+| scale | zoom {about["zoom"]}, about {about["metres_per_pixel"]} m per pixel |
+| amount | {done["crops_of_256_px"]:,} crops of 256 px or their equal, {done["steps"]:,} of \
+{done["of_steps"]:,} steps, {done["pairs"]:,} pairs |
+| precision | {about["precision"]} |
+| licence | {about["licence"]} |
+| attribution | {about["attribution"] or "none"} |
+| sha256 of the weights | `{{sha256}}` |
+
+Meant for illustration, simulation and research. Do not pass its output off as real imagery,
+and do not measure or decide anything from it.
+"""

@@ -1,0 +1,161 @@
+"""From a cell of map pixels to a cell of image pixels, whatever the kind of generator."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from maptile2sat.bundle import Bundle
+from maptile2sat.device import Device
+from maptile2sat.errors import UsageError
+from maptile2sat.noise import Noise
+
+Pixels = npt.NDArray[np.uint8]
+MIN_CELL, MAX_CELL = 256, 8192
+
+
+class Translator(Protocol):
+    """Generates one cell at a time.
+
+    Attributes:
+        cell: Side of a cell in pixels.
+        halo: Pixels of map needed around it on every side.
+        exact: Whether a pixel depends on the map around it alone, as against being blended.
+    """
+
+    cell: int
+    halo: int
+    exact: bool
+
+    def generate(self, image: Pixels, noise: Noise) -> Pixels:
+        """Turn map pixels (cell + 2 halo, cell + 2 halo, 3) into image pixels (cell, cell, 3)."""
+
+
+def load_translator(
+    bundle: Bundle, device: Device, *, cell: int | None = None, batch_size: int = 8
+) -> Translator:
+    """Build a bundle's generator on a device.
+
+    Args:
+        bundle: The model.
+        device: Where and how it computes.
+        cell: Side of a cell in pixels, if not the bundle's; a multiple of 256.
+        batch_size: Windows that a `unet` generates at once; changes no pixel.
+
+    Raises:
+        UsageError: If cell or batch size are out of range.
+        BundleError: If the bundle is damaged.
+    """
+    side = bundle.description.cell if cell is None else cell
+    if side % MIN_CELL or not MIN_CELL <= side <= MAX_CELL:
+        raise UsageError(f"cell {side} is not a multiple of {MIN_CELL} up to {MAX_CELL}")
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} is below 1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    from maptile2sat.networks.generator import build_generator
+
+    with tf.device(device.name):
+        model = build_generator(bundle, device.precision)
+    if bundle.description.kind == "local":
+        return LocalTranslator(model, device, side)
+    return UnetTranslator(model, device, side, batch_size)
+
+
+class LocalTranslator:
+    """Runs a `local` generator over a whole cell with its halo."""
+
+    exact = True
+
+    def __init__(self, model: Any, device: Device, cell: int) -> None:
+        import tensorflow as tf
+
+        from maptile2sat.networks.receptive_field import receptive_field
+
+        self.cell, self.halo = cell, receptive_field(model).halo
+        side = cell + 2 * self.halo
+        core = slice(self.halo, self.halo + cell)
+
+        def run(image: Any, fine: Any, coarse: Any) -> Any:
+            made = model([image, fine, coarse], training=False)[:, core, core]
+            return _to_bytes(tf, made)
+
+        self._device = device.name
+        # one traced shape: a cell and its halo
+        self._run = tf.function(
+            run,
+            input_signature=[
+                tf.TensorSpec((1, side, side, 3), tf.uint8),
+                tf.TensorSpec((1, side, side, 1), tf.int16),
+                tf.TensorSpec((1, side // 4, side // 4, 3), tf.int16),
+            ],
+        )
+
+    def generate(self, image: Pixels, noise: Noise) -> Pixels:
+        """Turn a cell of map with its halo into a cell of image."""
+        import tensorflow as tf
+
+        with tf.device(self._device):
+            made = self._run(image[None], noise.fine[None], noise.coarse[None])
+        return np.asarray(made)[0]
+
+
+class UnetTranslator:
+    """Runs a `unet` generator over overlapping windows and blends them.
+
+    Windows lie at fixed places of the world, half a window apart, and are weighted with a
+    Hann window. Its weights add up to 1 everywhere, so a constant stays constant.
+    """
+
+    exact = False
+
+    def __init__(self, model: Any, device: Device, cell: int, batch_size: int) -> None:
+        import tensorflow as tf
+
+        self.cell = cell
+        self.window = int(model.input.shape[1])
+        self.halo = self.window // 2
+        if cell % self.halo:
+            raise UsageError(f"cell {cell} is not a multiple of {self.halo}, half a unet window")
+        self._batch = batch_size
+        self._device = device.name
+
+        def run(image: Any) -> Any:
+            return model(tf.cast(image, tf.float32) / 127.5 - 1.0, training=False)
+
+        shape = (batch_size, self.window, self.window, 3)
+        self._run = tf.function(run, input_signature=[tf.TensorSpec(shape, tf.uint8)])
+        # the half-pixel shift makes it symmetric; w(n) + w(n + half) = 1 still holds
+        place = (np.arange(self.window) + 0.5) / self.window
+        ramp = np.sin(np.pi * place) ** 2
+        self._weight = (ramp[:, None] * ramp)[..., None].astype(np.float64)
+
+    def generate(self, image: Pixels, noise: Noise) -> Pixels:
+        """Turn a cell of map with its halo into a cell of image; the noise is not used."""
+        import tensorflow as tf
+
+        side = self.cell + 2 * self.halo
+        total = np.zeros((side, side, 3), np.float64)
+        starts = range(0, side - self.halo, self.halo)
+        places = [(row, col) for row in starts for col in starts]
+        for first in range(0, len(places), self._batch):
+            group = places[first : first + self._batch]
+            windows = np.zeros((self._batch, self.window, self.window, 3), np.uint8)
+            for index, (row, col) in enumerate(group):
+                windows[index] = image[row : row + self.window, col : col + self.window]
+            with tf.device(self._device):
+                made = np.asarray(self._run(windows))
+            for (row, col), picture in zip(group, made, strict=False):
+                total[row : row + self.window, col : col + self.window] += self._weight * picture
+        core = slice(self.halo, self.halo + self.cell)
+        levels = np.rint((total[core, core] + 1.0) * 127.5)
+        return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _to_bytes(tf: Any, made: Any) -> Any:
+    """Bring -1..1 to whole levels 0..255."""
+    return tf.cast(tf.clip_by_value(tf.round((made + 1.0) * 127.5), 0.0, 255.0), tf.uint8)
