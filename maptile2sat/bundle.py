@@ -108,7 +108,7 @@ class Bundle:
         if found != self.description.weights_sha256:
             raise BundleError(
                 f"{path} is damaged or belongs to another bundle: its sha256 is {found[:12]}…, "
-                f"{DESCRIPTION} says {self.description.weights_sha256[:12]}…; fetch the bundle again"
+                f"{DESCRIPTION} says {self.description.weights_sha256[:12]}…; fetch it again"
             )
         return _read_arrays(path)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,32 @@ class Device:
         return f"tensorflow {tf.__version__}; {self.kind}; {self.precision}"
 
 
+def load_tensorflow() -> Any:
+    """Import TensorFlow and return it, without what its native parts print while they load.
+
+    They write to the error stream before their log level applies. Someone who sets
+    `TF_CPP_MIN_LOG_LEVEL` sees all of it.
+    """
+    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        import tensorflow as tf
+
+        return tf
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import keras  # noqa: F401  # loads more native parts
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+    return tf
+
+
 def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
     """Choose the processor and the precision.
 
@@ -52,8 +80,7 @@ def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
     kind, _, number = wanted.partition(":")
     if kind not in ("auto", "cpu", "gpu") or (number and (kind != "gpu" or not number.isdigit())):
         raise UsageError(f"device '{wanted}' is not one of auto, cpu, gpu, gpu:N")
-    import tensorflow as tf
-
+    tf = load_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     index = int(number or 0)
     if kind == "gpu" and index >= len(gpus):

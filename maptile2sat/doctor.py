@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from maptile2sat.device import choose_device, load_tensorflow
 from maptile2sat.errors import Maptile2satError
 
 
@@ -53,7 +53,7 @@ def _python() -> Finding:
 
 def _tensorflow() -> Finding:
     try:
-        import tensorflow as tf
+        tf = load_tensorflow()
     except ImportError as error:
         return Finding("TensorFlow", False, str(error), "pip install --upgrade tensorflow")
     return Finding("TensorFlow", True, str(tf.__version__))
@@ -62,8 +62,7 @@ def _tensorflow() -> Finding:
 def _gpu() -> Finding:
     if find_spec("tensorflow") is None:
         return Finding("GPU", True, "not looked for without TensorFlow")
-    import tensorflow as tf
-
+    tf = load_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return Finding(
@@ -81,8 +80,6 @@ def _gpu() -> Finding:
 def _precision() -> Finding:
     if find_spec("tensorflow") is None:
         return Finding("precision", True, "not known without TensorFlow")
-    from maptile2sat.device import choose_device
-
     device = choose_device()
     return Finding("precision", True, f"{device.precision} on {device.kind}")
 
@@ -122,11 +119,7 @@ def _cache() -> Finding:
     except OSError as error:
         advice = "set MAPTILE2SAT_CACHE_DIR to a folder that can be written"
         return Finding("cache", False, f"{folder}: {error.strerror}", advice)
-    size = sum(
-        os.path.getsize(os.path.join(root, name))
-        for root, _, names in os.walk(folder)
-        for name in names
-    )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Finding("cache", True, f"{folder}, {size / 1e6:.1f} MB")
 
 

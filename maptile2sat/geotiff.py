@@ -51,14 +51,50 @@ _PLAIN = {
 # GDAL takes unknown creation options in silence, so a typing error would do nothing. These
 # are the drivers' documented options of GDAL 3.10, less those that would move the grid.
 _COG_OPTIONS = frozenset(
-    "COMPRESS LEVEL QUALITY NUM_THREADS BLOCKSIZE BIGTIFF RESAMPLING OVERVIEW_RESAMPLING "
-    "OVERVIEWS OVERVIEW_COUNT OVERVIEW_COMPRESS OVERVIEW_QUALITY OVERVIEW_PREDICTOR PREDICTOR "
-    "GEOTIFF_VERSION SPARSE_OK STATISTICS MAX_Z_ERROR MAX_Z_ERROR_OVERVIEW".split()
+    [
+        "COMPRESS",
+        "LEVEL",
+        "QUALITY",
+        "NUM_THREADS",
+        "BLOCKSIZE",
+        "BIGTIFF",
+        "RESAMPLING",
+        "OVERVIEW_RESAMPLING",
+        "OVERVIEWS",
+        "OVERVIEW_COUNT",
+        "OVERVIEW_COMPRESS",
+        "OVERVIEW_QUALITY",
+        "OVERVIEW_PREDICTOR",
+        "PREDICTOR",
+        "GEOTIFF_VERSION",
+        "SPARSE_OK",
+        "STATISTICS",
+        "MAX_Z_ERROR",
+        "MAX_Z_ERROR_OVERVIEW",
+    ]
 )
 _PLAIN_OPTIONS = frozenset(
-    "COMPRESS PREDICTOR ZLEVEL ZSTD_LEVEL JPEG_QUALITY WEBP_LEVEL WEBP_LOSSLESS NUM_THREADS TILED "
-    "BLOCKXSIZE BLOCKYSIZE BIGTIFF INTERLEAVE PHOTOMETRIC SPARSE_OK TFW GEOTIFF_VERSION "
-    "JPEGTABLESMODE DISCARD_LSB".split()
+    [
+        "COMPRESS",
+        "PREDICTOR",
+        "ZLEVEL",
+        "ZSTD_LEVEL",
+        "JPEG_QUALITY",
+        "WEBP_LEVEL",
+        "WEBP_LOSSLESS",
+        "NUM_THREADS",
+        "TILED",
+        "BLOCKXSIZE",
+        "BLOCKYSIZE",
+        "BIGTIFF",
+        "INTERLEAVE",
+        "PHOTOMETRIC",
+        "SPARSE_OK",
+        "TFW",
+        "GEOTIFF_VERSION",
+        "JPEGTABLESMODE",
+        "DISCARD_LSB",
+    ]
 )
 
 

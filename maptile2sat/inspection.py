@@ -31,7 +31,7 @@ def _model(bundle: Bundle) -> dict[str, Any]:
     about["architecture"] = {
         key: value for key, value in about["architecture"].items() if key != "palette"
     }
-    about["palette"] = " ".join("#%02x%02x%02x" % tuple(colour) for colour in about["palette"])
+    about["palette"] = " ".join(f"#{bytes(colour).hex()}" for colour in about["palette"])
     return {"what": "model", "folder": str(bundle.folder), **about}
 
 

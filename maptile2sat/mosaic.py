@@ -139,8 +139,10 @@ def make_mosaic(
             for write in writes:
                 write.result()
         finally:
-            for future in (*(given for _, given in reads), *writes):
-                future.cancel()
+            for _, given in reads:
+                given.cancel()
+            for write in writes:
+                write.cancel()
     return stats
 
 

@@ -94,7 +94,7 @@ def _octave(
     upper = rows_upper[:, i] * (step - across) + rows_upper[:, i_next] * across
     lower = rows_lower[:, i] * (step - across) + rows_lower[:, i_next] * across
     mixed = upper * (step - down)[:, None] + lower * down[:, None]
-    return (mixed // (step * step)).astype(np.int16)
+    return np.asarray(mixed // (step * step), np.int16)
 
 
 def _lattice(
@@ -108,7 +108,7 @@ def _lattice(
     across = _mix(_mix(_low(cols) + np.uint32(0x85EBCA77)) ^ _high(cols))
     word = _mix(down[:, None] ^ across[None, :])
     total = (word & 0xFF) + ((word >> 8) & 0xFF) + ((word >> 16) & 0xFF) + (word >> 24)
-    return (total.astype(np.int16) - 510).astype(np.int16)
+    return np.asarray(total.astype(np.int16) - 510, np.int16)
 
 
 def _low(values: npt.NDArray[np.int64]) -> Words:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from maptile2sat.bundle import Bundle
-from maptile2sat.device import Device
+from maptile2sat.device import Device, load_tensorflow
 from maptile2sat.errors import UsageError
 from maptile2sat.noise import Noise
 
@@ -54,9 +53,7 @@ def load_translator(
         raise UsageError(f"cell {side} is not a multiple of {MIN_CELL} up to {MAX_CELL}")
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size} is below 1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
+    tf = load_tensorflow()
     from maptile2sat.networks.generator import build_generator
 
     with tf.device(device.name):
@@ -101,7 +98,7 @@ class LocalTranslator:
 
         with tf.device(self._device):
             made = self._run(image[None], noise.fine[None], noise.coarse[None])
-        return np.asarray(made)[0]
+        return np.asarray(made, np.uint8)[0]
 
 
 class UnetTranslator:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from typing import Any
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    import click
+    import typer
 
     from maptile2sat.cli.app import app
     from maptile2sat.errors import Maptile2satError
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # typer has used click's exceptions, then its own copy of them, and exports only some
+    usage_errors: Any = next(
+        base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+    )
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
-        _complain(error.format_message() + _hint(error))
+    except usage_errors as error:
+        if error.format_message():  # nothing to say after a bare `maptile2sat`: help was shown
+            _complain(error.format_message() + _hint(error))
         code = error.exit_code
     except Maptile2satError as error:
         _complain(str(error))
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
         code = 130
     sys.exit(code if isinstance(code, int) else 0)

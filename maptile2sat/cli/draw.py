@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from maptile2sat.cli.console import note, progress_bar, show_json, warn
 
 
-class StyleName(str, Enum):
+class StyleName(StrEnum):
     """A map style that models are trained on."""
 
     maps = "maps"

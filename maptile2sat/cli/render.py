@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from maptile2sat.rendering import RenderPlan, RenderResult
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """What a generator computes in."""
 
     auto = "auto"
@@ -30,7 +30,7 @@ class Precision(str, Enum):
     float16 = "float16"
 
 
-class Profile(str, Enum):
+class Profile(StrEnum):
     """How the output is compressed."""
 
     deflate = "deflate"
@@ -38,7 +38,7 @@ class Profile(str, Enum):
     webp = "webp"
 
 
-class Missing(str, Enum):
+class Missing(StrEnum):
     """What a tile that a server does not have is."""
 
     error = "error"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.loop import Progress, Stop, catching, run_steps, starting_palette
@@ -45,6 +46,7 @@ def train(
     _claim(run, config)
     palette = starting_palette(run, pairs, config)
     # only now: importing TensorFlow takes seconds, and the data's errors should not wait
+    load_tensorflow()
     from maptile2sat.networks.local import LocalConfig
     from maptile2sat.training.step import LocalTrainer
 

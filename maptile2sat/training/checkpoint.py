@@ -28,7 +28,8 @@ def save(folder: Path, step: int, variables: dict[str, Any], keep: int = KEEP) -
     path = folder / f"step-{step:08d}.npz"
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as stream:
-        np.savez(stream, **{name: np.asarray(value) for name, value in variables.items()})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in variables.items()}
+        np.savez(stream, **arrays)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)

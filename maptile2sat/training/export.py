@@ -8,6 +8,7 @@ from typing import Any
 
 from maptile2sat._version import __version__
 from maptile2sat.bundle import Bundle, save_bundle
+from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError
 from maptile2sat.training import checkpoint
 from maptile2sat.training.config import TrainConfig
@@ -57,6 +58,7 @@ def export(run: Path, output: Path, about: About) -> Bundle:
     if not found:
         raise TrainingError(f"{run} has no checkpoint yet: train it first")
     pairs = Pairs.find(Path(config.data) / "train", config.map_side)
+    load_tensorflow()
     from maptile2sat.networks.generator import get_weights
     from maptile2sat.networks.local import LocalConfig
     from maptile2sat.training.step import LocalTrainer

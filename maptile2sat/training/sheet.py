@@ -40,7 +40,8 @@ def draw(model: Any, chosen: list[tuple[Pixels, Pixels]], path: Path) -> None:
         side = drawn.shape[0]
         grains = noise(1, Window(4096 * index, 0, side, side))
         inputs = [drawn.astype(np.float32), grains.fine, grains.coarse]
-        made = np.asarray(model([part[None] for part in inputs], training=False))[0]
+        batch = [np.asarray(part)[None] for part in inputs]
+        made = np.asarray(model(batch, training=False))[0]
         fake = np.clip(np.rint((made + 1.0) * 127.5), 0, 255).astype(np.uint8)
         low = (side - CROP) // 2
         middle = slice(low, low + CROP)

@@ -1,0 +1,61 @@
+# make demo   render the sample map with the shipped model
+# make test   linters, type checks and all tests
+# Both need nothing but Python 3.11 to 3.13 with its venv module.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+
+.PHONY: demo test lint wheel check-wheel sample clean
+
+demo: .venv/user
+	mkdir -p demo
+	$(BIN)/maptile2sat render -o demo/helsinki.tif --preview demo/helsinki.png --overwrite
+	@echo "open demo/helsinki.tif in QGIS; demo/helsinki.png shows map and result side by side"
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: .venv/developer
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+# the wheel alone, in a fresh environment outside the checkout, must be able to render
+check-wheel: wheel
+	set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/pip" install --quiet dist/*.whl; \
+	cd "$$folder"; \
+	venv/bin/maptile2sat render -o sample.tif --preview sample.png; \
+	venv/bin/maptile2sat info sample.tif; \
+	venv/bin/maptile2sat doctor
+
+# the sample map anew, from OpenStreetMap data
+sample: .venv/developer
+	mkdir -p demo
+	$(BIN)/python examples/fetch_helsinki.py demo
+	$(BIN)/maptile2sat draw demo/Helsinki.osm.pbf -o examples/helsinki.mbtiles --zoom 16 \
+		--style maps --overwrite
+
+.venv/made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with its venv module is needed"; exit 1; }
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/user: .venv/made pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/developer: .venv/made pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ .venv/user
+
+clean:
+	rm -rf .venv dist demo
