@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -167,12 +168,14 @@ def write_raster(
     return path
 
 
-def write_map_raster(path: Path, tile_map: TileMap, extent: Window | None = None) -> Path:
-    """Write the map as a GeoTIFF on its web mercator grid, holes as an internal mask."""
+def write_map_raster(
+    path: Path, tile_map: TileMap, extent: Window | None = None, *, internal_mask: bool = True
+) -> Path:
+    """Write the map as a GeoTIFF on its web mercator grid, with a mask for the holes."""
     extent = extent or tile_map.extent
     image, mask = tile_map.read(extent)
     with (
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal_mask),
         rasterio.open(
             path,
             "w",
@@ -236,9 +239,10 @@ class TileServer:
         if body is None:
             return 404, {}, b"not here"
         if "Range" in headers:
-            first, last = headers["Range"].removeprefix("bytes=").split("-")
-            part = body[int(first) : int(last) + 1]
-            return 206, {"Content-Range": f"bytes {first}-{last}/{len(body)}"}, part
+            first, last = map(int, headers["Range"].removeprefix("bytes=").split("-"))
+            part = body[first : last + 1]
+            shown = f"bytes {first}-{first + len(part) - 1}/{len(body)}"
+            return (206, {"Content-Range": shown}, part) if part else (416, {}, b"")
         return 200, {}, body
 
 
@@ -250,13 +254,21 @@ def server() -> Iterator[TileServer]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_HEAD(self) -> None:
+            body = state.pages.get(self.path.partition("?")[0])
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+
         def do_GET(self) -> None:
             status, headers, body = state.reply(self.path, dict(self.headers))
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
 
         def log_message(self, *args: Any) -> None:
             pass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,29 @@ def test_any_window_of_any_container(
             np.testing.assert_array_equal(read.image, image)
     finally:
         source.close()
+
+
+@pytest.mark.parametrize("internal", [True, False])
+def test_a_raster_over_http(
+    internal: bool, tile_map: TileMap, tmp_path: Path, server: TileServer
+) -> None:
+    path = write_map_raster(tmp_path / "map.tif", tile_map, internal_mask=internal)
+    for file in tmp_path.glob("map.tif*"):
+        server.pages[f"/{file.name}"] = file.read_bytes()
+    assert ("/map.tif.msk" in server.pages) is not internal
+    script = (
+        "import sys, numpy; from maptile2sat.sources import open_source\n"
+        "source = open_source(sys.argv[1]); read = source.read(source.info.extent)\n"
+        "numpy.savez(sys.argv[2], image=read.image, mask=read.mask)"
+    )  # in another process, as GDAL holds the interpreter's lock while it waits for a server
+    command = [sys.executable, "-c", script, f"{server.url}/map.tif", tmp_path / "out.npz"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    image, mask = tile_map.read(tile_map.extent)
+    with np.load(tmp_path / "out.npz") as read:
+        np.testing.assert_array_equal(read["image"], image)
+        np.testing.assert_array_equal(read["mask"], mask)
+    assert path.stat().st_size > 1000
 
 
 def test_a_raster_of_part_of_the_map_agrees_with_the_whole(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
+import logging
 import re
-from urllib.parse import urlsplit
 
 HIDDEN = "***"
 """What stands in the place of a value that may be secret."""
@@ -14,6 +14,19 @@ _FILE_NAME = re.compile(r"\.(tiff?|png|jpe?g|webp|gif|jp2|vrt|json|pmtiles|mbtil
 _ASSIGNED = re.compile(r"((?:^|[;,&])[^=;,&{}/]+=)[^;,&{}/]+")
 _LONG = re.compile(r"[A-Za-z0-9._~%+=-]{32,}")
 _MIXED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_~%+=-]{16,}")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+]*://)?(?:[^\s/'\"<>()]*)/[^\s'\"<>()]*")
+_CHATTY = (
+    "urllib3.connectionpool",
+    "urllib3.util.retry",
+    "urllib3.poolmanager",
+    "cachecontrol.controller",
+    "rasterio._env",
+    "rasterio._err",
+    "rasterio._base",
+    "rasterio._io",
+    "rasterio.session",
+    "rasterio",
+)
 
 
 def safe_url(url: str) -> str:
@@ -23,11 +36,41 @@ def safe_url(url: str) -> str:
         return url
     if scheme == "file":
         return rest
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    path = "/".join(_safe_segment(segment) for segment in parts.path.split("/"))
-    query = "&".join(_safe_parameter(item) for item in parts.query.split("&"))
-    return f"{scheme}://{host}{path}" + (f"?{query}" if query else "")
+    netloc, slash, rest = rest.partition("/")
+    host = netloc.rpartition("@")[2].partition("?")[0].partition("#")[0]
+    return f"{scheme}://{host}{_safe_path(slash + rest)}"
+
+
+def safe_text(text: str) -> str:
+    """Return a log message with all addresses and paths in it made safe."""
+    return _ADDRESS.sub(
+        lambda match: safe_url(match[0]) if match[1] else _safe_path(match[0]), text
+    )
+
+
+class SafeLog(logging.Filter):
+    """Makes the addresses in what other packages log safe."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the message; let every record pass."""
+        record.msg, record.args = safe_text(record.getMessage()), None
+        return True
+
+
+def keep_logs_safe() -> None:
+    """Make the packages that handle addresses log them without secrets."""
+    for name in _CHATTY:
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, SafeLog) for known in logger.filters):
+            logger.addFilter(SafeLog())
+
+
+def _safe_path(path: str) -> str:
+    """Return the part of an address after the host, made safe."""
+    path, mark, query = path.partition("#")[0].partition("?")
+    path = "/".join(_safe_segment(segment) for segment in path.split("/"))
+    query = "&".join(_safe_parameter(item) for item in query.split("&"))
+    return path + mark + query
 
 
 def _safe_segment(segment: str) -> str:

@@ -11,7 +11,7 @@ from maptile2sat.errors import SourceError
 from maptile2sat.sources.base import Source
 from maptile2sat.sources.folder import open_folder
 from maptile2sat.sources.mbtiles import open_mbtiles
-from maptile2sat.sources.naming import safe_url
+from maptile2sat.sources.naming import keep_logs_safe, safe_url
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.pmtiles import open_pmtiles
 from maptile2sat.sources.raster import open_raster
@@ -48,6 +48,7 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
         raise SourceError("the map source is empty: give a file, a folder or a tile URL")
     scheme, separator, rest = where.partition("://")
     scheme = scheme.lower()
+    keep_logs_safe()
     if not separator:
         return _open_local(where, options)
     if scheme == "file":

@@ -150,7 +150,7 @@ def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
     if not remote:
         return {}
     return {
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # no listing, but masks beside the file
         "GDAL_HTTP_USERAGENT": options.agent,
         "GDAL_HTTP_CONNECTTIMEOUT": str(options.timeout),
         "GDAL_HTTP_LOW_SPEED_TIME": str(options.timeout),

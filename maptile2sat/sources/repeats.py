@@ -45,8 +45,8 @@ class RepeatGuard:
                 self._places.popitem(last=False)
             if len(places) < self._limit:
                 return
-            seen = ", ".join(sorted(places))
+            seen = ", ".join(sorted(places)[:4])
         raise SourceError(
-            f"{self._name} has one and the same picture at {len(places)} places ({seen}): that "
-            "is an error picture, not a map (look at it; the zoom may be beyond the source's)"
+            f"{self._name} has one and the same picture at {len(places)} places (such as {seen}): "
+            "that is an error picture, not a map (look at it; the zoom may be beyond the source's)"
         )

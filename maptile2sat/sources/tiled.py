@@ -116,19 +116,16 @@ class TiledSource:
         key = (x, y)
         with self._lock:
             future = self._tiles.get(key)
-            if future is not None:
+            if future is not None and not _failed(future):
                 self._tiles.move_to_end(key)
                 return future
             future = self._workers.submit(self._loader.load, x, y)
             self._tiles[key] = future
             while len(self._tiles) > self._capacity:
                 self._tiles.popitem(last=False)
-        future.add_done_callback(lambda done: self._forget_failure(key, done))
         return future
 
-    def _forget_failure(self, key: tuple[int, int], future: Future[Read | None]) -> None:
-        """Let the next read try again what failed."""
-        if future.cancelled() or future.exception() is not None:
-            with self._lock:
-                if self._tiles.get(key) is future:
-                    del self._tiles[key]
+
+def _failed(future: Future[Read | None]) -> bool:
+    """Whether a tile could not be loaded, so that the next read is to try again."""
+    return future.done() and (future.cancelled() or future.exception() is not None)

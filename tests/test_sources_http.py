@@ -1,0 +1,342 @@
+"""Tile servers that misbehave, and how politely they are asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maptile2sat.errors import MissingTileError, SourceError
+from maptile2sat.grid import TILE, Window
+from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources.naming import safe_url
+from maptile2sat.sources.policy import check_host
+from maptile2sat.sources.template import Template
+from tests.conftest import TileMap, TileServer, encode, pattern
+
+SECRET = "Xy7marker0fASecretKey99"
+
+
+def test_answers_are_kept_for_a_week_and_privately(
+    full_map: TileMap, server: TileServer, tmp_path: Path
+) -> None:
+    options = SourceOptions(zoom=13, cache_dir=tmp_path / "cache")
+    template = server.serve(full_map) + f"?key={SECRET}"
+    first = open_source(template, options).read(full_map.extent)
+    asked = len(server.log)
+    again = open_source(template, options).read(full_map.extent)
+    assert len(server.log) == asked == len(full_map.tiles)
+    np.testing.assert_array_equal(first.image, again.image)
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    for path in files:
+        assert SECRET not in str(path)
+        assert SECRET.encode() not in path.read_bytes()
+        if path.suffix != ".lock":
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "cache" / "http").stat().st_mode) == 0o700
+
+
+def test_cache_headers_are_honoured(full_map: TileMap, server: TileServer) -> None:
+    template = server.serve(full_map)
+    server.answer = lambda path, number: (200, {"Cache-Control": "no-store"}, server.pages[path])
+    window = Window(*full_map.extent[:2], 9, 9)
+    for _ in range(2):
+        open_source(template, SourceOptions(zoom=13)).read(window)
+    assert len(server.log) == 2
+
+
+def test_changed_tiles_are_asked_for_conditionally(full_map: TileMap, server: TileServer) -> None:
+    template = server.serve(full_map)
+    window = Window(*full_map.extent[:2], 9, 9)
+    fresh = {"ETag": '"a"', "Cache-Control": "max-age=0"}
+    server.answer = lambda path, number: (200, fresh, server.pages[path])
+    first = open_source(template, SourceOptions(zoom=13)).read(window)
+    server.answer = lambda path, number: (304, {**fresh, "Content-Length": "0"}, b"")
+    second = open_source(template, SourceOptions(zoom=13)).read(window)
+    assert server.headers[-1]["If-None-Match"] == '"a"'
+    np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_the_user_agent_says_who_asks(
+    full_map: TileMap, server: TileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = server.serve(full_map)
+    window = Window(*full_map.extent[:2], 9, 9)
+    open_source(template, SourceOptions(zoom=13)).read(window)
+    assert server.headers[-1]["User-Agent"].startswith("maptile2sat/")
+    monkeypatch.setenv("MAPTILE2SAT_USER_AGENT", "my-town/1 (me@example.com)")
+    open_source(template, SourceOptions(zoom=13)).read(window.shifted(TILE, 0))
+    assert server.headers[-1]["User-Agent"] == "my-town/1 (me@example.com)"
+
+
+@pytest.mark.parametrize("status", [404, 410, 500, 503, 429])
+def test_missing_tiles_are_errors_or_masked(
+    status: int, full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    x, y = full_map.tiles[1]
+    bad = f"/13/{x}/{y}.png"
+    server.answer = lambda path, number: (status, {}, b"") if path == bad else None
+    with pytest.raises(MissingTileError, match=rf"tile 13/{x}/{y} of http://127"):
+        open_source(template, quick).read(full_map.extent)
+    source = open_source(template, dataclasses.replace(quick, missing="mask"))
+    read = source.read(full_map.extent)
+    hole = Window(x * TILE, y * TILE, TILE, TILE).slices(full_map.extent)
+    expected = np.full(read.mask.shape, 255)
+    expected[hole] = 0
+    np.testing.assert_array_equal(read.mask, expected)
+    assert source.loader.failed == [f"13/{x}/{y}"]  # type: ignore[attr-defined]
+
+
+def test_passing_trouble_is_retried(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    seen: set[str] = set()
+
+    def busy_once(path: str, number: int) -> tuple[int, dict[str, str], bytes] | None:
+        if path in seen:
+            return None
+        seen.add(path)
+        return 429, {"Retry-After": "1"}, b"slow down"
+
+    server.answer = busy_once
+    start = time.monotonic()
+    assert open_source(template, quick).read(full_map.extent).mask.all()
+    assert time.monotonic() - start > 0.9
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_stops_everything(
+    status: int, full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    options = dataclasses.replace(quick, missing="mask", max_connections=1)
+    template = server.serve(full_map)
+    server.answer = lambda path, number: (status, {}, b"") if number == 2 else None
+    source = open_source(template, options)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=f"refuses with HTTP {status}"):
+            source.read(full_map.extent)
+    assert len(server.log) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"<html>Please log in</html>", "an HTML page"),
+        (b'{"message": "quota"}', "a JSON text"),
+        (encode(pattern(Window(0, 0, TILE, TILE)))[:900], "damaged"),
+        (encode(pattern(Window(0, 0, 100, 100))), "100x100 px"),
+    ],
+)
+def test_what_is_no_tile_is_an_error_and_not_kept(
+    body: bytes, what: str, full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    window = Window(*full_map.extent[:2], 9, 9)
+    server.answer = lambda path, number: (200, {}, body)
+    options = dataclasses.replace(quick, missing="mask")
+    with pytest.raises(SourceError, match=what):
+        open_source(template, options).read(window)
+    server.answer = None
+    assert open_source(template, options).read(window).mask.all()
+
+
+def test_redirected_nonsense_is_not_kept_either(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map, ".moved")
+    x, y = full_map.tiles[0]
+    window = Window(*full_map.extent[:2], 9, 9)
+    server.pages[f"/13/{x}/{y}.png"] = b"<html>"
+    source = open_source(server.url + "/{z}/{x}/{y}.png", quick)
+
+    def move(path: str, number: int) -> tuple[int, dict[str, str], bytes] | None:
+        return (302, {"Location": path + "?to"}, b"") if path.endswith(".png") else None
+
+    server.answer = move
+    with pytest.raises(SourceError, match="HTML"):
+        source.read(window)
+    server.pages[f"/13/{x}/{y}.png"] = server.pages[f"/13/{x}/{y}.moved"]
+    assert source.read(window).mask.all()
+    assert template.endswith(".moved")
+
+
+def test_answers_that_stall_or_break_off(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    window = Window(*full_map.extent[:2], 9, 9)
+    options = dataclasses.replace(quick, timeout=0.3, retries=0)
+
+    def stall(path: str, number: int) -> None:
+        time.sleep(0.8)
+
+    server.answer = stall
+    with pytest.raises(MissingTileError, match="does not answer in time"):
+        open_source(template, options).read(window)
+    server.answer = lambda path, number: (
+        200,
+        {"Content-Length": "99999", "Connection": "close"},
+        server.pages[path],
+    )
+    with pytest.raises(MissingTileError, match=r"broke off|in time"):
+        open_source(template, options).read(window)
+    server.answer = None
+    assert open_source(template, options).read(window).mask.all()
+
+
+def test_endless_answers_are_cut_short(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    server.answer = lambda path, number: (200, {}, bytes(17 << 20))
+    with pytest.raises(SourceError, match="too many"):
+        open_source(template, quick).read(Window(*full_map.extent[:2], 9, 9))
+
+
+def test_no_server_at_all(quick: SourceOptions) -> None:
+    source = open_source("http://127.0.0.1:9/{z}/{x}/{y}.png", quick)
+    with pytest.raises(SourceError, match=r"tile 13/1/1 .* cannot be reached"):
+        source.read(Window(TILE, TILE, 9, 9))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://tile.openstreetmap.org/{z}/{x}/{y}.png",
+        "https://{s}.tile.openstreetmap.org/{z}/{x}/{y}.png",
+        "http://{a-c}.Tile.OpenStreetMap.org./{z}/{x}/{y}.png",
+        "https://me@tile.openstreetmap.org:443/{z}/{x}/{y}.png",
+    ],
+)
+def test_openstreetmaps_own_server_is_refused(url: str) -> None:
+    with pytest.raises(SourceError, match=r"does not allow bulk .*MBTiles.*maptile2sat draw"):
+        open_source(url, SourceOptions(zoom=13))
+    check_host("https://tile.openstreetmap.org.example.com/1/1/1.png")
+    check_host("https://tile.openstreetmap.fr/1/1/1.png")
+
+
+def test_nor_is_it_used_through_tilejson_or_redirects(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    server.pages["/map.json"] = (
+        b'{"tilejson": "3.0.0", "tiles": ["https://a.tile.openstreetmap.org/{z}/{x}/{y}.png"]}'
+    )
+    with pytest.raises(SourceError, match="does not allow bulk"):
+        open_source(f"{server.url}/map.json", quick)
+    template = server.serve(full_map)
+    target = {"Location": "https://tile.openstreetmap.org/1/1/1.png"}
+    server.answer = lambda path, number: (302, target, b"")
+    with pytest.raises(SourceError, match="does not allow bulk"):
+        open_source(template, quick).read(full_map.extent)
+
+
+def test_redirects_leave_the_web_nowhere(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    server.answer = lambda path, number: (302, {"Location": "file:///etc/passwd"}, b"")
+    with pytest.raises(SourceError, match="not HTTP"):
+        open_source(template, quick).read(full_map.extent)
+    server.answer = lambda path, number: (302, {"Location": path}, b"")
+    with pytest.raises(SourceError, match="in circles"):
+        open_source(template, quick).read(full_map.extent)
+
+
+def test_headers_go_to_the_sources_own_host_only(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    options = dataclasses.replace(quick, headers={"Authorization": f"Bearer {SECRET}"})
+    assert SECRET not in repr(options)
+    other = server.url.replace("127.0.0.1", "localhost")
+
+    def move(path: str, number: int) -> tuple[int, dict[str, str], bytes] | None:
+        return (302, {"Location": other + path}, b"") if number == 1 else None
+
+    server.answer = move
+    open_source(template, options).read(Window(*full_map.extent[:2], 9, 9))
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert "Authorization" not in server.headers[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            f"https://me:{SECRET}@tiles.example.com/{{z}}/{{x}}/{{y}}.png?key={SECRET}&l={{z}}",
+            "https://tiles.example.com/{z}/{x}/{y}.png?key=***&l={z}",
+        ),
+        (
+            f"https://tiles.example.com/{SECRET}/{{z}}/{{x}}/{{y}}@2x.png",
+            "https://tiles.example.com/***/{z}/{x}/{y}@2x.png",
+        ),
+        (
+            f"https://tiles.example.com/v1;token={SECRET}/{{z}}/{{x}}/{{y}}.png#{SECRET}",
+            "https://tiles.example.com/v1;token=***/{z}/{x}/{y}.png",
+        ),
+        (
+            f"s3://bucket/a/S2A_20230101T100031_long.tif?{SECRET}",
+            "s3://bucket/a/S2A_20230101T100031_long.tif?***",
+        ),
+        ("https://tiles.example.com/styles/street/{z}/{x}/{y}.png",) * 2,
+        ("/data/map.tif", "/data/map.tif"),
+    ],
+)
+def test_names_hold_no_secrets(url: str, shown: str) -> None:
+    assert safe_url(url) == shown
+
+
+def test_errors_hold_no_secrets(
+    server: TileServer, quick: SourceOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    query = f"?key={SECRET}"
+    for where in (
+        f"http://127.0.0.1:9/{{z}}/{{x}}/{{y}}.png{query}",
+        f"http://u:{SECRET}@127.0.0.1:9/{{z}}/{{x}}/{{y}}.png",
+        f"{server.url}/{{z}}/{{x}}/{{y}}.png{query}",
+        f"{server.url}/{{z}}/{{x}}/{{foo}}.png{query}",
+        f"{server.url}/map.json{query}",
+        f"{server.url}/map.pmtiles{query}",
+        f"{server.url}/map.tif{query}",
+        f"http://127.0.0.1:9/map.tif{query}",
+        f"ftp://{server.url}/map.tif{query}",
+        f"http://[bad/{{z}}/{{x}}/{{y}}.png{query}",
+    ):
+        with pytest.raises(SourceError) as caught:
+            open_source(where, quick).read(Window(0, 0, 9, 9))
+        assert SECRET not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert SECRET not in caplog.text
+
+
+def test_remote_rasters_say_what_the_server_said(server: TileServer, quick: SourceOptions) -> None:
+    with pytest.raises(SourceError, match=r"/map\.tif: the server answered HTTP 404"):
+        open_source(f"{server.url}/map.tif", quick)
+
+
+def test_templates_fill_their_parts() -> None:
+    template = Template("https://{s}.x.org/{a-b}{switch:7,8}/{q}/{z}/{x}/{y}/{-y}{r}.png")
+    assert template.fill(3, 5, 2) == "https://b.x.org/b8/121/3/5/2/5.png"
+    assert template.fill(0, 0, 0) == "https://a.x.org/a7//0/0/0/0.png"
+    assert Template("{z}/{x}/{y}", tms=True).fill(3, 5, 2) == "3/5/5"
+    assert Template("https://x/512/{z}/{x}/{y}").tile_size == 512
+    with pytest.raises(SourceError, match=r"unknown part \{foo\}"):
+        Template("https://x/{z}/{x}/{y}/{foo}")
+    with pytest.raises(SourceError, match=r"needs \{z\}, \{x\} and \{y\}"):
+        Template("https://x/{z}/{x}")
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(
+    full_map: TileMap, server: TileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    options = SourceOptions(zoom=13, cache_dir=tmp_path / "file")
+    assert open_source(server.serve(full_map), options).read(full_map.extent).mask.all()
+    assert "not cached" in caplog.text
