@@ -270,12 +270,17 @@ def raster_grid(crs: CRS, affine: Affine, width: int, height: int) -> tuple[Grid
         return zoom_grid, Window(round(col), round(row), width, height)
     if affine.b or affine.d:
         return Grid(crs, affine), Window(0, 0, width, height)
-    col, row = round(affine.c / affine.a), round(affine.f / affine.e)
+    col, row = _nearest(affine.c / affine.a), _nearest(affine.f / affine.e)
     wrap = None
     if crs.is_geographic and abs(affine.a) > 0:
         turn = 360.0 / abs(affine.a)
         wrap = round(turn) if abs(turn - round(turn)) < TOLERANCE else None
     return Grid(crs, affine, col, row, wrap=wrap), Window(col, row, width, height)
+
+
+def _nearest(position: float) -> int:
+    """Round to the lattice; origins at half pixels, which are common, all go the same way."""
+    return math.floor(position + 0.5 + TOLERANCE)
 
 
 def _matching_zoom(crs: CRS, affine: Affine, width: int, height: int) -> Grid | None:
