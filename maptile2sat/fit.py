@@ -9,7 +9,7 @@ from maptile2sat.bundle import Bundle
 from maptile2sat.grid import Window
 from maptile2sat.sources import Source
 
-NEAR = 14.0
+NEAR = 7.0
 """Distance in RGB up to which a pixel counts as one of a style's colours."""
 
 POOR = 0.6

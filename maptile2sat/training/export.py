@@ -13,10 +13,10 @@ from maptile2sat.errors import TrainingError
 from maptile2sat.training import checkpoint
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.loop import starting_palette
-from maptile2sat.training.pairs import Pairs, map_colours
+from maptile2sat.training.pairs import Pairs, dominant_colours
 
 CELL = 1024
-SHOWN_COLOURS = 12
+SHOWN_COLOURS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def export(run: Path, output: Path, about: About) -> Bundle:
     )
     trainer = LocalTrainer(config, architecture)
     step = checkpoint.load(found[-1], trainer.variables())
-    colours = [[round(v) for v in colour] for colour in map_colours(pairs, SHOWN_COLOURS, 0)]
+    colours = dominant_colours(pairs, SHOWN_COLOURS)
     description: dict[str, Any] = {
         **dataclasses.asdict(about),
         "kind": "local",

@@ -187,8 +187,7 @@ def map_colours(pairs: Pairs, count: int, seed: int) -> list[list[float]]:
         seed: Decides where k-means starts.
     """
     random = np.random.default_rng([seed, 3])
-    chosen = random.permutation(len(pairs))[:200]
-    sample = np.concatenate([pairs[int(i)].map[::5, ::5].reshape(-1, 3) for i in chosen])
+    sample = np.concatenate(_some_map_pixels(pairs, seed))
     colours, counts = np.unique(sample // 4 * 4 + 2, axis=0, return_counts=True)
     points, weights = colours.astype(np.float64), counts.astype(np.float64) ** 0.75
     centres = points[[int(np.argmax(weights))]]
@@ -202,3 +201,29 @@ def map_colours(pairs: Pairs, count: int, seed: int) -> list[list[float]]:
             if mine.any():
                 centres[index] = np.average(points[mine], axis=0, weights=weights[mine])
     return [[round(float(value), 2) for value in centre] for centre in centres]
+
+
+def dominant_colours(pairs: Pairs, count: int, apart: float = 7.0) -> list[list[int]]:
+    """Return the most common exact map colours, commonest first, at least `apart` in RGB.
+
+    The square root of each map's counts is added up, so that a colour in every map comes
+    before one that fills a few: the first is the style's ground, not the sea. All together
+    tell whether another map is of this style.
+    """
+    each = [np.unique(part, axis=0, return_counts=True) for part in _some_map_pixels(pairs, 0)]
+    colours, place = np.unique(np.concatenate([c for c, _ in each]), axis=0, return_inverse=True)
+    counts = np.bincount(place.ravel(), np.sqrt(np.concatenate([n for _, n in each])))
+    chosen: list[list[int]] = []
+    for index in np.argsort(-counts, kind="stable"):
+        colour = [int(value) for value in colours[index]]
+        if all(np.linalg.norm(np.subtract(colour, other)) >= apart for other in chosen):
+            chosen.append(colour)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _some_map_pixels(pairs: Pairs, seed: int) -> list[Pixels]:
+    """Return every 25th pixel of at most 200 maps, each uint8 (N, 3)."""
+    chosen = np.random.default_rng([seed, 4]).permutation(len(pairs))[:200]
+    return [pairs[int(i)].map[::5, ::5].reshape(-1, 3) for i in chosen]
