@@ -98,7 +98,8 @@ class LocalTranslator:
 
         with tf.device(self._device):
             made = self._run(image[None], noise.fine[None], noise.coarse[None])
-        return np.asarray(made, np.uint8)[0]
+        picture: Pixels = np.asarray(made)[0]
+        return picture
 
 
 class UnetTranslator:

@@ -75,6 +75,9 @@ class ExtractSource:
             self._copy(part, result.image[rows, cols])
         return result
 
+    def prefetch(self, window: Window) -> None:
+        """Do nothing: drawing waits for no network."""
+
     def close(self) -> None:
         """Forget the map."""
         with self._lock:
