@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import SourceError
-from maptile2sat.grid import HALF_WORLD, Window, mercator_grid
+from maptile2sat.grid import HALF_WORLD, TILE, Window, mercator_grid
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap, pattern, write_map_raster, write_raster
 
@@ -77,6 +79,8 @@ def test_pixels_lie_where_they_belong(place: str, tmp_path: Path) -> None:
     step = max(1, extent.width // 40)
     inside = np.zeros_like(read.mask)
     inside[::step, ::step] = 1
+    inside[:, (np.arange(extent.width) + extent.col) % TILE <= 1] = 1  # seams between tiles
+    inside[(np.arange(extent.height) + extent.row) % TILE >= TILE - 1] = 1
     ys, xs = np.nonzero(inside & (read.mask == 255))
     grid = source.info.grid.transform(extent)
     points = [grid @ (x + 0.5, y + 0.5) for x, y in zip(xs, ys, strict=True)]
@@ -122,6 +126,40 @@ def test_shrinking_antialiases(resampling: str | None, tmp_path: Path) -> None:
     read = source.read(source.info.extent.grown(-8))
     assert read.image.std() < 24  # nearest neighbour has 120
     assert abs(read.image.mean() - 85) < 4
+
+
+@pytest.mark.parametrize("resampling", ["bilinear", "cubic", "lanczos", "average"])
+@pytest.mark.parametrize("ratio", [0.4, 2.6])
+def test_tiles_have_no_seams(resampling: str, ratio: float, tmp_path: Path) -> None:
+    """Tiles warped one by one are what a single warp of everything gives."""
+    zoom = 13
+    grid = mercator_grid(zoom)
+    corner = Window(4661 * TILE, 2371 * TILE, 1, 1)  # four tiles meet here
+    size = grid.affine.a / ratio
+    left, top = grid.transform(corner) @ (0, 0)
+    at = Affine(size, 0, left - 150.3 * size, 0, -size, top + 140.7 * size)
+    bands = np.random.default_rng(1).integers(0, 255, (3, 300, 300), np.uint8)
+    path = write_raster(tmp_path / "a.tif", bands, at)
+    source = open_source(path, SourceOptions(zoom=zoom, resampling=resampling))
+    window = corner.grown(40)
+    expected = np.zeros((3, window.height, window.width), np.uint8)
+    scale = repr(min(1.0, 1 / ratio))
+    reproject(
+        bands,
+        expected,
+        src_transform=at,
+        src_crs="EPSG:3857",
+        dst_transform=grid.transform(window),
+        dst_crs="EPSG:3857",
+        resampling=Resampling[resampling],
+        tolerance=0,
+        XSCALE=scale,
+        YSCALE=scale,
+    )
+    read = source.read(window)
+    difference = np.abs(np.moveaxis(read.image, -1, 0).astype(int) - expected)
+    assert difference.max() <= 1
+    assert expected.std() > 9
 
 
 def test_mask_edges_do_not_darken(tmp_path: Path) -> None:
