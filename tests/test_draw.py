@@ -24,7 +24,7 @@ pytest.importorskip("shapely")
 from maptile2sat.cartography.paint import paint
 from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.cartography.style import STYLES, rgb
-from maptile2sat.draw import draw
+from maptile2sat.drawing import draw
 
 ZOOM = 16
 COL, ROW = 37111 * 256 + 77, 18987 * 256 + 141  # nothing is aligned or symmetric

@@ -13,7 +13,7 @@ from maptile2sat.cartography.multipolygon import Polygon
 from maptile2sat.cartography.scene import Scene
 from maptile2sat.cartography.style import Rgb
 from maptile2sat.grid import TILE, Window
-from maptile2sat.sources.base import Image
+from maptile2sat.source import Image
 
 SAMPLES = 4
 """Samples per pixel and direction."""

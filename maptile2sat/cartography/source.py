@@ -14,7 +14,7 @@ from maptile2sat.cartography.scene import Scene
 from maptile2sat.cartography.style import find_style
 from maptile2sat.errors import SourceError
 from maptile2sat.grid import TILE, Window, mercator_grid
-from maptile2sat.sources.base import Image, Read, SourceInfo, blank
+from maptile2sat.source import Image, Read, SourceInfo, blank
 
 ATTRIBUTION = "© OpenStreetMap contributors"
 

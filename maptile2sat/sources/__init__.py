@@ -1,6 +1,6 @@
 """Map sources: whatever holds a map, read by windows of whole pixels."""
 
-from maptile2sat.sources.base import Image, Mask, Read, Source, SourceInfo, blank, tile_count
+from maptile2sat.source import Image, Mask, Read, Source, SourceInfo, blank, tile_count
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
 from maptile2sat.sources.opening import open_source
 from maptile2sat.sources.options import SourceOptions

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as Pictures
 
 from maptile2sat.errors import SourceError
-from maptile2sat.sources.base import Read
+from maptile2sat.source import Read
 from maptile2sat.sources.options import Colour
 from maptile2sat.sources.pixels import flatten, halve
 

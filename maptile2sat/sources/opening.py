@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from maptile2sat.errors import SourceError
-from maptile2sat.sources.base import Source
+from maptile2sat.source import Source
 from maptile2sat.sources.folder import open_folder
 from maptile2sat.sources.mbtiles import open_mbtiles
 from maptile2sat.sources.naming import keep_logs_safe, safe_url

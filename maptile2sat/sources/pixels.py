@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from maptile2sat.sources.base import Read
+from maptile2sat.source import Read
 from maptile2sat.sources.options import Colour
 
 OPAQUE_FROM = 128

@@ -17,8 +17,8 @@ from rasterio.windows import Window as RasterWindow
 
 from maptile2sat.errors import Maptile2satError, SourceError
 from maptile2sat.grid import Window, raster_grid
+from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, find_bands, read_rgba
-from maptile2sat.sources.base import Read, Source, SourceInfo, blank
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 
 from maptile2sat.errors import SourceError
-from maptile2sat.sources.base import Read
+from maptile2sat.source import Read
 from maptile2sat.sources.pixels import uniform_or_periodic
 
 _REMEMBERED = 4096

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from maptile2sat.grid import Window
-from maptile2sat.sources.base import Read, SourceInfo, blank
+from maptile2sat.source import Read, SourceInfo, blank
 
 _AT_ONCE = 64
 """Tiles of one read that may be in memory besides the cache."""

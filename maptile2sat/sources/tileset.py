@@ -11,7 +11,7 @@ from typing import Protocol
 
 from maptile2sat.errors import MissingTileError, SourceError, UsageError
 from maptile2sat.grid import MAX_LATITUDE, MAX_ZOOM, TILE, BBox, Window, mercator_grid
-from maptile2sat.sources.base import Read, SourceInfo
+from maptile2sat.source import Read, SourceInfo
 from maptile2sat.sources.decode import Decoder, open_picture
 from maptile2sat.sources.options import Missing, SourceOptions
 from maptile2sat.sources.repeats import RepeatGuard

@@ -29,7 +29,7 @@ from maptile2sat.grid import (
     Window,
     mercator_grid,
 )
-from maptile2sat.sources.base import Read, Source, SourceInfo
+from maptile2sat.source import Read, Source, SourceInfo
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.tiled import TiledSource
 
