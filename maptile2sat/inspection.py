@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
-from maptile2sat.sources import open_source
+from maptile2sat.sources import SourceOptions, open_source
 
 
 def inspect(thing: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _model(bundle: Bundle) -> dict[str, Any]:
 
 
 def _source(thing: str) -> dict[str, Any]:
-    with closing(open_source(thing)) as source:
+    with closing(open_source(thing, SourceOptions(native=True))) as source:
         info = source.info
         return {
             "what": "map",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import resource
 import sys
@@ -61,6 +62,9 @@ class RenderOptions:
         cog: Whether the output is a Cloud Optimized GeoTIFF.
         src_crs: CRS of a raster that does not state one.
         native: Accept rasters with oblong ground pixels as they are.
+        resampling: Name of a rasterio resampling for rasters that `zoom` warps. None: `average`
+            where pixels shrink, `bilinear` where they grow.
+        tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say.
         preview: Path of a PNG with map and result side by side.
         missing: `error` or `mask`: what a tile that a server does not have is.
         max_tiles: Most tiles to fetch. None: 20,000.
@@ -81,6 +85,8 @@ class RenderOptions:
     cog: bool = True
     src_crs: str | None = None
     native: bool = False
+    resampling: str | None = None
+    tile_size: int | None = None
     preview: Path | str | None = None
     missing: str = "error"
     max_tiles: int | None = None
@@ -316,22 +322,40 @@ def _prepared(source: str | os.PathLike[str] | None, options: RenderOptions) -> 
         src_crs=options.src_crs,
         missing=options.missing,  # type: ignore[arg-type]  # checked by SourceOptions
         native=options.native,
+        resampling=options.resampling,
+        tile_size=options.tile_size,
         fill=about.fill,
     )
-    with closing(open_source(chosen, source_options)) as opened:
+    with _logged_warnings() as logged, closing(open_source(chosen, source_options)) as opened:
         window = _window(opened, bbox, crs)
         others = [other for other in shipped_bundles() if other.folder != bundle.folder]
         found = (
             fit.scale_warning(opened, window, bundle),
             fit.colour_warning(opened, window, bundle, others),
         )
-        warnings = [*getattr(opened, "warnings", []), *(text for text in found if text)]
+        # the list goes on growing while the map is read
+        warnings = logged
+        warnings += [*getattr(opened, "warnings", []), *(text for text in found if text)]
         if about.kind == "unet":
             warnings.append(
                 f"model '{about.name}' is a unet: windows are blended, a pixel also depends on "
                 "where its window ends"
             )
         yield _Job(opened, window, bundle, options, warnings)
+
+
+@contextmanager
+def _logged_warnings() -> Iterator[list[str]]:
+    """Collect what the map sources log as warnings, so that it gets into the result."""
+    texts: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("maptile2sat")
+    logger.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(handler)
 
 
 def uses_sample(source: str | os.PathLike[str] | None) -> bool:
@@ -376,7 +400,7 @@ def _bbox(given: str | tuple[float, float, float, float] | None) -> BBox | None:
 def _crs(text: str) -> CRS:
     try:
         return CRS.from_user_input(text)
-    except CRSError as error:
+    except (CRSError, ValueError) as error:
         raise UsageError(f"'{text}' is not a CRS: say for example EPSG:4326") from error
 
 

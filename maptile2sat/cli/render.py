@@ -97,6 +97,12 @@ def render_command(
     native: Annotated[
         bool, typer.Option("--native", help="Take rasters with oblong pixels as they are.")
     ] = False,
+    resampling: Annotated[
+        str | None, typer.Option(help="Resampling of rasters that -z warps (rasterio's names).")
+    ] = None,
+    tile_size: Annotated[
+        int | None, typer.Option(help="Side of a server's tiles if its URL does not say: 256, 512.")
+    ] = None,
     preview: Annotated[
         Path | None, typer.Option(help="Also write a PNG, map and result side by side.")
     ] = None,
@@ -133,6 +139,8 @@ def render_command(
         cog=not no_cog,
         src_crs=src_crs,
         native=native,
+        resampling=resampling,
+        tile_size=tile_size,
         preview=preview,
         missing=missing.value,
         max_tiles=max_tiles,
