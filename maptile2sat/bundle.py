@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -260,9 +261,7 @@ def _read_arrays(path: Path) -> Weights:
                     arrays[f"{layer}/{name}"] = np.asarray(dataset[()], np.float32)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path} is not a weights file: {error}") from error
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise BundleError(f"{path}: {name} holds values that are not finite")
+    _refuse_infinite(path, arrays)
     return arrays
 
 
@@ -299,20 +298,37 @@ def save_bundle(
         card: Text of the model card; `{sha256}` in it becomes the weights' hash.
 
     Raises:
-        BundleError: If the description is wrong.
+        BundleError: If the description is wrong, a weight is not finite as float16, or the
+            folder cannot be written; an older bundle in it stays.
     """
     import h5py
 
-    folder.mkdir(parents=True, exist_ok=True)
+    # an overflow becomes infinite, and is refused below with its name
+    with np.errstate(over="ignore"):
+        halves = {name: weights[name].astype(np.float16) for name in sorted(weights)}
+    _refuse_infinite(folder / WEIGHTS, halves)
+    _checked(folder / DESCRIPTION, {"format": FORMAT, **description, "weights_sha256": "0" * 64})
     temporary = folder / f".{WEIGHTS}.tmp"
-    with h5py.File(temporary, "w") as file:
-        for name in sorted(weights):
-            # without times, so that the same weights are the same bytes
-            file.create_dataset(name, data=weights[name].astype(np.float16), track_times=False)
-    digest = file_sha256(temporary)
-    values = {"format": FORMAT, **description, "weights_sha256": digest}
-    _checked(folder / DESCRIPTION, values)
-    temporary.replace(folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card.replace("{sha256}", digest), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            for name, array in halves.items():
+                # without times, so that the same weights are the same bytes
+                file.create_dataset(name, data=array, track_times=False)
+        digest = file_sha256(temporary)
+        values = {"format": FORMAT, **description, "weights_sha256": digest}
+        temporary.replace(folder / WEIGHTS)
+        (folder / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card.replace("{sha256}", digest), encoding="utf-8")
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return open_bundle(folder)
+
+
+def _refuse_infinite(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise BundleError(f"{path}: {name} holds values that are not finite")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -106,6 +107,8 @@ def _gpu(tf: Any, gpu: Any, index: int, precision: str) -> Device:
             precision = "bfloat16"
         else:
             precision = "float16" if capability >= (7, 0) else "float32"
+    with contextlib.suppress(RuntimeError):  # raised when the GPU is in use already
+        tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return Device(f"/GPU:{index}", f"gpu {details.get('device_name', 'unknown')}", precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (Path, Enum)):
         return str(value)
     raise TypeError(f"{type(value)} cannot be shown as JSON")
+
+
+def set_logging(verbosity: int) -> None:
+    """Send log messages to stderr: those that inform at -v, all at -vv."""
+    if verbosity > 0:
+        level = logging.INFO if verbosity == 1 else logging.DEBUG
+        logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+        for name in ("maptile2sat", "urllib3"):
+            logging.getLogger(name).setLevel(level)
 
 
 def warn(messages: list[str], verbosity: int) -> None:

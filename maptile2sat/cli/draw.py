@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from maptile2sat.cli.console import note, progress_bar, show_json, warn
+from maptile2sat.cli.console import note, progress_bar, set_logging, show_json, warn
 
 
 class StyleName(StrEnum):
@@ -38,6 +38,7 @@ def draw_command(
     from maptile2sat.grid import parse_bbox
 
     level = verbose - quiet
+    set_logging(level)
     box = None if bbox is None else parse_bbox(bbox)
     with progress_bar("tiles", level) as move:
         result = draw(

@@ -13,6 +13,7 @@ from maptile2sat.cli.console import (
     note,
     parse_pairs,
     progress_bar,
+    set_logging,
     show_json,
     warn,
 )
@@ -124,6 +125,7 @@ def render_command(
     from maptile2sat.rendering import RenderOptions, plan, render, uses_sample
 
     level = verbose - quiet
+    set_logging(level)
     options = RenderOptions(
         bbox=bbox,
         bbox_crs=bbox_crs,

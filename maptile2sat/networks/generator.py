@@ -39,6 +39,8 @@ def build_generator(bundle: Bundle, precision: str) -> Any:
             model = build_unet(
                 UnetConfig(config.size, "instance", config.bottleneck_norm), precision
             )
+    except KeyError as error:
+        raise BundleError(f"{bundle.folder}: the architecture lacks {error}") from error
     except (TypeError, ValueError) as error:
         raise BundleError(f"{bundle.folder}: the architecture is not valid: {error}") from error
     set_weights(model, bundle.weights(), str(bundle.folder))

@@ -158,10 +158,12 @@ class ChannelNorm(keras.layers.Layer):
         The mean comes from a 1x1 convolution, three times as fast here as a reduction over
         the last axis, with sums in float32.
         """
+        # float16 ends at 65,504, which the square of a feature may pass
+        wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
         channels = x.shape[-1]
-        average = tf.fill([1, 1, channels, 1], tf.cast(1.0 / channels, x.dtype))
-        mean = tf.nn.conv2d(x * x, average, 1, "VALID")
-        return x * tf.math.rsqrt(mean + tf.cast(1e-3, x.dtype))
+        average = tf.fill([1, 1, channels, 1], tf.cast(1.0 / channels, wide.dtype))
+        mean = tf.nn.conv2d(wide * wide, average, 1, "VALID")
+        return x * tf.cast(tf.math.rsqrt(mean + tf.cast(1e-3, wide.dtype)), x.dtype)
 
 
 class ColourScale(keras.layers.Layer):
