@@ -1,0 +1,15 @@
+"""Rendering a map as satellite-style imagery."""
+
+from maptile2sat.rendering.job import choose_source, uses_sample
+from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
+from maptile2sat.rendering.run import plan, render
+
+__all__ = [
+    "RenderOptions",
+    "RenderPlan",
+    "RenderResult",
+    "choose_source",
+    "plan",
+    "render",
+    "uses_sample",
+]

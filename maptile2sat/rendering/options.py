@@ -1,0 +1,282 @@
+"""What a render is asked for, what it would do, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from maptile2sat.grid import BBox
+
+DEFAULT_MODEL = "maps"
+DEFAULT_MAX_TILES = 20_000
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Everything that decides a render, apart from the map and the output.
+
+    Attributes:
+        bbox: The area: text such as `24.93,60.16,24.95,60.17` or four numbers, west, south,
+            east, north; west > east crosses 180 degrees. None: all of the map.
+        bbox_crs: CRS of `bbox`.
+        zoom: Zoom to read the map at. None: tile maps at the model's zoom, rasters as they are.
+        model: Name of a shipped model or folder of a bundle.
+        batch_size: Cells read ahead, and windows a `unet` generates at once; changes no pixel.
+        cell: Side in pixels of what is generated at once; None: the model's.
+        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        seed: Of the noise, 0..2^32-1.
+        profile: `deflate` (lossless), `jpeg` or `webp`.
+        creation_options: More GDAL creation options of the output.
+        cog: Whether the output is a Cloud Optimized GeoTIFF.
+        src_crs: CRS of a raster that does not state one.
+        native: Accept rasters with oblong ground pixels as they are.
+        resampling: Name of a rasterio resampling for rasters that `zoom` warps. None: `average`
+            where pixels shrink, `bilinear` where they grow.
+        tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say.
+        preview: Path of a PNG with map and result side by side.
+        missing: `error` or `mask`: what a tile that a server does not have is.
+        max_tiles: Most tiles to fetch. None: 20,000.
+        overwrite: Whether an existing output is replaced.
+    """
+
+    bbox: str | tuple[float, float, float, float] | None = None
+    bbox_crs: str = "EPSG:4326"
+    zoom: int | None = None
+    model: str = DEFAULT_MODEL
+    batch_size: int = 8
+    cell: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    profile: str = "deflate"
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    cog: bool = True
+    src_crs: str | None = None
+    native: bool = False
+    resampling: str | None = None
+    tile_size: int | None = None
+    preview: Path | str | None = None
+    missing: str = "error"
+    max_tiles: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Everything that decides a render, apart from the map and the output.
+
+    Attributes:
+        bbox: The area: text such as `24.93,60.16,24.95,60.17` or four numbers, west, south,
+            east, north; west > east crosses 180 degrees. None: all of the map.
+        bbox_crs: CRS of `bbox`.
+        zoom: Zoom to read the map at. None: tile maps at the model's zoom, rasters as they are.
+        model: Name of a shipped model or folder of a bundle.
+        batch_size: Cells read ahead, and windows a `unet` generates at once; changes no pixel.
+        cell: Side in pixels of what is generated at once; None: the model's.
+        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        seed: Of the noise, 0..2^32-1.
+        profile: `deflate` (lossless), `jpeg` or `webp`.
+        creation_options: More GDAL creation options of the output.
+        cog: Whether the output is a Cloud Optimized GeoTIFF.
+        src_crs: CRS of a raster that does not state one.
+        native: Accept rasters with oblong ground pixels as they are.
+        resampling: Name of a rasterio resampling for rasters that `zoom` warps. None: `average`
+            where pixels shrink, `bilinear` where they grow.
+        tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say.
+        preview: Path of a PNG with map and result side by side.
+        missing: `error` or `mask`: what a tile that a server does not have is.
+        max_tiles: Most tiles to fetch. None: 20,000.
+        overwrite: Whether an existing output is replaced.
+    """
+
+    bbox: str | tuple[float, float, float, float] | None = None
+    bbox_crs: str = "EPSG:4326"
+    zoom: int | None = None
+    model: str = DEFAULT_MODEL
+    batch_size: int = 8
+    cell: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    profile: str = "deflate"
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    cog: bool = True
+    src_crs: str | None = None
+    native: bool = False
+    resampling: str | None = None
+    tile_size: int | None = None
+    preview: Path | str | None = None
+    missing: str = "error"
+    max_tiles: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """What a render would do; nothing of it is done yet.
+
+    Attributes:
+        source: The map's name.
+        model: The model's name, version and hash.
+        width: Columns of the output.
+        height: Rows of the output.
+        crs: CRS of the output.
+        bounds: West, south, east, north in that CRS.
+        cells: Cells to generate, at most.
+        tiles: Tiles of the map to read, the halo's included; 0 for rasters.
+        seconds: Estimated time, from one cell generated on this machine.
+        output_bytes: Estimated size of the output.
+        temporary_bytes: Disk space needed beside the output while it runs.
+        warnings: What the user should know.
+    """
+
+    source: str
+    model: str
+    width: int
+    height: int
+    crs: str
+    bounds: BBox
+    cells: int
+    tiles: int
+    seconds: float
+    output_bytes: int
+    temporary_bytes: int
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Everything that decides a render, apart from the map and the output.
+
+    Attributes:
+        bbox: The area: text such as `24.93,60.16,24.95,60.17` or four numbers, west, south,
+            east, north; west > east crosses 180 degrees. None: all of the map.
+        bbox_crs: CRS of `bbox`.
+        zoom: Zoom to read the map at. None: tile maps at the model's zoom, rasters as they are.
+        model: Name of a shipped model or folder of a bundle.
+        batch_size: Cells read ahead, and windows a `unet` generates at once; changes no pixel.
+        cell: Side in pixels of what is generated at once; None: the model's.
+        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        seed: Of the noise, 0..2^32-1.
+        profile: `deflate` (lossless), `jpeg` or `webp`.
+        creation_options: More GDAL creation options of the output.
+        cog: Whether the output is a Cloud Optimized GeoTIFF.
+        src_crs: CRS of a raster that does not state one.
+        native: Accept rasters with oblong ground pixels as they are.
+        resampling: Name of a rasterio resampling for rasters that `zoom` warps. None: `average`
+            where pixels shrink, `bilinear` where they grow.
+        tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say.
+        preview: Path of a PNG with map and result side by side.
+        missing: `error` or `mask`: what a tile that a server does not have is.
+        max_tiles: Most tiles to fetch. None: 20,000.
+        overwrite: Whether an existing output is replaced.
+    """
+
+    bbox: str | tuple[float, float, float, float] | None = None
+    bbox_crs: str = "EPSG:4326"
+    zoom: int | None = None
+    model: str = DEFAULT_MODEL
+    batch_size: int = 8
+    cell: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    profile: str = "deflate"
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    cog: bool = True
+    src_crs: str | None = None
+    native: bool = False
+    resampling: str | None = None
+    tile_size: int | None = None
+    preview: Path | str | None = None
+    missing: str = "error"
+    max_tiles: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """What a render would do; nothing of it is done yet.
+
+    Attributes:
+        source: The map's name.
+        model: The model's name, version and hash.
+        width: Columns of the output.
+        height: Rows of the output.
+        crs: CRS of the output.
+        bounds: West, south, east, north in that CRS.
+        cells: Cells to generate, at most.
+        tiles: Tiles of the map to read, the halo's included; 0 for rasters.
+        seconds: Estimated time, from one cell generated on this machine.
+        output_bytes: Estimated size of the output.
+        temporary_bytes: Disk space needed beside the output while it runs.
+        warnings: What the user should know.
+    """
+
+    source: str
+    model: str
+    width: int
+    height: int
+    crs: str
+    bounds: BBox
+    cells: int
+    tiles: int
+    seconds: float
+    output_bytes: int
+    temporary_bytes: int
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class RenderResult:
+    """What a render did.
+
+    Attributes:
+        output: The file.
+        width: Its columns.
+        height: Its rows.
+        crs: Its CRS.
+        bounds: West, south, east, north in that CRS.
+        source: The map's name, without secrets.
+        attribution: Who is to be named for the map and the model.
+        cells: Cells generated.
+        skipped_cells: Cells without any map.
+        tiles: Tiles of the map read, the halo's included; 0 for rasters.
+        seconds: Wall time, without loading TensorFlow.
+        generator_seconds: Of it, time in the generator.
+        useful_megapixels_per_second: Output pixels over `seconds`, in millions.
+        peak_rss_mb: Largest memory of the process so far.
+        model: Name, version and hash of the model.
+        seed: Of the noise.
+        precision: What the generator computed in.
+        device: What it computed on.
+        exact: Whether a pixel is a function of the map around it alone (`unet` blends).
+        preview: The preview picture, if one was asked for.
+        warnings: What the user should know.
+    """
+
+    output: Path
+    width: int
+    height: int
+    crs: str
+    bounds: BBox
+    source: str
+    attribution: str
+    cells: int
+    skipped_cells: int
+    tiles: int
+    seconds: float
+    generator_seconds: float
+    useful_megapixels_per_second: float
+    peak_rss_mb: float
+    model: str
+    seed: int
+    precision: str
+    device: str
+    exact: bool
+    preview: Path | None
+    warnings: list[str]
