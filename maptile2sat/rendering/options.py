@@ -114,7 +114,7 @@ class RenderResult:
         seconds: Wall time, without loading TensorFlow.
         generator_seconds: Of it, time in the generator.
         useful_megapixels_per_second: Output pixels over `seconds`, in millions.
-        peak_rss_mb: Largest memory of the process so far.
+        peak_rss_mb: Largest memory of the process so far; None on Windows.
         model: Name, version and hash of the model.
         seed: Of the noise.
         precision: What the generator computed in.
@@ -137,7 +137,7 @@ class RenderResult:
     seconds: float
     generator_seconds: float
     useful_megapixels_per_second: float
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     model: str
     seed: int
     precision: str

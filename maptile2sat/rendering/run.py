@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -59,56 +58,83 @@ def render(
         device = choose_device(options.device, options.precision)
         translator = _translator(job, device)
         tiles = checked_tiles(job, translator)
-        start = time.perf_counter()
-        preview = Preview(job.window) if preview_path is not None else None
         tags = _tags(job, device, translator)
-        grid = job.source.info.grid
-        with GeoTiffWriter(path, grid, job.window, tags, creation, cog=options.cog) as writer:
-
-            def take(cell: mosaic.Cell) -> None:
-                writer.write(cell.window, cell.image, cell.mask)
-                if preview is not None:
-                    preview.add(cell)
-
-            stats = mosaic.make_mosaic(
-                job.source,
-                translator,
-                job.window,
-                seed=options.seed,
-                fill=job.bundle.description.fill,
-                take=take,
-                ahead=min(options.batch_size, mosaic.READERS),
-                progress=progress,
-            )
-            writer.finish()
-        if preview is not None and preview_path is not None:
-            preview.save(preview_path, tags)
+        start = time.perf_counter()
+        stats = _write(job, translator, path, preview_path, tags, creation, progress)
         seconds = time.perf_counter() - start
-        return RenderResult(
-            output=path,
-            width=job.window.width,
-            height=job.window.height,
-            crs=grid.crs.to_string(),
-            bounds=grid.bounds(job.window),
-            source=job.source.info.name,
-            attribution=tags["TIFFTAG_COPYRIGHT"],
-            cells=stats.cells,
-            skipped_cells=stats.skipped,
-            tiles=tiles,
-            seconds=round(seconds, 3),
-            generator_seconds=round(stats.generator_seconds, 3),
-            useful_megapixels_per_second=round(
-                job.window.width * job.window.height / 1e6 / seconds, 3
-            ),
-            peak_rss_mb=round(_peak_rss_mb(), 1),
-            model=job.bundle.id,
+        return _result(job, device, translator, stats, seconds, path, preview_path, tiles)
+
+
+def _write(
+    job: Job,
+    translator: Translator,
+    path: Path,
+    preview_path: Path | None,
+    tags: dict[str, str],
+    creation: dict[str, str],
+    progress: Callable[[int, int], None],
+) -> mosaic.MosaicStats:
+    """Generate every cell and write the output, and the preview if one was asked for."""
+    grid, options = job.source.info.grid, job.options
+    preview = Preview(job.window) if preview_path is not None else None
+    with GeoTiffWriter(path, grid, job.window, tags, creation, cog=options.cog) as writer:
+
+        def take(cell: mosaic.Cell) -> None:
+            writer.write(cell.window, cell.image, cell.mask)
+            if preview is not None:
+                preview.add(cell)
+
+        stats = mosaic.make_mosaic(
+            job.source,
+            translator,
+            job.window,
             seed=options.seed,
-            precision=device.precision,
-            device=device.kind,
-            exact=translator.exact,
-            preview=preview_path,
-            warnings=job.warnings,
+            fill=job.bundle.description.fill,
+            take=take,
+            ahead=min(options.batch_size, mosaic.READERS),
+            progress=progress,
         )
+        writer.finish()
+    if preview is not None and preview_path is not None:
+        preview.save(preview_path, tags)
+    return stats
+
+
+def _result(
+    job: Job,
+    device: Device,
+    translator: Translator,
+    stats: mosaic.MosaicStats,
+    seconds: float,
+    path: Path,
+    preview_path: Path | None,
+    tiles: int,
+) -> RenderResult:
+    """Put together what the user is told."""
+    window, grid = job.window, job.source.info.grid
+    return RenderResult(
+        output=path,
+        width=window.width,
+        height=window.height,
+        crs=grid.crs.to_string(),
+        bounds=grid.bounds(window),
+        source=job.source.info.name,
+        attribution=_attribution(job),
+        cells=stats.cells,
+        skipped_cells=stats.skipped,
+        tiles=tiles,
+        seconds=round(seconds, 3),
+        generator_seconds=round(stats.generator_seconds, 3),
+        useful_megapixels_per_second=round(window.width * window.height / 1e6 / seconds, 3),
+        peak_rss_mb=_peak_rss_mb(),
+        model=job.bundle.id,
+        seed=job.options.seed,
+        precision=device.precision,
+        device=device.kind,
+        exact=translator.exact,
+        preview=preview_path,
+        warnings=job.warnings,
+    )
 
 
 def plan(
@@ -154,7 +180,6 @@ def _tags(job: Job, device: Device, translator: Translator) -> dict[str, str]:
     """Return the output's metadata: what made it, and nothing that changes by the day."""
     about, info, grid = job.bundle.description, job.source.info, job.source.info.grid
     metres = sum(grid.metres_per_pixel(job.window)) / 2
-    owners = [text for text in (info.attribution, about.attribution) if text]
     scale = {"METRES_PER_PIXEL": f"{metres:.4f}"} if grid.zoom is None else {"ZOOM": str(grid.zoom)}
     return {
         "TIFFTAG_SOFTWARE": f"maptile2sat {__version__}",
@@ -162,7 +187,7 @@ def _tags(job: Job, device: Device, translator: Translator) -> dict[str, str]:
             "SYNTHETIC satellite-style imagery, generated from a map by a neural network; "
             "it does not show the real ground"
         ),
-        "TIFFTAG_COPYRIGHT": "; ".join(owners),
+        "TIFFTAG_COPYRIGHT": _attribution(job),
         "SYNTHETIC": "YES",
         "MODEL": about.name,
         "MODEL_VERSION": about.version,
@@ -176,7 +201,17 @@ def _tags(job: Job, device: Device, translator: Translator) -> dict[str, str]:
     }
 
 
-def _peak_rss_mb() -> float:
-    """Return the largest memory of this process in megabytes."""
+def _attribution(job: Job) -> str:
+    """Return who is to be named for the map and the model."""
+    owners = (job.source.info.attribution, job.bundle.description.attribution)
+    return "; ".join(text for text in owners if text)
+
+
+def _peak_rss_mb() -> float | None:
+    """Return the largest memory of this process in megabytes, None where it is not known."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20) if sys.platform == "darwin" else peak / (1 << 10)
+    return round(peak / (1 << 20) if sys.platform == "darwin" else peak / (1 << 10), 1)
