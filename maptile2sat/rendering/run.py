@@ -196,7 +196,8 @@ def _tags(job: Job, device: Device, translator: Translator) -> dict[str, str]:
         "PRECISION": device.precision,
         "NUMERICS": f"{device.fingerprint}; cell {translator.cell}",
         "EXACT": "YES" if translator.exact else "NO",
-        "SOURCE": info.name,
+        # a local path would say where the file lay, and change the bytes with it
+        "SOURCE": info.name if "://" in info.name else Path(info.name).name,
         **scale,
     }
 
