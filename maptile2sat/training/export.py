@@ -14,6 +14,7 @@ from maptile2sat.training import checkpoint
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.loop import starting_palette
 from maptile2sat.training.pairs import Pairs, dominant_colours
+from maptile2sat.training.validation import validate
 
 CELL = 1024
 SHOWN_COLOURS = 16
@@ -93,12 +94,18 @@ def export(run: Path, output: Path, about: About) -> Bundle:
             },
         },
     }
-    return save_bundle(output, description, get_weights(trainer.average), _card(description))
+    weights = get_weights(trainer.average)
+    bundle = save_bundle(output, description, weights, _card(description))
+    # measured on the weights as stored, which float16 has rounded
+    held_out = Pairs.find(Path(config.data) / "val", config.map_side)
+    description["metrics"] = validate(bundle, held_out)
+    return save_bundle(output, description, weights, _card(description))
 
 
 def _card(about: dict[str, Any]) -> str:
     """Return the text of the model card."""
-    done = about["training"]
+    done, measured = about["training"], about.get("metrics", {})
+    figures = ", ".join(f"{name} {value:g}" for name, value in measured.items())
     return f"""# Model card: {about["name"]}
 
 A `{about["kind"]}` generator of maptile2sat that turns maps of the style `{about["style"]}` into
@@ -111,6 +118,7 @@ satellite-style imagery. Its output is **synthetic**: it shows what could be the
 | amount | {done["crops_of_256_px"]:,} crops of 256 px or their equal, {done["steps"]:,} of \
 {done["of_steps"]:,} steps, {done["pairs"]:,} pairs |
 | precision | {about["precision"]} |
+| held-out pairs | {figures or "not measured"} |
 | licence | {about["licence"]} |
 | attribution | {about["attribution"] or "none"} |
 | sha256 of the weights | `{{sha256}}` |
