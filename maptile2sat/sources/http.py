@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -39,21 +40,22 @@ class Reply(NamedTuple):
 
 
 class HttpClient:
-    """Downloads small files from several threads.
+    """Downloads small files from several threads, and large ones as streams.
 
     Args:
         options: User-Agent, headers, cache, time-out, number of connections.
         home: An address of the host that the extra headers may be sent to.
+        cache: Whether answers are kept; not for streams, which would be copied on the way.
     """
 
-    def __init__(self, options: SourceOptions, home: str) -> None:
+    def __init__(self, options: SourceOptions, home: str, *, cache: bool = True) -> None:
         check_host(home)
         self._timeout = options.timeout
         self._home = urlsplit(home).netloc
         self._headers = dict(options.headers)
         self._stop_lock = threading.Lock()
         self._stopped: str | None = None
-        self._cache = open_cache(options)
+        self._cache = open_cache(options) if cache else None
         self._session = requests.Session()
         self._session.headers["User-Agent"] = options.agent
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -106,29 +108,52 @@ class HttpClient:
         """Close the connections."""
         self._session.close()
 
-    def _follow(self, url: str, what: str, headers: Mapping[str, str], limit: int) -> Reply | None:
-        """Download, following redirects to wherever is allowed."""
+    @contextmanager
+    def stream(
+        self, url: str, what: str, headers: Mapping[str, str] | None = None
+    ) -> Iterator[requests.Response]:
+        """Follow redirects to wherever is allowed; give an answer whose body is still unread.
+
+        Args:
+            url: The address; messages never show it.
+            what: What is downloaded, for messages.
+            headers: More headers, such as Range.
+
+        Raises:
+            MissingTileError: If the server does not answer, or keeps failing.
+            SourceError: If it cannot be reached, or may not be asked.
+        """
         for _ in range(_MAX_REDIRECTS + 1):
             check_host(url)
             own = self._headers if urlsplit(url).netloc == self._home else {}
-            with self._session.get(
-                url,
-                headers={**own, **headers},
-                stream=True,
-                timeout=self._timeout,
-                allow_redirects=False,
-            ) as response:
+            try:
+                response = self._session.get(
+                    url,
+                    headers={**own, **(headers or {})},
+                    stream=True,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                )
+            except requests.exceptions.RequestException as error:
+                raise _explain(what, error) from None  # its text holds the address
+            with response:
                 if response.status_code not in _REDIRECTS:
-                    if "Range" in headers and response.status_code == 200:
-                        raise SourceError(f"{what}: the server does not serve parts of files")
-                    return self._body(response, url, what, limit)
+                    yield response
+                    return
                 target = urljoin(url, response.headers.get("location", ""))
             if urlsplit(target).scheme not in ("http", "https"):
                 raise SourceError(f"{what}: the server redirects to something that is not HTTP")
             url = target
         raise SourceError(f"{what}: the server redirects in circles")
 
-    def _body(self, response: requests.Response, url: str, what: str, limit: int) -> Reply | None:
+    def _follow(self, url: str, what: str, headers: Mapping[str, str], limit: int) -> Reply | None:
+        """Download, following redirects."""
+        with self.stream(url, what, headers) as response:
+            if "Range" in headers and response.status_code == 200:
+                raise SourceError(f"{what}: the server does not serve parts of files")
+            return self._body(response, what, limit)
+
+    def _body(self, response: requests.Response, what: str, limit: int) -> Reply | None:
         status = response.status_code
         if status in _GONE:
             return None
@@ -149,7 +174,7 @@ class HttpClient:
             body += block
             if len(body) > limit:
                 raise SourceError(f"{what}: more than {limit} bytes are too many")
-        return Reply(bytes(body), url)
+        return Reply(bytes(body), response.url)
 
     def _stop(self, message: str) -> None:
         """Refuse all further downloads: a blocked client must not go on asking."""
