@@ -7,6 +7,7 @@ to its place: there is the whole file or none.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -27,7 +30,8 @@ from maptile2sat.errors import OutputError, UsageError
 from maptile2sat.grid import Grid, Window
 
 BLOCK = 512
-BLOCKS = (512, 256, 128)
+BLOCKS = (512, 384)
+READ_WIDTH = 16 * BLOCK
 CACHE_BYTES = 256 << 20
 TEMPORARY_BYTES_PER_PIXEL = 4
 """What the uncompressed temporary file takes; it goes away when the output is there."""
@@ -48,67 +52,75 @@ _PLAIN = {
     "webp": {"COMPRESS": "WEBP", "WEBP_LEVEL": "90"},
 }
 
-# GDAL takes unknown creation options in silence, so a typing error would do nothing. These
-# are the drivers' documented options of GDAL 3.10, less those that would move the grid.
-_COG_OPTIONS = frozenset(
-    [
-        "COMPRESS",
-        "LEVEL",
-        "QUALITY",
-        "NUM_THREADS",
-        "BLOCKSIZE",
-        "BIGTIFF",
-        "RESAMPLING",
-        "OVERVIEW_RESAMPLING",
-        "OVERVIEWS",
-        "OVERVIEW_COUNT",
-        "OVERVIEW_COMPRESS",
-        "OVERVIEW_QUALITY",
-        "OVERVIEW_PREDICTOR",
-        "PREDICTOR",
-        "GEOTIFF_VERSION",
-        "SPARSE_OK",
-        "STATISTICS",
-        "MAX_Z_ERROR",
-        "MAX_Z_ERROR_OVERVIEW",
-    ]
-)
-_PLAIN_OPTIONS = frozenset(
-    [
-        "COMPRESS",
-        "PREDICTOR",
-        "ZLEVEL",
-        "ZSTD_LEVEL",
-        "JPEG_QUALITY",
-        "WEBP_LEVEL",
-        "WEBP_LOSSLESS",
-        "NUM_THREADS",
-        "TILED",
-        "BLOCKXSIZE",
-        "BLOCKYSIZE",
-        "BIGTIFF",
-        "INTERLEAVE",
-        "PHOTOMETRIC",
-        "SPARSE_OK",
-        "TFW",
-        "GEOTIFF_VERSION",
-        "JPEGTABLESMODE",
-        "DISCARD_LSB",
-    ]
-)
+_SWITCH = "YES|NO|TRUE|FALSE|ON|OFF"
+_NUMBER = r"[0-9]{1,9}"
+_DECIMAL = r"[0-9]{1,6}(\.[0-9]{1,9})?"
+_LEVEL = "[0-9]{1,2}"
+_PERCENT = "[1-9]|[1-9][0-9]|100"
+_SIDE = "128|256|384|512|1024|2048|4096"
+_BIGTIFF = "YES|NO|IF_NEEDED|IF_SAFER"
+_VERSION = r"AUTO|1\.0|1\.1"
+_THREADS = f"ALL_CPUS|{_NUMBER}"
+_COMPRESS = "NONE|LZW|DEFLATE|ZSTD|LZMA|JPEG|WEBP|LERC|LERC_DEFLATE|LERC_ZSTD"
+_PREDICTOR = "YES|NO|STANDARD|1|2"
+_RESAMPLING = "NEAREST|AVERAGE|BILINEAR|CUBIC|CUBICSPLINE|LANCZOS|MODE|RMS"
+
+# GDAL takes unknown creation options in silence, so a typing error would do nothing; some
+# wrong values it replaces by its default, of others (BLOCKSIZE=0) it dies. These are the
+# drivers' documented options of GDAL 3.10 with their values, less those that would move the
+# grid or turn the picture into something else.
+_COG_OPTIONS = {
+    "COMPRESS": _COMPRESS,
+    "LEVEL": _LEVEL,
+    "QUALITY": _PERCENT,
+    "NUM_THREADS": _THREADS,
+    "BLOCKSIZE": _SIDE,
+    "BIGTIFF": _BIGTIFF,
+    "RESAMPLING": _RESAMPLING,
+    "OVERVIEW_RESAMPLING": _RESAMPLING,
+    "OVERVIEWS": "AUTO|IGNORE_EXISTING|NONE",
+    "OVERVIEW_COUNT": _LEVEL,
+    "OVERVIEW_COMPRESS": f"AUTO|{_COMPRESS}",
+    "OVERVIEW_QUALITY": _PERCENT,
+    "OVERVIEW_PREDICTOR": _PREDICTOR,
+    "PREDICTOR": _PREDICTOR,
+    "GEOTIFF_VERSION": _VERSION,
+    "SPARSE_OK": _SWITCH,
+    "STATISTICS": "AUTO|YES|NO",
+    "MAX_Z_ERROR": _DECIMAL,
+    "MAX_Z_ERROR_OVERVIEW": _DECIMAL,
+}
+_PLAIN_OPTIONS = {
+    "COMPRESS": f"{_COMPRESS}|PACKBITS",
+    "PREDICTOR": "1|2",
+    "ZLEVEL": _LEVEL,
+    "ZSTD_LEVEL": _LEVEL,
+    "JPEG_QUALITY": _PERCENT,
+    "WEBP_LEVEL": _PERCENT,
+    "WEBP_LOSSLESS": _SWITCH,
+    "NUM_THREADS": _THREADS,
+    "TILED": _SWITCH,
+    "BLOCKXSIZE": _SIDE,
+    "BLOCKYSIZE": _SIDE,
+    "BIGTIFF": _BIGTIFF,
+    "INTERLEAVE": "BAND|PIXEL",
+    "PHOTOMETRIC": "RGB|YCBCR",
+    "SPARSE_OK": _SWITCH,
+    "TFW": _SWITCH,
+    "GEOTIFF_VERSION": _VERSION,
+    "JPEGTABLESMODE": "[0-3]",
+}
 
 
 def cog_block(width: int, height: int) -> int:
     """Return the block side for a COG of this size: 512 unless a level is just as wide.
 
-    rasterio takes a file whose blocks are as wide as the image for one in strips, and so
-    rio-cogeo would call a sound COG invalid.
+    rasterio takes a level whose blocks are as wide as itself for one in strips, and so
+    rio-cogeo would call a sound COG invalid. Widths halve from level to level, so that no
+    image has levels of both 512 and 384.
     """
     levels = [(-(-width >> level), -(-height >> level)) for level in range(30)]
-    return next(
-        (block for block in BLOCKS if not any(w == block and h > BLOCK for w, h in levels)),
-        BLOCKS[-1],
-    )
+    return next(block for block in BLOCKS if not any(w == block and h > BLOCK for w, h in levels))
 
 
 def creation_options(profile: str, extra: Mapping[str, str], *, cog: bool) -> dict[str, str]:
@@ -120,19 +132,23 @@ def creation_options(profile: str, extra: Mapping[str, str], *, cog: bool) -> di
         cog: Whether the output is a COG or a plain tiled GeoTIFF.
 
     Raises:
-        UsageError: If the profile or the name of an option is unknown.
+        UsageError: If the profile, the name of an option or its value is unknown.
     """
     if profile not in PROFILES:
         raise UsageError(f"profile '{profile}' is not one of {', '.join(PROFILES)}")
     known = _COG_OPTIONS if cog else _PLAIN_OPTIONS
-    added = {name.upper(): value for name, value in extra.items()}
-    unknown = sorted(added.keys() - known)
+    added = {name.upper(): value.upper() for name, value in extra.items()}
+    unknown = sorted(added.keys() - known.keys())
     if unknown:
         driver = "COG" if cog else "GTiff"
         raise UsageError(
             f"creation option {unknown[0]} cannot be set for the {driver} driver; "
             f"these can: {', '.join(sorted(known))}"
         )
+    for name, value in added.items():
+        if not re.fullmatch(known[name], value):
+            allowed = known[name].replace("|", ", ") if "[" not in known[name] else "a number"
+            raise UsageError(f"creation option {name} cannot be '{value}', it takes {allowed}")
     common = {"BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
     if cog:
         return {**common, **PROFILES[profile], **added}
@@ -271,7 +287,24 @@ class GeoTiffWriter:
             driver = "COG" if self.cog else "GTiff"
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
                 rasterio.shutil.copy(view, done, driver=driver, **self._options)
+            self._check_whole(done)
             done.replace(self.path)
+
+    def _check_whole(self, done: Path) -> None:
+        """Read the finished file once: GDAL passes over some writes that a full disk refuses."""
+        damaged = OutputError(f"{self.path} cannot be written: it came out damaged (disk full?)")
+        try:
+            with rasterio.open(done, num_threads="all_cpus") as dataset:
+                masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+                if masked != self._masked:
+                    raise damaged
+                levels = len(dataset.overviews(1))
+                _read_through(dataset)
+            for level in range(levels):
+                with rasterio.open(done, overview_level=level) as dataset:
+                    _read_through(dataset)
+        except RasterioError as error:
+            raise damaged from error
 
     def _view(self) -> str:
         """Return a VRT that shows the blocks as RGB with georeference, tags and mask."""
@@ -302,12 +335,22 @@ class GeoTiffWriter:
         )
 
 
+def _read_through(dataset: Any) -> None:
+    """Decode every pixel and the mask, in flat memory."""
+    for row in range(0, dataset.height, BLOCK):
+        for col in range(0, dataset.width, READ_WIDTH):
+            width, height = min(READ_WIDTH, dataset.width - col), min(BLOCK, dataset.height - row)
+            part = RasterWindow(col, row, width, height)
+            dataset.read(window=part)
+            dataset.read_masks(1, window=part)
+
+
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
     """Turn what can go wrong while writing into an `OutputError` about `path`."""
     try:
         yield
-    except (OSError, RasterioError) as error:
+    except (OSError, RasterioError, CPLE_BaseError) as error:
         cause: Any = error.__cause__ or error
         reason = getattr(error, "strerror", None) or " ".join(str(cause).split())
         raise OutputError(f"{path} cannot be written: {reason}") from error
