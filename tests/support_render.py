@@ -198,7 +198,7 @@ def tiny_render(source: Any, folder: Path, **changes: Any) -> Rendered:
     number = len(list(folder.glob("render-*.tif")))
     output = folder / f"render-{number}.tif"
     settings = {"model": str(tiny_bundle()), "precision": "float32", **changes}
-    with mock.patch("maptile2sat.rendering.load_translator", _kept_translator):
+    with mock.patch("maptile2sat.rendering.run.load_translator", _kept_translator):
         result = render(source, output, **settings)
     return Rendered(result, read_back(output))
 
@@ -220,15 +220,22 @@ def input_of(image: Pixels, window: Window, seed: int = 0) -> list[Any]:
     return [image[None].astype(np.float32), grains.fine[None], grains.coarse[None]]
 
 
-def random_map(window: Window, seed: int = 5) -> Pixels:
-    """Return patches of the palette's colours, some pixels of none."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(0, len(PALETTE), (window.height // 8 + 1, window.width // 8 + 1))
-    chosen = np.repeat(np.repeat(coarse, 8, 0), 8, 1)[: window.height, : window.width]
-    image = np.array(PALETTE, np.uint8)[chosen]
-    odd = random.random(chosen.shape) < 0.05
-    image[odd] = random.integers(0, 256, (int(odd.sum()), 3))
+def random_map(window: Window) -> Pixels:
+    """Return patches of the palette's colours, some pixels of none; the same in any window."""
+    cols = np.arange(window.col, window.right, dtype=np.int64)
+    rows = np.arange(window.row, window.bottom, dtype=np.int64)[:, None]
+    image = np.array(PALETTE, np.uint8)[_hash(cols // 8, rows // 8) % len(PALETTE)]
+    odd = _hash(cols, rows)
+    strange = odd % 20 == 0
+    image[strange] = (odd[strange][:, None] >> np.array([8, 16, 24])) & 255
     return image
+
+
+def _hash(cols: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    word = (cols * 0x9E3779B1 + rows * 0x85EBCA77) & 0xFFFFFFFF
+    for shift in (15, 13):
+        word = ((word ^ (word >> shift)) * 0x2C1B3C6D) & 0xFFFFFFFF
+    return word ^ (word >> 16)
 
 
 def write_picture(path: Path, image: Pixels) -> Path:
@@ -268,7 +275,7 @@ def impatient(**changes: Any) -> Iterator[None]:
 
     settings = {"timeout": 0.5, "retries": 0, **changes}
     quick = functools.partial(SourceOptions, **settings)
-    with mock.patch("maptile2sat.rendering.SourceOptions", quick):
+    with mock.patch("maptile2sat.rendering.job.SourceOptions", quick):
         yield
 
 
