@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -212,8 +212,9 @@ class GeoTiffWriter:
         if cog:
             self._options.setdefault("BLOCKSIZE", str(cog_block(window.width, window.height)))
         self._masked = False
-        with output_errors(path):
+        with output_errors(path), ExitStack() as on_failure:
             self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            on_failure.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
             with self._environment:
                 self._blocks = rasterio.open(
@@ -234,6 +235,7 @@ class GeoTiffWriter:
                     photometric="rgb",
                     alpha="unspecified",
                 )
+            on_failure.pop_all()
 
     def __enter__(self) -> Self:
         """Return the writer."""
