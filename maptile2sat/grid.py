@@ -7,11 +7,12 @@ appear only where a user's bounding box comes in and where a transform is writte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as transform_points
@@ -141,7 +142,7 @@ class Grid:
         at = self.transform(window)
         edge = _outline(window.width, window.height)
         xs, ys = zip(*(at @ point for point in edge), strict=True)
-        lons, lats = transform_points(self.crs, WGS84, xs, ys)
+        lons, lats = _converted(self.crs, WGS84, xs, ys)
         return BBox(min(lons), min(lats), max(lons), max(lats))
 
     def window(self, bbox: BBox, crs: CRS = WGS84) -> Window:
@@ -204,7 +205,7 @@ class Grid:
         middle = (window.width / 2, window.height / 2)
         points = [at @ middle, at @ (middle[0] + 1, middle[1]), at @ (middle[0], middle[1] + 1)]
         xs, ys = zip(*points, strict=True)
-        lons, lats = transform_points(self.crs, WGS84, xs, ys)
+        lons, lats = _converted(self.crs, WGS84, xs, ys)
         return (
             _ground_distance(lons[0], lats[0], lons[1], lats[1]),
             _ground_distance(lons[0], lats[0], lons[2], lats[2]),
@@ -219,11 +220,9 @@ class Grid:
         if crs == self.crs:
             return outline
         try:
-            xs, ys = transform_points(crs, self.crs, *zip(*outline, strict=True))
-        except (RasterioError, CRSError) as error:
-            raise UsageError(
-                f"the box {_show(bbox)} cannot be expressed in the map's CRS {self.crs}: {error}"
-            ) from error
+            xs, ys = _converted(crs, self.crs, *zip(*outline, strict=True))
+        except UsageError as error:
+            raise UsageError(f"the box {_show(bbox)} makes no sense here: {error}") from error
         if not all(math.isfinite(value) for value in (*xs, *ys)):
             raise UsageError(
                 f"the box {_show(bbox)} reaches beyond where the map's CRS {self.crs} is defined"
@@ -329,6 +328,24 @@ def _check_degrees(bbox: BBox, *, mercator: bool) -> None:
             f"the box {_show(bbox)} reaches beyond web mercator, "
             f"which ends at latitude {MAX_LATITUDE:.4f} north and south"
         )
+
+
+def _converted(
+    crs: CRS, wanted: CRS, xs: Sequence[float], ys: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Return points of one CRS as points of another.
+
+    Raises:
+        UsageError: If that cannot be done, as with metres taken for degrees.
+    """
+    try:
+        there_x, there_y = transform_points(crs, wanted, xs, ys)
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        raise UsageError(
+            f"the point {xs[0]:g},{ys[0]:g} of {crs} has no place in {wanted} "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    return there_x, there_y
 
 
 def _show(bbox: BBox) -> str:

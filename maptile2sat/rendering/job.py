@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from rasterio.crs import CRS
+from rasterio.enums import Resampling
 from rasterio.errors import CRSError
 
 from maptile2sat import fit, mosaic
@@ -41,6 +42,11 @@ def prepared(source: str | os.PathLike[str] | None, options: RenderOptions) -> I
     """Open the map and the model and find the window; close the map at the end."""
     if not 0 <= options.seed <= MAX_SEED:
         raise UsageError(f"seed {options.seed} is not in 0..{MAX_SEED}")
+    if options.resampling is not None and options.resampling not in Resampling.__members__:
+        raise UsageError(
+            f"resampling '{options.resampling}' is not known: say one of "
+            f"{', '.join(Resampling.__members__)}"
+        )
     bbox = _bbox(options.bbox)
     crs = _crs(options.bbox_crs)
     bundle = find_bundle(options.model)
@@ -59,20 +65,25 @@ def prepared(source: str | os.PathLike[str] | None, options: RenderOptions) -> I
     )
     with _logged_warnings() as logged, closing(open_source(chosen, source_options)) as opened:
         window = _window(opened, bbox, crs)
-        others = [other for other in shipped_bundles() if other.folder != bundle.folder]
-        found = (
-            fit.scale_warning(opened, window, bundle),
-            fit.colour_warning(opened, window, bundle, others),
-        )
         # the list goes on growing while the map is read
         warnings = logged
-        warnings += [*getattr(opened, "warnings", []), *(text for text in found if text)]
+        warnings += getattr(opened, "warnings", [])
         if about.kind == "unet":
             warnings.append(
                 f"model '{about.name}' is a unet: windows are blended, a pixel also depends on "
                 "where its window ends"
             )
         yield Job(opened, window, bundle, options, warnings)
+
+
+def check_fit(job: Job) -> None:
+    """Warn of a map whose scale or colours are not the model's; reads the map's middle."""
+    others = [other for other in shipped_bundles() if other.folder != job.bundle.folder]
+    found = (
+        fit.scale_warning(job.source, job.window, job.bundle),
+        fit.colour_warning(job.source, job.window, job.bundle, others),
+    )
+    job.warnings.extend(text for text in found if text)
 
 
 @contextmanager

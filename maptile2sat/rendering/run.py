@@ -13,6 +13,7 @@ from typing import Any
 from maptile2sat import mosaic
 from maptile2sat._version import __version__
 from maptile2sat.device import Device, choose_device
+from maptile2sat.errors import OutputError
 from maptile2sat.geotiff import (
     BYTES_PER_PIXEL,
     TEMPORARY_BYTES_PER_PIXEL,
@@ -21,7 +22,7 @@ from maptile2sat.geotiff import (
     creation_options,
 )
 from maptile2sat.preview import Preview
-from maptile2sat.rendering.job import Job, checked_tiles, prepared
+from maptile2sat.rendering.job import Job, check_fit, checked_tiles, prepared
 from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
 from maptile2sat.translator import Translator, load_translator
 
@@ -53,16 +54,40 @@ def render(
     preview_path = Path(options.preview) if options.preview is not None else None
     if preview_path is not None:
         check_destination(preview_path, overwrite=options.overwrite)
+    _check_different(source, path, preview_path)
     creation = creation_options(options.profile, options.creation_options, cog=options.cog)
     with prepared(source, options) as job:
         device = choose_device(options.device, options.precision)
         translator = _translator(job, device)
         tiles = checked_tiles(job, translator)
+        check_fit(job)
         tags = _tags(job, device, translator)
         start = time.perf_counter()
         stats = _write(job, translator, path, preview_path, tags, creation, progress)
         seconds = time.perf_counter() - start
         return _result(job, device, translator, stats, seconds, path, preview_path, tiles)
+
+
+def _check_different(
+    source: str | os.PathLike[str] | None, path: Path, preview: Path | None
+) -> None:
+    """Make sure that neither the map nor the output would be overwritten by something else.
+
+    Raises:
+        OutputError: If map, output and preview are not different files.
+    """
+    if preview is not None and preview.resolve() == path.resolve():
+        raise OutputError(f"{path} cannot be both the output and the preview")
+    for written in (path, preview):
+        if written is not None and source and _same_file(written, source):
+            raise OutputError(f"{written} is the map itself: give another name")
+
+
+def _same_file(one: Path, other: str | os.PathLike[str]) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them does not exist, or is an address
+        return False
 
 
 def _write(
@@ -150,6 +175,7 @@ def plan(
     with prepared(source, options) as job:
         translator = _translator(job, choose_device(options.device, options.precision))
         tiles = checked_tiles(job, translator)
+        check_fit(job)
         cells = mosaic.cell_count(job.window, translator.cell)
         grid, window = job.source.info.grid, job.window
         pixels = window.width * window.height
