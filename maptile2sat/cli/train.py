@@ -19,6 +19,9 @@ def train_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Crops per step.")] = 4,
     crop: Annotated[int, typer.Option(help="Pixels of map that the generator sees.")] = 384,
     loss_crop: Annotated[int, typer.Option(help="Their middle, which is compared.")] = 320,
+    resize: Annotated[
+        int, typer.Option(help="Resize pairs to this side first (classic: 286); 0: own pixels.")
+    ] = 0,
     learning_rate: Annotated[
         float, typer.Option(help="Of the generator; the discriminator has twice it.")
     ] = 2e-4,
@@ -47,6 +50,7 @@ def train_command(
         batch_size=batch_size,
         crop=crop,
         loss_crop=loss_crop,
+        resize=resize,
         generator_rate=learning_rate,
         critic_rate=2 * learning_rate,
         precision=cpu_precision() if precision == "auto" else precision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from maptile2sat.datasets.files import require_sound
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError
 from maptile2sat.training.config import TrainConfig
@@ -41,8 +42,9 @@ def train(
             training fails.
     """
     folder = Path(config.data)
-    pairs = Pairs.find(folder / "train", config.map_side)
-    validation = Pairs.find(folder / "val", config.map_side)
+    pairs = Pairs.find(folder / "train", config.map_side, config.resize)
+    validation = Pairs.find(folder / "val", config.map_side, config.resize)
+    require_sound(folder, 0 if config.resize else config.loss_crop)
     _claim(run, config)
     palette = starting_palette(run, pairs, config)
     # only now: importing TensorFlow takes seconds, and the data's errors should not wait

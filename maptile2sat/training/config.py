@@ -27,6 +27,8 @@ class TrainConfig:
         crop: Side in pixels of what the generator sees of a pair.
         loss_crop: Side in pixels of its middle, on which the losses are taken, so that the
             network's border padding is never learned.
+        resize: Side to which each half of a pair is resized before it is cropped, as classic
+            pix2pix does (286, with crops of 256); 0 crops the pairs' own pixels.
         width: Channels of the generator at quarter resolution.
         dilations: Dilations of its residual blocks.
         colours: Map colours of its palette.
@@ -53,6 +55,7 @@ class TrainConfig:
     batch_size: int = 4
     crop: int = 384
     loss_crop: int = 320
+    resize: int = 0
     width: int = 80
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
     colours: int = 16
@@ -82,6 +85,9 @@ class TrainConfig:
             "crop and loss_crop must be multiples of 16, loss_crop at least 64, at most crop": (
                 self.crop % RADIUS_MULTIPLE == self.loss_crop % RADIUS_MULTIPLE == 0
                 and 64 <= self.loss_crop <= self.crop
+            ),
+            "resize must be 0 (own pixels) or at least loss_crop": (
+                self.resize == 0 or self.resize >= self.loss_crop
             ),
             "precision must be bfloat16 or float32": self.precision in ("bfloat16", "float32"),
             "critic_norm must be instance or spectral": self.critic_norm
@@ -117,9 +123,10 @@ class TrainConfig:
         """
         try:
             values: dict[str, Any] = json.loads(path.read_text())
-            values["dilations"] = tuple(values["dilations"])
+            if "dilations" in values:  # what a file does not have was not there to be chosen
+                values["dilations"] = tuple(values["dilations"])
             return cls(**values)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
 
     def differences(self, other: TrainConfig) -> list[str]:

@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from maptile2sat.datasets.layout import Pixels, list_pairs, read_pair
 from maptile2sat.errors import TrainingError
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
 from maptile2sat.training.config import TrainConfig
-
-SUFFIXES = {".jpg", ".jpeg", ".png"}
-Pixels = npt.NDArray[np.uint8]
 
 
 class Pair(NamedTuple):
@@ -48,35 +46,38 @@ class Batch(NamedTuple):
     coarse: npt.NDArray[np.int16]
 
 
+CACHE_BYTES = 4 << 30
+"""Memory for decoded pairs; the 1,096 of the pix2pix maps take 2.4 GB at their own size."""
+
+
 @dataclass
 class Pairs:
-    """A folder of side-by-side pairs; decoded ones are kept in memory.
+    """A folder of side-by-side pairs; decoded ones are kept in memory, before any jitter.
 
     Attributes:
         files: The pairs, sorted by name.
         map_side: `left` or `right`.
+        resize: Side to which each half is resized; 0 keeps its own pixels.
+        cache_bytes: Memory for decoded pairs; those beyond it are decoded at every use.
     """
 
     files: list[Path]
     map_side: str
+    resize: int = 0
+    cache_bytes: int = CACHE_BYTES
 
     def __post_init__(self) -> None:
         self._decoded: dict[int, Pair] = {}
+        self._room = self.cache_bytes
 
     @classmethod
-    def find(cls, folder: Path, map_side: str) -> Pairs:
+    def find(cls, folder: Path, map_side: str, resize: int = 0) -> Pairs:
         """List the pairs of `folder`.
 
         Raises:
             TrainingError: If it is missing or has none.
         """
-        files = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
-        if not files:
-            raise TrainingError(
-                f"no pairs in {folder}: give a folder that has train/ and val/ with "
-                "side-by-side .jpg or .png pairs (map and aerial image of the same size)"
-            )
-        return cls(files, map_side)
+        return cls(list_pairs(folder), map_side, resize)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -89,22 +90,12 @@ class Pairs:
         """
         pair = self._decoded.get(index)
         if pair is None:
-            pair = self._decoded[index] = self._decode(self.files[index])
+            pair = Pair(*read_pair(self.files[index], self.map_side, self.resize))
+            size = pair.map.nbytes + pair.image.nbytes
+            if size <= self._room:
+                self._room -= size
+                self._decoded[index] = pair
         return pair
-
-    def _decode(self, path: Path) -> Pair:
-        try:
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-        except OSError as error:
-            raise TrainingError(f"{path} is not a readable image: {error}") from error
-        height, width = pixels.shape[:2]
-        if width != 2 * height or height < 256:
-            raise TrainingError(
-                f"{path} is {width}x{height}: a pair is two squares of at least 256 px side by side"
-            )
-        left, right = pixels[:, :height], pixels[:, height:]
-        return Pair(left, right) if self.map_side == "left" else Pair(right, left)
 
 
 def make_batch(pairs: Pairs, config: TrainConfig, step: int) -> Batch:

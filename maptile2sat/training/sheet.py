@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maptile2sat.datasets.layout import Pixels
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
-from maptile2sat.training.pairs import Pairs, Pixels
+from maptile2sat.training.pairs import Pairs
 
 CROP = 256
 GAP = 4

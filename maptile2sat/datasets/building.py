@@ -1,0 +1,286 @@
+"""Building a set of pairs from any two map sources."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from maptile2sat._version import __version__
+from maptile2sat.datasets.lattice import Lattice, Parts, choose
+from maptile2sat.datasets.layout import (
+    DESCRIPTION,
+    MIN_SIDE,
+    SPLITS,
+    Side,
+    read_description,
+    write_json,
+)
+from maptile2sat.datasets.ownership import claim, identity
+from maptile2sat.datasets.workshop import FOLDER, Format, Workshop
+from maptile2sat.errors import OutputError, TrainingError, UsageError
+from maptile2sat.grid import BBox, Grid, Window, mercator_grid
+from maptile2sat.source import Source
+from maptile2sat.sources import SourceOptions, open_source
+
+MAX_TILES = 20_000
+"""Most tiles that are read unless the user says more."""
+
+LARGEST = 4096
+"""Largest side of one half of a pair in pixels."""
+
+Progress = Callable[[int, int], None]
+"""Called with the squares judged so far and all there are."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What pairs to build.
+
+    Attributes:
+        zoom: Web mercator zoom on whose grid both sources are read.
+        bbox: The area in degrees; by default where both sources may have data.
+        count: Pairs wanted; by default all that fit.
+        val_fraction: Part of them for validation.
+        seed: Decides which squares are taken, and for what.
+        size: Side of a half in pixels.
+        map_side: Half that the map becomes.
+        format: `png` keeps map colours exact; `jpeg` is quality 95 in full colour.
+        style: Style in which OpenStreetMap extracts are drawn.
+        keep_uniform: Keep pairs whose map or image is of one colour, such as open sea.
+        missing: What a tile that a server does not have is: `error` or `mask`.
+    """
+
+    zoom: int = 16
+    bbox: BBox | None = None
+    count: int | None = None
+    val_fraction: float = 0.1
+    seed: int = 0
+    size: int = 512
+    map_side: Side = "right"
+    format: Format = "png"
+    style: str = "maps"
+    keep_uniform: bool = False
+    missing: Literal["error", "mask"] = "error"
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: If a value is out of its range.
+        """
+        checks = {
+            f"size must be in {MIN_SIDE}..{LARGEST}": MIN_SIDE <= self.size <= LARGEST,
+            "count must be 2 or more": self.count is None or self.count >= 2,
+            "val_fraction must be in 0..0.5": 0.0 <= self.val_fraction <= 0.5,
+            "seed must not be negative": self.seed >= 0,
+            "map_side must be left or right": self.map_side in ("left", "right"),
+            "format must be png or jpeg": self.format in ("png", "jpeg"),
+        }
+        for message, right in checks.items():
+            if not right:
+                raise UsageError(f"building pairs: {message}")
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What `build` has made.
+
+    Attributes:
+        folder: The set.
+        train: Pairs for training.
+        val: Pairs for validation.
+        gap: Usable squares left out between the two (0 if not all were looked at).
+        skipped: Squares that were not usable, by reason.
+        attribution: Who is to be named.
+        warnings: What is unusual.
+    """
+
+    folder: Path
+    train: int
+    val: int
+    gap: int
+    skipped: dict[str, int]
+    attribution: str
+    warnings: list[str]
+
+
+def build(
+    map_source: str,
+    image_source: str,
+    out: Path,
+    options: BuildOptions | None = None,
+    *,
+    max_tiles: int = MAX_TILES,
+    progress: Progress = lambda done, total: None,
+) -> BuildResult:
+    """Cut pairs out of two sources, or go on with a build that was stopped.
+
+    Args:
+        map_source: The map: whatever `open_source` takes.
+        image_source: The aerial image of the same ground, likewise.
+        out: Folder of the set; one that was begun must be of the same sources and options.
+        options: What pairs to build.
+        max_tiles: Most tiles to read.
+        progress: Called after each square.
+
+    Raises:
+        UsageError: If an option makes no sense, or too many tiles would be read.
+        SourceError: If a source cannot be read; what was read is kept for the next time.
+        TrainingError: If `out` is of other arguments, or the area gives no pairs.
+        OutputError: If `out` cannot be written.
+    """
+    options = options or BuildOptions()
+    arguments: dict[str, Any] = {
+        "map": identity(map_source),
+        "image": identity(image_source),
+        **asdict(options),
+        "bbox": None if options.bbox is None else list(options.bbox),
+    }
+    try:
+        if claim(out, arguments):
+            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            return _result(out, [])
+        return _build((map_source, image_source), out, options, arguments, max_tiles, progress)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {out} ({error.strerror or error}): check the disk, then say it again"
+        ) from error
+
+
+def _build(
+    texts: tuple[str, str],
+    out: Path,
+    options: BuildOptions,
+    arguments: dict[str, Any],
+    max_tiles: int,
+    progress: Progress,
+) -> BuildResult:
+    with ExitStack() as stack:
+        drawn, image = (_open(text, options, stack) for text in texts)
+        area = _area(drawn, image, options)
+        lattice = Lattice.within(area, options.size)
+        _check_size(lattice, area, options)
+        workshop = Workshop(
+            out,
+            lattice,
+            (drawn, image),
+            map_side=options.map_side,
+            kind=options.format,
+            keep_uniform=options.keep_uniform,
+            max_tiles=max_tiles,
+            progress=lambda done: progress(done, len(lattice)),
+        )
+        parts = choose(
+            lattice,
+            workshop.assess,
+            count=options.count,
+            val_fraction=options.val_fraction,
+            seed=options.seed,
+        )
+        _check_parts(parts, workshop, options)
+        workshop.publish(parts)
+        about = _description(drawn, image, area, options)
+        about["pairs"] = {"train": len(parts.train), "val": len(parts.val)}
+        about |= {"gap": len(parts.gap), "skipped": workshop.skipped(), "arguments": arguments}
+        write_json(out / DESCRIPTION, about)
+        workshop.clear()
+        return _result(out, _warnings(drawn, image, parts, options))
+
+
+def _open(text: str, options: BuildOptions, stack: ExitStack) -> Source:
+    """Open a source on the grid of the zoom."""
+    source = open_source(
+        text, SourceOptions(zoom=options.zoom, style=options.style, missing=options.missing)
+    )
+    stack.callback(source.close)
+    if source.info.grid.zoom != options.zoom:
+        raise UsageError(f"{source.info.name} cannot be read at zoom {options.zoom}: say another")
+    return source
+
+
+def _area(drawn: Source, image: Source, options: BuildOptions) -> Window:
+    """Return the pixels where both sources may have data, within the box."""
+    grid = mercator_grid(options.zoom)
+    area = drawn.info.extent if options.bbox is None else grid.window(options.bbox)
+    for source in (drawn, image):
+        area = _common(grid, area, source.info.extent)
+        if area.empty:
+            where = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(source.info.extent))
+            raise UsageError(
+                f"{source.info.name} has nothing where the pairs are to be: it covers {where}"
+            )
+    return area
+
+
+def _common(grid: Grid, area: Window, extent: Window) -> Window:
+    """Return the hull, within `area`, of what a source with data in `extent` may have of it."""
+    places = [place for _, place in grid.pieces(area, extent)]
+    if not places:
+        return Window(area.col, area.row, 0, 0)
+    left, top = min(place.col for place in places), min(place.row for place in places)
+    right, bottom = max(place.right for place in places), max(place.bottom for place in places)
+    return Window(left, top, right - left, bottom - top)
+
+
+def _check_size(lattice: Lattice, area: Window, options: BuildOptions) -> None:
+    if len(lattice) < 2:
+        raise UsageError(
+            f"the area of {area.width} x {area.height} px has no room for two pairs of "
+            f"{options.size} px: choose a larger --bbox, a higher --zoom or a smaller --size"
+        )
+
+
+def _check_parts(parts: Parts, workshop: Workshop, options: BuildOptions) -> None:
+    if parts.train and (parts.val or not options.val_fraction):
+        return
+    skipped = ", ".join(f"{count} {reason}" for reason, count in workshop.skipped().items())
+    raise TrainingError(
+        f"{len(parts.train)} pairs are left for training and {len(parts.val)} for validation "
+        f"(skipped: {skipped or 'none'}; between the two: {len(parts.gap)}): choose a larger area, "
+        "a smaller --size, or --val-fraction 0; for another try delete the output folder"
+    )
+
+
+def _description(
+    drawn: Source, image: Source, area: Window, options: BuildOptions
+) -> dict[str, Any]:
+    """Return what `dataset.json` says, but for the numbers."""
+    grid = mercator_grid(options.zoom)
+    named = [source.info.attribution for source in (drawn, image) if source.info.attribution]
+    return {
+        "kind": "built",
+        "made_by": f"maptile2sat {__version__}",
+        "map_side": options.map_side,
+        "style": drawn.info.style,
+        "size": options.size,
+        "zoom": options.zoom,
+        "metres_per_pixel": round(grid.metres_per_pixel(area)[0], 4),
+        "bounds": [round(value, 7) for value in grid.lonlat_bounds(area)],
+        "attribution": "; ".join(dict.fromkeys(named)),
+        "map_attribution": drawn.info.attribution,
+        "image_attribution": image.info.attribution,
+        "gap_pixels": options.size,
+    }
+
+
+def _warnings(drawn: Source, image: Source, parts: Parts, options: BuildOptions) -> list[str]:
+    found: list[str] = []
+    for source in (drawn, image):
+        found += getattr(source, "warnings", [])
+        if not source.info.attribution:
+            found.append(f"{source.info.name} does not say who is to be named for it")
+    made = len(parts.train) + len(parts.val)
+    if options.count is not None and made < options.count:
+        found.append(f"only {made} of {options.count} pairs could be cut from the area")
+    return found
+
+
+def _result(out: Path, warnings: list[str]) -> BuildResult:
+    """Return what `dataset.json` says of a complete set."""
+    said = read_description(out)
+    train, val = (int(said["pairs"][split]) for split in SPLITS)
+    return BuildResult(out, train, val, said["gap"], said["skipped"], said["attribution"], warnings)

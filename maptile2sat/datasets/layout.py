@@ -1,0 +1,116 @@
+"""How a set of pairs lies on disk: `train` and `val`, full of two squares side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from maptile2sat.errors import TrainingError
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 (height, width, 3)."""
+
+Side = Literal["left", "right"]
+"""Which half of a pair is the map."""
+
+SPLITS = ("train", "val")
+"""The folders of a set."""
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+"""What the names of pairs end in."""
+
+MIN_SIDE = 256
+"""Smallest side of one half of a pair in pixels."""
+
+DESCRIPTION = "dataset.json"
+"""The file that says where a set comes from."""
+
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no sound pictures."""
+
+
+def list_pairs(folder: Path) -> list[Path]:
+    """Return the pictures in `folder`, sorted by name; hidden files are left out.
+
+    Raises:
+        TrainingError: If it is missing or has none.
+    """
+    files = sorted(
+        path
+        for path in folder.glob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+    if not files:
+        raise TrainingError(
+            f"no pairs in {folder}: give a folder that has train/ and val/ with "
+            "side-by-side .jpg or .png pairs (map and aerial image of the same size)"
+        )
+    return files
+
+
+def size_problem(width: int, height: int) -> str | None:
+    """Say why a picture of this size cannot be a pair, None if it can."""
+    if width == 2 * height and height >= MIN_SIDE:
+        return None
+    return f"is {width}x{height}: a pair is two squares of at least {MIN_SIDE} px side by side"
+
+
+def read_pair(path: Path, map_side: str, resize: int = 0) -> tuple[Pixels, Pixels]:
+    """Decode a pair.
+
+    Args:
+        path: The picture.
+        map_side: Which half is the map: `left` or `right`.
+        resize: Side to which each half is resized (antialiased); 0 keeps its own pixels.
+
+    Returns:
+        The map and the aerial image, each uint8 (side, side, 3).
+
+    Raises:
+        TrainingError: If the file is damaged or not two squares side by side.
+    """
+    try:
+        with Image.open(path) as picture:
+            whole = picture.convert("RGB")
+    except DAMAGE as error:
+        raise TrainingError(f"{path} is not a readable image: {error}") from error
+    problem = size_problem(*whole.size)
+    if problem is not None:
+        raise TrainingError(f"{path} {problem}")
+    side = whole.height
+    # cut first, so that resizing does not mix the two across their border
+    halves = [whole.crop((left, 0, left + side, side)) for left in (0, side)]
+    if resize not in (0, side):
+        halves = [half.resize((resize, resize), Image.Resampling.BICUBIC) for half in halves]
+    first, second = (np.asarray(half) for half in halves)
+    return (first, second) if map_side == "left" else (second, first)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what `dataset.json` of a set says, nothing if there is none.
+
+    Raises:
+        TrainingError: If it is not a JSON object.
+    """
+    path = folder / DESCRIPTION
+    if not path.exists():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}; delete or mend it") from error
+    if not isinstance(said, dict):
+        raise TrainingError(f"{path} is not a JSON object: delete or mend it")
+    return said
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

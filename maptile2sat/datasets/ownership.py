@@ -1,0 +1,83 @@
+"""Whose folder it is: a build goes on only with the arguments that it was begun with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maptile2sat._version import __version__
+from maptile2sat.datasets.layout import DESCRIPTION, read_description, write_json
+from maptile2sat.datasets.workshop import FOLDER
+from maptile2sat.errors import OutputError, TrainingError
+from maptile2sat.sources.naming import safe_url
+
+ARGUMENTS = "arguments.json"
+
+
+def identity(source: str) -> dict[str, Any]:
+    """Return how a source is recognised: no secrets, and no folders of this machine."""
+    if "://" in source:
+        return {"name": safe_url(source)}
+    path = Path(source).expanduser()
+    parts = path.parts
+    first = next((place for place, part in enumerate(parts) if "{" in part), None)
+    if first is not None:  # a template of paths: its own folder and what follows
+        return {"name": "/".join(parts[max(0, first - 1) :])}
+    if not path.exists():
+        return {"name": path.name}
+    if path.is_dir():
+        return {"name": path.resolve().name}
+    return {"name": path.name, "bytes": path.stat().st_size}
+
+
+def claim(out: Path, arguments: Mapping[str, Any]) -> bool:
+    """Begin a build in `out`, or check that it is the same that was begun there.
+
+    Args:
+        out: Folder of the set.
+        arguments: What decides its content, as JSON can hold it.
+
+    Returns:
+        Whether the set is complete already.
+
+    Raises:
+        TrainingError: If `out` is a set of other arguments; the message names them.
+        OutputError: If it holds something else.
+    """
+    wanted = json.loads(json.dumps(arguments))
+    if (out / DESCRIPTION).exists():
+        _compare(out, read_description(out).get("arguments"), wanted)
+        return True
+    begun = out / FOLDER / ARGUMENTS
+    wanted["version"] = __version__  # another version may draw the map otherwise
+    if begun.exists():
+        _compare(out, json.loads(begun.read_text(encoding="utf-8")), wanted)
+        return False
+    if out.exists() and any(entry.name != FOLDER for entry in out.iterdir()):
+        raise OutputError(f"{out} is not empty and no set that was begun: give another --out")
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    write_json(begun, wanted)
+    return False
+
+
+def _compare(out: Path, old: Any, new: dict[str, Any]) -> None:
+    if not isinstance(old, dict):
+        raise TrainingError(f"{out} is a data set that was not built here: give another --out")
+    different = [
+        f"{key}: {_show(old.get(key))} != {_show(new.get(key))}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+    if different:
+        raise TrainingError(
+            f"{out} was built with other arguments ({'; '.join(different)}): "
+            "repeat them, or give another --out"
+        )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(str(part) for part in value.values())
+    return "none" if value is None else str(value)
