@@ -7,6 +7,8 @@ from typing import Any
 
 __all__ = ["main"]
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
@@ -21,6 +23,8 @@ def main() -> None:
     )
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this
+            _complain("interrupted")
     except usage_errors as error:
         if error.format_message():  # nothing to say after a bare `maptile2sat`: help was shown
             _complain(error.format_message() + _hint(error))
@@ -30,7 +34,7 @@ def main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
-        code = 130
+        code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 
 
