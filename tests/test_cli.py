@@ -1,0 +1,379 @@
+"""The command line: what it prints where, and what it does not load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import maptile2sat
+from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.resources import sample_map
+from tests.conftest import TileMap, write_mbtiles
+from tests.support_render import (
+    FILL,
+    Pixels,
+    bbox_of,
+    files_in,
+    large_render,
+    random_map,
+    read_back,
+    run_cli,
+    tiny_bundle,
+)
+
+INSIDE = "24.940,60.166,24.942,60.167"
+COMMANDS = ["render", "draw", "models", "info", "doctor", "train", "export"]
+
+
+def render(folder: Path, *arguments: object) -> Any:
+    return run_cli(
+        "render", sample_map(), "-o", folder / "out.tif", "-m", tiny_bundle(), *arguments
+    )
+
+
+LOADED = """
+import sys
+sys.argv = ["maptile2sat", *sys.argv[1:]]
+from maptile2sat.cli import main
+try:
+    main()
+except SystemExit as leaving:
+    print("code", leaving.code)
+heavy = ["tensorflow", "keras", "rasterio", "numpy", "osmium", "PIL", "requests"]
+print("loaded", *[name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["render", "--help"], ["train", "--help"], ["--version"], []], ids=str
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True
+    )
+    *said, code, loaded = done.stdout.splitlines()
+    assert loaded == "loaded"
+    assert code in ("code 0", "code 2")
+    assert said
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [["info", str(sample_map())], ["models"]], ids=str)
+def test_light_commands_do_not_load_tensorflow(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True
+    )
+    assert "code 0" in done.stdout
+    assert "tensorflow" not in done.stdout.splitlines()[-1]
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    code = "import sys, maptile2sat; print('numpy' in sys.modules, 'tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_help_names_every_command() -> None:
+    done = run_cli("--help")
+    assert done.code == 0
+    for command in COMMANDS:
+        assert command in done.out
+        assert run_cli(command, "--help").code == 0
+
+
+def test_help_of_render_names_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    said = run_cli("render", "--help").out
+    options = """--output --bbox --bbox-crs --zoom --model --batch-size --cell --precision
+    --device --seed --profile --co --no-cog --src-crs --preview --missing --dry-run --max-tiles
+    --overwrite --json --verbose --quiet"""
+    for option in options.split():
+        assert option in said
+
+
+def test_version() -> None:
+    done = run_cli("--version")
+    assert (done.code, done.out, done.err) == (0, f"maptile2sat {maptile2sat.__version__}\n", "")
+
+
+def test_unknown_command() -> None:
+    done = run_cli("rendr")
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert "rendr" in done.err
+
+
+def test_public_names() -> None:
+    for name in maptile2sat.__all__:
+        assert getattr(maptile2sat, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'rendr'"):
+        maptile2sat.rendr  # noqa: B018
+
+
+# render
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path) -> None:
+    done = render(tmp_path, "--bbox", INSIDE)
+    assert done.code == 0
+    assert done.out == f"{tmp_path / 'out.tif'}\n"
+    assert "px, EPSG:3857" in done.err
+    assert "tiny 1.2.3" in done.err
+    assert files_in(tmp_path) == ["out.tif"]
+
+
+def test_quiet(tmp_path: Path) -> None:
+    done = render(tmp_path, "--bbox", INSIDE, "-qq")
+    assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'out.tif'}\n", "")
+    once = render(tmp_path, "--bbox", INSIDE, "-q", "--overwrite")
+    assert "px, EPSG:3857" not in once.err
+
+
+def test_json_of_render(tmp_path: Path) -> None:
+    preview = tmp_path / "p.png"
+    done = render(tmp_path, "--bbox", INSIDE, "--json", "--seed", "7", "--preview", preview)
+    assert done.code == 0
+    said = json.loads(done.out)
+    back = read_back(tmp_path / "out.tif")
+    needed = """output width height crs bounds cells tiles seconds generator_seconds
+    useful_megapixels_per_second peak_rss_mb model seed"""
+    assert set(needed.split()) <= set(said)
+    assert said["output"] == str(tmp_path / "out.tif")
+    assert said["preview"] == str(preview)
+    assert (said["height"], said["width"]) == back.image.shape[:2]
+    west, south, east, north = said["bounds"]
+    assert (west, north) == pytest.approx((back.transform.c, back.transform.f), abs=1e-6)
+    assert (east, south) == pytest.approx(
+        back.transform @ (said["width"], said["height"]), abs=1e-6
+    )
+    assert said["crs"] == "EPSG:3857"
+    assert said["seed"] == 7
+    assert said["model"].startswith("tiny 1.2.3 (")
+    assert said["cells"] >= 1
+    assert said["tiles"] >= 1
+    assert 0 < said["generator_seconds"] <= said["seconds"]
+    assert said["useful_megapixels_per_second"] >= 0
+    assert said["peak_rss_mb"] > 10
+    assert not done.out.startswith(" ")
+
+
+def test_options_reach_the_file(tmp_path: Path) -> None:
+    options = ["--bbox", INSIDE, "--seed", "3", "--precision", "float32", "--cell", "512"]
+    done = render(tmp_path, *options, "--profile", "webp", "--no-cog", "--co", "TILED=NO")
+    assert done.code == 0, done.err
+    back = read_back(tmp_path / "out.tif")
+    assert back.tags["SEED"] == "3"
+    assert back.tags["PRECISION"] == "float32"
+    assert "cell 512" in back.tags["NUMERICS"]
+    assert back.profile["compress"] == "webp"
+    assert not back.profile["tiled"]
+
+
+def test_a_fresh_process_makes_the_same_pixels(tmp_path: Path) -> None:
+    code = "from maptile2sat.cli import main; main()"
+    options = ["--bbox", INSIDE, "-m", tiny_bundle(), "--precision", "float32", "-qq"]
+    arguments = ["render", sample_map(), "-o", tmp_path / "out.tif", *options]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{tmp_path / 'out.tif'}\n"
+    back = read_back(tmp_path / "out.tif")
+    large = large_render().raster
+    col, row = (round(v) for v in ~large.transform @ (back.transform.c, back.transform.f))
+    height, width = back.image.shape[:2]
+    np.testing.assert_array_equal(back.image, large.image[row : row + height, col : col + width])
+
+
+def test_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "out.tif").write_bytes(b"old")
+    assert render(tmp_path, "--bbox", INSIDE, "--overwrite").code == 0
+    assert read_back(tmp_path / "out.tif").image.size > 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_dry_run_writes_nothing(as_json: bool, tmp_path: Path) -> None:
+    done = render(tmp_path, "--dry-run", *(["--json"] if as_json else []))
+    assert done.code == 0
+    assert files_in(tmp_path) == []
+    if as_json:
+        said = json.loads(done.out)
+        assert (said["width"], said["height"]) == (1024, 1536)
+        assert (said["cells"], said["tiles"]) == (24, 24)
+        assert said["seconds"] > 0
+        assert said["temporary_bytes"] > said["output_bytes"] > 100_000
+    else:
+        for words in ("1024 x 1536 px", "24 to read", "cells", "time", "file", "disk"):
+            assert words in done.out
+
+
+def test_dry_run_counts_the_halo(tmp_path: Path) -> None:
+    """A box of one tile reads the eight around it too."""
+    inner = Window(37_308 * TILE + 3, 18_969 * TILE + 3, 250, 250)
+    box = bbox_of(mercator_grid(16), inner)
+    said = json.loads(render(tmp_path, "--dry-run", "--json", "--bbox", box).out)
+    assert (said["cells"], said["tiles"]) == (1, 9)
+
+
+def test_without_source_it_takes_the_sample(tmp_path: Path) -> None:
+    arguments = ("render", "-o", tmp_path / "out.tif", "-m", tiny_bundle(), "--bbox", INSIDE)
+    done = run_cli(*arguments)
+    assert done.code == 0
+    assert "rendering the sample map" in done.err
+    assert done.out == f"{tmp_path / 'out.tif'}\n"
+    assert read_back(tmp_path / "out.tif").tags["SOURCE"].endswith("helsinki.mbtiles")
+
+
+def test_source_and_model_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile_map = TileMap(16, TileMap.block(16, 30_000, 20_000, 1, 1).tiles, random_map)
+    source = write_mbtiles(tmp_path / "mine.mbtiles", tile_map)
+    monkeypatch.setenv("MAPTILE2SAT_SOURCE", str(source))
+    monkeypatch.setenv("MAPTILE2SAT_MODEL", str(tiny_bundle()))
+    done = run_cli("render", "-o", tmp_path / "out.tif", "--json")
+    assert done.code == 0, done.err
+    assert "sample map" not in done.err
+    said = json.loads(done.out)
+    assert said["source"].endswith("mine.mbtiles")
+    assert said["model"].startswith("tiny")
+    chosen = run_cli("render", sample_map(), "-o", tmp_path / "b.tif", "--bbox", INSIDE, "--json")
+    assert json.loads(chosen.out)["source"].endswith("helsinki.mbtiles")
+
+
+def test_warnings_go_to_stderr(tmp_path: Path) -> None:
+    strange: Pixels = np.zeros((256, 256, 3), np.uint8) + np.array([250, 0, 250], np.uint8)
+    assert tuple(strange[0, 0]) != FILL
+    tile_map = TileMap(16, ((37_307, 18_966),), lambda window: strange)
+    source = write_mbtiles(tmp_path / "map.mbtiles", tile_map)
+    arguments = ("render", source, "-o", tmp_path / "out.tif", "-m", tiny_bundle(), "--overwrite")
+    done = run_cli(*arguments)
+    assert done.err.startswith("warning: only 0% of the map's pixels")
+    assert done.out == f"{tmp_path / 'out.tif'}\n"
+    assert "warning" in run_cli(*arguments, "-q").err
+    assert run_cli(*arguments, "-qq").err == ""
+    assert json.loads(run_cli(*arguments, "--json").out)["warnings"]
+
+
+def test_preview_of_the_command_line(tmp_path: Path) -> None:
+    preview = tmp_path / "p.png"
+    done = render(tmp_path, "--bbox", INSIDE, "--preview", preview)
+    assert done.out.splitlines() == [str(tmp_path / "out.tif"), str(preview)]
+    with Image.open(preview) as picture:
+        assert picture.size[0] > 2 * read_back(tmp_path / "out.tif").image.shape[1]
+
+
+def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of the work leaves nothing."""
+    from maptile2sat.translator import LocalTranslator
+
+    calls = []
+
+    def stop(*arguments: Any) -> Pixels:
+        calls.append(arguments)
+        if len(calls) < 3:
+            return np.zeros((256, 256, 3), np.uint8)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalTranslator, "generate", stop)
+    done = render(tmp_path)
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "error: interrupted\n"
+    assert files_in(tmp_path) == []
+
+
+# the other commands
+
+
+def test_models() -> None:
+    done = run_cli("models")
+    assert done.code == 0
+    assert "maps" in done.out
+    listed = json.loads(run_cli("models", "--json").out)
+    maps = next(model for model in listed if model["name"] == "maps")
+    for key in ("style", "zoom", "licence", "metrics", "metres_per_pixel", "version"):
+        assert key in maps
+
+
+def test_info_on_a_map() -> None:
+    facts = json.loads(run_cli("info", sample_map(), "--json").out)
+    assert facts["what"] == "map"
+    assert (facts["width"], facts["height"], facts["zoom"]) == (1024, 1536, 16)
+    assert facts["attribution"] == "© OpenStreetMap contributors"
+    west, south, east, north = facts["bounds_degrees"]
+    assert west < 24.94 < east
+    assert south < 60.17 < north
+    done = run_cli("info", sample_map())
+    assert done.code == 0
+    assert "EPSG:3857" in done.out
+
+
+def test_info_on_a_render() -> None:
+    facts = json.loads(run_cli("info", large_render().result.output, "--json").out)
+    assert facts["what"] == "render"
+    assert facts["model"] == "tiny"
+    assert facts["synthetic"] == "YES"
+    assert facts["seed"] == "0"
+
+
+def test_info_on_a_model() -> None:
+    for thing in ("maps", tiny_bundle()):
+        facts = json.loads(run_cli("info", thing, "--json").out)
+        assert facts["what"] == "model"
+        assert facts["kind"] == "local"
+        assert len(facts["weights_sha256"]) == 64
+
+
+def test_info_on_nothing(tmp_path: Path) -> None:
+    done = run_cli("info", tmp_path / "none")
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+
+
+def test_doctor() -> None:
+    done = run_cli("doctor")
+    assert done.code == 0, done.out
+    findings = json.loads(run_cli("doctor", "--json").out)
+    names = {finding["name"] for finding in findings}
+    assert {"Python", "TensorFlow", "GPU", "GDAL", "models", "cache"} <= names
+    assert all(finding["good"] for finding in findings)
+    for name in names:
+        assert name in done.out
+
+
+def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("MAPTILE2SAT_CACHE_DIR", str(blocked / "cache"))
+    done = run_cli("doctor")
+    assert done.code == 1
+    assert "BAD  cache" in done.out
+    assert "set MAPTILE2SAT_CACHE_DIR" in done.out
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400), (" 2m ", 120)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    from maptile2sat.cli.console import parse_duration
+
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "1d", "-5m", "5 m 3", "1e3"])
+def test_what_is_no_duration(text: str) -> None:
+    from maptile2sat.cli.console import parse_duration
+    from maptile2sat.errors import UsageError
+
+    with pytest.raises(UsageError, match="length of time"):
+        parse_duration(text)
