@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -65,6 +66,6 @@ def load(path: Path, variables: dict[str, Any]) -> int:
                 )
             for name, variable in variables.items():
                 variable.assign(stored[name])
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise TrainingError(f"checkpoint {path} cannot be read: {error}; delete it") from error
     return step_of(path)

@@ -170,7 +170,7 @@ def jitter(drawn: Pixels, random: np.random.Generator) -> Pixels:
 
 
 def map_colours(pairs: Pairs, count: int, seed: int) -> list[list[float]]:
-    """Return the `count` main map colours: k-means, rare ones lifted.
+    """Return the `count` main map colours, or all if there are fewer: k-means, rare ones lifted.
 
     Args:
         pairs: Where the maps come from; at most 200 of them are looked at.
@@ -184,10 +184,12 @@ def map_colours(pairs: Pairs, count: int, seed: int) -> list[list[float]]:
     centres = points[[int(np.argmax(weights))]]
     while len(centres) < count:  # k-means++: far and heavy points first
         gap = ((points[:, None] - centres) ** 2).sum(-1).min(1) * weights
+        if not gap.any():
+            break
         centres = np.vstack([centres, points[random.choice(len(points), p=gap / gap.sum())]])
     for _ in range(30):
         nearest = ((points[:, None] - centres) ** 2).sum(-1).argmin(1)
-        for index in range(count):
+        for index in range(len(centres)):
             mine = nearest == index
             if mine.any():
                 centres[index] = np.average(points[mine], axis=0, weights=weights[mine])

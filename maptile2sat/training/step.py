@@ -37,8 +37,11 @@ class LocalTrainer:
         )
         self.encode = self.generator.get_layer("palette")
         betas = {"beta_1": config.beta_1, "beta_2": config.beta_2}
-        self.generator_optimizer = keras.optimizers.Adam(config.generator_rate, **betas)
-        self.critic_optimizer = keras.optimizers.Adam(config.critic_rate, **betas)
+        # names are part of a checkpoint's; Keras would count them up within a process
+        self.generator_optimizer = keras.optimizers.Adam(
+            config.generator_rate, **betas, name="adam"
+        )
+        self.critic_optimizer = keras.optimizers.Adam(config.critic_rate, **betas, name="adam_1")
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
         self._compiled = tf.function(self._step)
