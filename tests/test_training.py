@@ -1,0 +1,580 @@
+"""Training: batches by step, runs that can be stopped anywhere, bundles that render."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from maptile2sat.bundle import open_bundle
+from maptile2sat.errors import TrainingError, UsageError
+from maptile2sat.resources import sample_map
+from maptile2sat.training import Progress, TrainConfig, train
+from maptile2sat.training import checkpoint as checkpoints
+from maptile2sat.training.export import About, export
+from maptile2sat.training.pairs import Batch, Pairs, jitter, make_batch, map_colours
+from tests.support_render import (
+    PALETTE,
+    Pixels,
+    files_in,
+    read_back,
+    run_cli,
+    scratch,
+)
+
+INSIDE = "24.940,60.166,24.942,60.167"
+SIDE = 256
+STEPS = 6
+
+
+def drawn_map(seed: int) -> Pixels:
+    """Return blocks of map colours."""
+    random = np.random.default_rng(seed)
+    chosen = random.integers(0, len(PALETTE), (16, 16))
+    return np.array(PALETTE, np.uint8)[np.kron(chosen, np.ones((16, 16), int))]
+
+
+def photo_of(drawn: Pixels, seed: int) -> Pixels:
+    """Return a darker picture of the same place, with grain."""
+    grain = np.random.default_rng(seed + 1000).normal(0, 12, drawn.shape)
+    return np.clip(drawn[..., ::-1] * 0.5 + 20 + grain, 0, 255).astype(np.uint8)
+
+
+def write_pairs(folder: Path, count: int, first: int = 0) -> None:
+    folder.mkdir(parents=True)
+    for seed in range(first, first + count):
+        drawn = drawn_map(seed)
+        both = np.concatenate([photo_of(drawn, seed), drawn], axis=1)
+        Image.fromarray(both).save(folder / f"{seed:03d}.png")
+
+
+@functools.cache
+def data() -> Path:
+    """Return a folder of pairs, the map on the right; do not change it."""
+    folder = scratch("pairs")
+    write_pairs(folder / "train", 8)
+    write_pairs(folder / "val", 2, first=50)
+    return folder
+
+
+def copy_of_data(folder: Path) -> Path:
+    return Path(shutil.copytree(data(), folder / "pairs"))
+
+
+def tiny(**changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "data": str(data()),
+        "steps": STEPS,
+        "batch_size": 2,
+        "crop": 96,
+        "loss_crop": 64,
+        "width": 8,
+        "dilations": (1, 2),
+        "colours": 6,
+        "critic_base": 8,
+        "precision": "float32",
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+def run_training(config: TrainConfig, run: Path, **settings: Any) -> int:
+    """Train, logging every two steps."""
+    arguments = {"checkpoint_every": 2, "sample_every": 3, **settings}
+    with mock.patch("maptile2sat.training.loop.LOG_EVERY", 2):
+        return train(config, run, **arguments)
+
+
+@functools.cache
+def finished_run() -> tuple[Path, list[Progress]]:
+    """Return a run that went through at once, and its reports; do not change it."""
+    run, reports = scratch("run") / "whole", []
+    assert run_training(tiny(), run, report=reports.append) == STEPS
+    return run, reports
+
+
+def newest(run: Path) -> dict[str, npt.NDArray[Any]]:
+    with np.load(checkpoints.find(run / "checkpoints")[-1]) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+# configuration
+
+
+def test_config_round_trip(tmp_path: Path) -> None:
+    config = tiny(seed=4, map_side="left")
+    config.save(tmp_path / "c.json")
+    loaded = TrainConfig.load(tmp_path / "c.json")
+    assert loaded == config
+    assert loaded.dilations == (1, 2)
+    assert loaded.differences(config) == []
+
+
+def test_config_differences() -> None:
+    assert tiny().differences(tiny(seed=3, width=16)) == ["width: 8 != 16", "seed: 0 != 3"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"data": "x", "unknown": 1}', '"x"'])
+def test_file_that_is_no_config(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=r"config\.json is not a training configuration"):
+        TrainConfig.load(path)
+    with pytest.raises(TrainingError, match=r"config\.json is not a training configuration"):
+        TrainConfig.load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"map_side": "top"}, "map_side"),
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"crop": 100}, "multiples of 16"),
+        ({"loss_crop": 48}, "at least 64"),
+        ({"loss_crop": 112}, "at most crop"),
+        ({"precision": "float16"}, "precision"),
+        ({"critic_norm": "batch"}, "critic_norm"),
+        ({"generator_rate": 0.0}, "learning rates"),
+        ({"ema": 1.0}, "ema"),
+        ({"l1_pool": 7}, "l1_pool"),
+    ],
+)
+def test_config_with_a_wrong_value(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        tiny(**changes)
+
+
+def test_learning_rate_falls_in_the_second_half() -> None:
+    config = tiny(steps=100)
+    scales = [config.learning_scale(step) for step in (0, 49, 75, 100)]
+    assert scales == [1.0, 1.0, 0.5, 0.0]
+
+
+# pairs and batches
+
+
+def batch(config: TrainConfig, step: int) -> Batch:
+    return make_batch(Pairs.find(data() / "train", "right"), config, step)
+
+
+def assert_same_batch(one: Batch, other: Batch) -> None:
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_batch_is_a_function_of_the_step() -> None:
+    config = tiny()
+    forwards = [batch(config, step) for step in (0, 1, 2)]
+    for step in (2, 0, 1):
+        assert_same_batch(batch(config, step), forwards[step])
+    assert not np.array_equal(forwards[0].map, forwards[1].map)
+    assert not np.array_equal(batch(tiny(seed=1), 0).map, forwards[0].map)
+
+
+def test_shapes_of_a_batch() -> None:
+    made = batch(tiny(batch_size=3), 0)
+    assert made.map.shape == (3, 96, 96, 3)
+    assert made.image.shape == (3, 64, 64, 3)
+    assert made.fine.shape == (3, 96, 96, 1)
+    assert made.coarse.shape == (3, 24, 24, 3)
+
+
+def test_epochs_show_every_pair_in_another_way() -> None:
+    """Jitter and crops are new in each epoch, not frozen with the first."""
+    config = tiny(batch_size=8)
+    first, second = batch(config, 0), batch(config, 1)
+    assert not np.array_equal(first.map, second.map)
+    assert not np.array_equal(first.fine, second.fine)
+    pictures = [np.round(crop.mean((0, 1)), 1).tolist() for crop in (*first.image, *second.image)]
+    assert len({tuple(picture) for picture in pictures}) == 16
+
+
+def test_every_pair_comes_once_per_epoch() -> None:
+    config = tiny(batch_size=4)
+    pairs = Pairs.find(data() / "train", "right")
+    asked: list[int] = []
+    real = Pairs.__getitem__
+
+    def watched(self: Pairs, index: int) -> Any:
+        asked.append(index)
+        return real(self, index)
+
+    with mock.patch.object(Pairs, "__getitem__", watched):
+        for step in range(4):
+            make_batch(pairs, config, step)
+    assert sorted(asked[:8]) == sorted(asked[8:]) == list(range(8))
+    assert asked[:8] != asked[8:]
+
+
+def test_map_and_photo_stay_together() -> None:
+    """The photo's crop shows the middle of the map's crop."""
+    made = batch(tiny(batch_size=8), 0)
+    for drawn, image in zip(made.map, made.image, strict=True):
+        middle = drawn[16:80, 16:80, ::-1].astype(float) * 0.5 + 20
+        assert np.abs(middle - image).mean() < 16
+        shifted = drawn[0:64, 0:64, ::-1].astype(float) * 0.5 + 20
+        assert np.abs(shifted - image).mean() > np.abs(middle - image).mean() + 5
+
+
+def test_crop_larger_than_the_pair_is_mirrored() -> None:
+    made = batch(tiny(crop=320, loss_crop=256), 0)
+    assert made.map.shape == (2, 320, 320, 3)
+    drawn = made.map[0].astype(int)
+    # 32 px of margin: what lies before the pair's border is its mirror image
+    assert np.abs(drawn[:, 31] - drawn[:, 33]).mean() < 4
+    assert np.abs(drawn[31] - drawn[33]).mean() < 4
+
+
+def test_jitter_is_small() -> None:
+    drawn = drawn_map(0)
+    gaps = []
+    for seed in range(30):
+        changed = jitter(drawn, np.random.default_rng(seed)).astype(int)
+        assert changed.shape == drawn.shape
+        gaps.append(np.abs(changed - drawn).mean())
+    assert max(gaps) < 12
+    assert np.median(gaps) > 0.5
+
+
+def test_map_side() -> None:
+    right = Pairs.find(data() / "train", "right")[0]
+    left = Pairs.find(data() / "train", "left")[0]
+    np.testing.assert_array_equal(right.map, left.image)
+    np.testing.assert_array_equal(right.map, drawn_map(0))
+
+
+def test_map_colours_are_found() -> None:
+    pairs = Pairs.find(data() / "train", "right")
+    found = np.array(map_colours(pairs, 6, 0))
+    for colour in PALETTE:
+        assert np.abs(found - colour).max(1).min() <= 4
+    assert map_colours(pairs, 6, 0) == map_colours(pairs, 6, 0)
+
+
+def test_map_of_fewer_colours_than_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    flat = np.full((SIDE, 2 * SIDE, 3), 200, np.uint8)
+    flat[:90, SIDE:] = 30
+    Image.fromarray(flat).save(tmp_path / "train" / "a.png")
+    found = map_colours(Pairs.find(tmp_path / "train", "right"), 6, 0)
+    assert 2 <= len(found) <= 6
+    assert np.isfinite(found).all()
+
+
+def truncated(path: Path) -> None:
+    Image.new("RGB", (2 * SIDE, SIDE), (90, 120, 20)).save(path)
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def no_picture(path: Path) -> None:
+    path.write_text("not a picture")
+
+
+def odd_size(path: Path) -> None:
+    Image.new("RGB", (500, 300)).save(path)
+
+
+def too_small(path: Path) -> None:
+    Image.new("RGB", (256, 128)).save(path)
+
+
+@pytest.mark.parametrize("spoil", [truncated, no_picture, odd_size, too_small])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_bad_pair_is_named(spoil: Any, split: str, tmp_path: Path) -> None:
+    folder = copy_of_data(tmp_path)
+    spoil(folder / split / "003.jpg")
+    with pytest.raises(TrainingError, match=r"003\.jpg"):
+        run_training(tiny(data=str(folder)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_pairs(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"no pairs in .*train: give a folder"):
+        run_training(tiny(data=str(tmp_path)), tmp_path / "run")
+    shutil.copytree(data() / "train", tmp_path / "train")
+    with pytest.raises(TrainingError, match=r"no pairs in .*val: give a folder"):
+        run_training(tiny(data=str(tmp_path)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pairs_smaller_than_the_crop(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"256 px.*320"):
+        run_training(tiny(crop=384, loss_crop=320), tmp_path / "run")
+
+
+# runs
+
+
+def test_files_of_a_run() -> None:
+    run, _ = finished_run()
+    found = files_in(run)
+    assert [name for name in found if name.endswith(".npz")] == [
+        "checkpoints/step-00000004.npz",
+        "checkpoints/step-00000006.npz",
+    ]
+    assert [name for name in found if name.endswith(".png")] == [
+        "samples/step-00000003.png",
+        "samples/step-00000006.png",
+    ]
+    assert not [name for name in found if name.endswith(".tmp")]
+    assert TrainConfig.load(run / "config.json") == tiny()
+
+
+def test_metrics_of_a_run() -> None:
+    run, reports = finished_run()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert [report.step for report in reports] == [2, 4, 6]
+    for line, report in zip(lines, reports, strict=True):
+        assert {"critic_real", "critic_fake", "adversarial", "l1", "features"} <= set(line)
+        assert all(np.isfinite(value) for value in line.values())
+        assert line["crops"] == pytest.approx(line["step"] * 2 * (64 / 256) ** 2)
+        assert report.losses["l1"] == line["l1"]
+        assert report.steps == STEPS
+
+
+def test_sample_sheet_shows_map_result_and_photo() -> None:
+    run, _ = finished_run()
+    with Image.open(run / "samples" / "step-00000006.png") as picture:
+        sheet = np.asarray(picture)
+    assert sheet.shape[1] == 3 * SIDE + 2 * 4
+    np.testing.assert_array_equal(sheet[:SIDE, :SIDE], drawn_map(50))
+    np.testing.assert_array_equal(sheet[:SIDE, -SIDE:], photo_of(drawn_map(50), 50))
+    made = sheet[:SIDE, SIDE + 4 : 2 * SIDE + 4]
+    assert made.std() > 1
+    assert not np.array_equal(made, sheet[:SIDE, :SIDE])
+
+
+def test_training_changes_all_networks() -> None:
+    """Generator, critic and average move; the average follows the generator."""
+    run, _ = finished_run()
+    found = checkpoints.find(run / "checkpoints")
+    with np.load(found[0]) as stored:
+        early = {name: stored[name] for name in stored.files}
+    late = newest(run)
+    assert early.keys() == late.keys()
+    for part in ("generator", "average", "critic", "generator_optimizer"):
+        names = [name for name in late if name.startswith(f"{part}/")]
+        assert names
+        assert any(not np.array_equal(early[name], late[name]) for name in names)
+    kernels = [name for name in late if name.startswith("generator/") and "kernel" in name]
+    twins = [name.replace("generator/", "average/") for name in kernels]
+    gaps = [np.abs(late[a] - late[b]).max() for a, b in zip(kernels, twins, strict=True)]
+    assert 0 < max(gaps) < 0.01
+
+
+def test_stopped_and_resumed_is_the_same_as_in_one_go(tmp_path: Path) -> None:
+    """A signal saves at once; the next call goes on where it stopped."""
+    run = tmp_path / "run"
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    done = run_training(tiny(), run, report=interrupt, checkpoint_every=100)
+    assert 2 <= done < STEPS
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [checkpoints.step_of(path) for path in checkpoints.find(run / "checkpoints")] == [done]
+    assert run_training(tiny(), run) == STEPS
+    resumed, whole = newest(run), newest(finished_run()[0])
+    assert resumed.keys() == whole.keys()
+    for name, values in whole.items():
+        np.testing.assert_allclose(resumed[name], values, rtol=1e-3, atol=1e-5, err_msg=name)
+    moved = [name for name in whole if name.startswith("generator/") and "kernel" in name]
+    start = newest_of_untrained(tmp_path)
+    # far less than what those steps changed
+    gap = max(np.abs(resumed[name] - whole[name]).max() for name in moved)
+    way = max(np.abs(start[name] - whole[name]).max() for name in moved)
+    assert gap < 0.01 * way
+
+
+def newest_of_untrained(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the state before the first step: no time at all is allowed."""
+    run = folder / "untrained"
+    assert run_training(tiny(), run, time_limit=-1.0) == 0
+    assert checkpoints.find(run / "checkpoints")[0].name == "step-00000000.npz"
+    return newest(run)
+
+
+def test_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished_run()[0], tmp_path / "run"))
+    before = {name: (run / name).read_bytes() for name in files_in(run) if (run / name).is_file()}
+    assert run_training(tiny(), run) == STEPS
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    tiny().save(run / "config.json")
+    with pytest.raises(TrainingError, match=r"other settings \(width: 8 != 16\): repeat them"):
+        run_training(tiny(width=16), run)
+    assert files_in(run) == ["config.json"]
+
+
+class Holder:
+    """Stands in for a variable."""
+
+    def assign(self, value: npt.NDArray[Any]) -> None:
+        self.value = value
+
+
+def test_damaged_checkpoint(tmp_path: Path) -> None:
+    """The message says what to do, and doing it works."""
+    run = Path(shutil.copytree(finished_run()[0], tmp_path / "run"))
+    path = run / "checkpoints" / "step-00000006.npz"
+    holders = {name: Holder() for name in newest(run)}
+    assert checkpoints.load(path, holders) == STEPS
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for damage in (whole[: len(whole) // 2], b"", b"no archive", whole[:-9], bytes(flipped)):
+        path.write_bytes(damage)
+        with pytest.raises(TrainingError, match=r"step-00000006\.npz cannot be read.*delete it"):
+            checkpoints.load(path, holders)
+    with pytest.raises(TrainingError, match=r"step-00000006\.npz cannot be read.*delete it"):
+        export(run, tmp_path / "bundle", About("x"))
+    assert not (tmp_path / "bundle").exists()
+    path.unlink()
+    assert export(run, tmp_path / "bundle", About("x")).description.training["steps"] == 4
+
+
+def test_checkpoint_of_another_network(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished_run()[0], tmp_path / "run"))
+    tiny(dilations=(1, 2, 4)).save(run / "config.json")
+    with pytest.raises(TrainingError, match="of another network"):
+        export(run, tmp_path / "bundle", About("x"))
+
+
+def test_loss_that_explodes(tmp_path: Path) -> None:
+    """The last good checkpoint stays."""
+    run = Path(shutil.copytree(finished_run()[0], tmp_path / "run"))
+    more = dataclasses.replace(tiny(), steps=2 * STEPS)
+    more.save(run / "config.json")
+
+    def broken(self: Any, given: Any, number: int) -> dict[str, float]:
+        return {"l1": float("nan")}
+
+    before = newest(run)
+    with (
+        mock.patch("maptile2sat.training.step.LocalTrainer.step", broken),
+        pytest.raises(TrainingError, match="a loss became infinite at step 7"),
+    ):
+        run_training(more, run)
+    after = newest(run)
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_checkpoints_are_whole_or_not_there(tmp_path: Path) -> None:
+    class Unreadable:
+        def __array__(self, *arguments: Any, **settings: Any) -> Any:
+            raise KeyboardInterrupt
+
+    good = {"a": np.arange(3)}
+    checkpoints.save(tmp_path, 1, good)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, 2, {"a": Unreadable()})
+    assert [path.name for path in checkpoints.find(tmp_path)] == ["step-00000001.npz"]
+    for step in (3, 4, 5):
+        checkpoints.save(tmp_path, step, good)
+    kept = [checkpoints.step_of(path) for path in checkpoints.find(tmp_path)]
+    assert kept == [4, 5]
+
+
+# export
+
+
+def test_export_makes_a_bundle_that_renders(tmp_path: Path) -> None:
+    run, _ = finished_run()
+    folder = tmp_path / "mine"
+    done = run_cli("export", run, "-o", folder, "--licence", "CC0-1.0", "--json", "--zoom", "15")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["bundle"] == str(folder)
+    about = open_bundle(folder).description
+    assert (about.name, about.kind, about.zoom, about.licence) == ("mine", "local", 15, "CC0-1.0")
+    assert about.training["steps"] == STEPS
+    assert about.training["pairs"] == 8
+    assert about.metrics["val_pairs"] == 2
+    assert about.weights_sha256 in (folder / "README.md").read_text()
+    output = tmp_path / "out.tif"
+    made = run_cli(
+        "render", sample_map(), "-o", output, "-m", folder, "--bbox", INSIDE, "--cell", "256"
+    )
+    assert made.code == 0, made.err
+    assert read_back(output).image.std() > 1
+    assert read_back(output).tags["MODEL"] == "mine"
+
+
+def test_export_takes_the_average(tmp_path: Path) -> None:
+    run, _ = finished_run()
+    bundle = export(run, tmp_path / "bundle", About("x"))
+    stored = newest(run)
+    average = {name: value for name, value in stored.items() if name.startswith("average/")}
+    weights = bundle.weights()
+    assert len(weights) == len(average)
+    for name, value in weights.items():
+        matches = [v for key, v in average.items() if key.endswith(f"/{name}")]
+        assert len(matches) == 1
+        np.testing.assert_array_equal(value, matches[0].astype(np.float16).astype(np.float32))
+
+
+def test_export_without_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    done = run_cli("export", run, "-o", tmp_path / "bundle")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "config.json is not a training configuration" in done.err
+    tiny().save(run / "config.json")
+    done = run_cli("export", run, "-o", tmp_path / "bundle")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "has no checkpoint yet" in done.err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_command_line_of_train(tmp_path: Path) -> None:
+    """At its end a run becomes a bundle; the same words again do nothing more."""
+    small = functools.partial(TrainConfig, width=8, dilations=(1, 2), colours=6, critic_base=8)
+    run = tmp_path / "town"
+    options = ["--steps", "2", "--crop", "96", "--loss-crop", "64", "--batch-size", "2"]
+    arguments = ["train", data(), "--out", run, *options, "--precision", "float32"]
+    with mock.patch("maptile2sat.training.TrainConfig", small):
+        for _ in range(2):
+            done = run_cli(*arguments)
+            assert done.code == 0, done.err
+            assert done.out == f"{run / 'bundle'}\n"
+        refused = run_cli(*arguments, "--seed", "1")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert "seed: 0 != 1" in refused.err
+    about = open_bundle(run / "bundle").description
+    assert about.name == "town"
+    assert about.training["steps"] == 2
+
+
+def test_command_line_of_train_refuses(tmp_path: Path) -> None:
+    cases = {
+        ("--crop", "100"): "multiples of 16",
+        ("--precision", "float16"): "precision must be",
+        ("--time-limit", "soon"): "is not a length of time",
+        ("--steps", "0"): "--steps",
+        ("--map-side", "top"): "map_side must be",
+    }
+    for options, words in cases.items():
+        done = run_cli("train", data(), "--out", tmp_path / "run", *options)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
+        assert words in done.err
+    done = run_cli("train", tmp_path, "--out", tmp_path / "run")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "no pairs in" in done.err
+    assert files_in(tmp_path) == []
