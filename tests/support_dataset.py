@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def run(*arguments: str | Path) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+@functools.cache
 def town(window: Window) -> tuple[Pixels, Pixels]:
     """Return map and image of a place: streets of 9 px, at distances that do not repeat.
 
@@ -82,9 +84,7 @@ def write_pair(path: Path, drawn: Pixels, image: Pixels, *, map_side: str = "rig
     return path
 
 
-def write_set(
-    folder: Path, train: int = 6, val: int = 2, side: int = 256, **options: Any
-) -> Path:
+def write_set(folder: Path, train: int = 4, val: int = 2, side: int = 256, **options: Any) -> Path:
     """Write a sound set of pairs of different places."""
     for number in range(train + val):
         split = "train" if number < train else "val"

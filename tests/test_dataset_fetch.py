@@ -116,7 +116,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(site: Site, tmp_path: Path) 
 
 def test_another_process_goes_on_and_a_third_has_nothing_to_do(site: Site, tmp_path: Path) -> None:
     site.breaks = [7000, 0, 0, 0, 0]
-    with pytest.raises(SourceError, match="keeps breaking off.*7,000 bytes"):
+    with pytest.raises(SourceError, match=r"keeps breaking off.*7,000 bytes"):
         fetch("maps", tmp_path, url=site.url, options=QUICK)
     assert (tmp_path / "maps.tar.gz.part").stat().st_size == 7000
     first = run("dataset", "fetch", "maps", "--dir", tmp_path, "--url", site.url)
@@ -205,7 +205,9 @@ EVIL: dict[str, Callable[[], tuple[tarfile.TarInfo, bytes]]] = {
     "leads out ": lambda: member("/tmp/escaped.jpg", picture()),
     "leads out  ": lambda: member("C:\\escaped.jpg", picture()),
     "a link": lambda: member("maps/train/2.jpg", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
-    "a link ": lambda: member("maps/train/2.jpg", type=tarfile.LNKTYPE, linkname="maps/train/1.jpg"),
+    "a link ": lambda: member(
+        "maps/train/2.jpg", type=tarfile.LNKTYPE, linkname="maps/train/1.jpg"
+    ),
     "a device": lambda: member("maps/train/2.jpg", type=tarfile.CHRTYPE),
     "a device ": lambda: member("maps/train/2.jpg", type=tarfile.FIFOTYPE),
     "twice": lambda: member("maps/train/1.jpg", picture()),

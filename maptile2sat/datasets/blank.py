@@ -43,7 +43,7 @@ def blank_image(image: Pixels) -> str | None:
     means = np.asarray(Image.fromarray(image).reduce(_POOL), np.int16)
     if float((means.max(-1) <= BLACK).mean()) > CLOUDY:
         return "black"
-    if float(means.std(axis=(0, 1)).max()) < DULL:
-        return "uniform"
     bright = (means.min(-1) >= WHITE) & (means.max(-1) - means.min(-1) <= GREY)
-    return "cloud" if float(bright.mean()) > CLOUDY else None
+    if float(bright.mean()) > CLOUDY:
+        return "cloud"
+    return "uniform" if float(means.std(axis=(0, 1)).max()) < DULL else None

@@ -123,8 +123,10 @@ def check(
     every = [path for paths in found.values() for path in paths]
     states = examine_files(every, lambda done, total: progress("files", done, total))
     good = [state.path for state in states if state.problem is None]
+    usual = common_side(states)
     blank = _find_blank(good, side, progress)
-    flawless = [path for path in good if path not in blank]
+    # with the wrong side for the map all pairs may seem blank
+    flawless = [path for path in good if path not in blank] or good
     compared = _spread(flawless, COMPARED)
     alignment = align(read_pair(path, side) for path in compared)
     misplaced = [] if alignment is None else [compared[number] for number in alignment.misplaced]
@@ -138,13 +140,13 @@ def check(
         map_side=side,
         map_looks=_side_of_map(some),
         splits={
-            split: _report([state for state in states if state.path in set(paths)], blank)
+            split: _report([state for state in states if state.path in set(paths)], usual, blank)
             for split, paths in found.items()
         },
-        side=common_side(states),
+        side=usual,
         alignment=alignment,
         misplaced=[_name(path) for path in misplaced],
-        scale=find_scale(said, good, common_side(states), _maps(some, side)),
+        scale=find_scale(said, good, usual, _maps(some, side)),
         attribution=str(said.get("attribution", "")),
         sheet=sheet,
     )
@@ -169,8 +171,9 @@ def _flaws(drawn: Pixels, image: Pixels) -> tuple[str, ...]:
     return ((BLANK_MAP,) if blank_map(drawn) else ()) + ((reason,) if reason else ())
 
 
-def _report(states: Sequence[FileState], blank: dict[Path, tuple[str, ...]]) -> SplitReport:
-    usual = common_side(states)
+def _report(
+    states: Sequence[FileState], usual: int, blank: dict[Path, tuple[str, ...]]
+) -> SplitReport:
     sizes: dict[str, int] = {}
     for state in states:
         if state.width:

@@ -19,7 +19,7 @@ from maptile2sat.grid import Window
 LARGEST_BLOCK = 4
 """Most squares on a side of a block of validation squares."""
 
-SMALL = 100
+SMALL = 36
 """Squares below which blocks are taken first where few others are lost beside them."""
 
 
