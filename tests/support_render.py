@@ -270,10 +270,10 @@ def run_cli(*arguments: object) -> Outcome:
 
 @contextlib.contextmanager
 def impatient(**changes: Any) -> Iterator[None]:
-    """Let renders give up on servers at once."""
+    """Let renders ask servers once only."""
     from maptile2sat.sources import SourceOptions
 
-    settings = {"timeout": 0.5, "retries": 0, **changes}
+    settings = {"timeout": 10.0, "retries": 0, **changes}
     quick = functools.partial(SourceOptions, **settings)
     with mock.patch("maptile2sat.rendering.job.SourceOptions", quick):
         yield
