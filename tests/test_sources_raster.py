@@ -238,3 +238,8 @@ def test_unknown_resamplings_are_listed(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", _rgb())
     with pytest.raises(UsageError, match=r"'soft' is not known.*bilinear"):
         open_source(path, SourceOptions(zoom=15, resampling="soft"))
+
+
+def test_a_name_longer_than_files_may_have_is_one_clear_error() -> None:
+    with pytest.raises(SourceError, match="cannot be opened"):
+        open_source("x" * 5000 + ".tif")

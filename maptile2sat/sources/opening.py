@@ -89,9 +89,13 @@ def _open_local(where: str, options: SourceOptions) -> Source:
     if is_template(where):
         return open_folder(where, options)
     path = Path(where)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # a name longer than the file system takes, for example
+        raise SourceError(f"{where[:100]} cannot be opened: {error.strerror or error}") from error
+    if is_folder:
         return open_folder(where, options)
-    if not path.is_file():
+    if not is_file:
         raise SourceError(f"there is no file {where}")
     name = path.name.lower()
     for endings, opener in _BY_NAME.items():

@@ -58,7 +58,7 @@ def export(run: Path, output: Path, about: About) -> Bundle:
     found = checkpoint.find(run / "checkpoints")
     if not found:
         raise TrainingError(f"{run} has no checkpoint yet: train it first")
-    pairs = Pairs.find(Path(config.data) / "train", config.map_side)
+    pairs = Pairs.find(Path(config.data) / "train", config.map_side, config.resize)
     load_tensorflow()
     from maptile2sat.networks.generator import get_weights
     from maptile2sat.networks.local import LocalConfig
@@ -97,7 +97,7 @@ def export(run: Path, output: Path, about: About) -> Bundle:
     weights = get_weights(trainer.average)
     bundle = save_bundle(output, description, weights, _card(description))
     # measured on the weights as stored, which float16 has rounded
-    held_out = Pairs.find(Path(config.data) / "val", config.map_side)
+    held_out = Pairs.find(Path(config.data) / "val", config.map_side, config.resize)
     description["metrics"] = validate(bundle, held_out)
     return save_bundle(output, description, weights, _card(description))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,9 @@ def catching(stop: Stop) -> Iterator[None]:
     def ask(number: int, frame: Any) -> None:
         stop.asked = True
 
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python takes signals in its main thread only
+        return
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -122,6 +126,7 @@ def run_steps(
                 sheet.draw(trainer.average, samples, run / "samples" / f"step-{step:08d}.png")
         for future in ahead:
             future.cancel()
+    log.flush(step)
     if saved != step:
         checkpoint.save(run / "checkpoints", step, variables)
     return step
@@ -146,9 +151,11 @@ class _Log:
                 "--precision float32 or a lower learning rate"
             )
         if step % LOG_EVERY == 0:
-            self._flush(step)
+            self.flush(step)
 
-    def _flush(self, step: int) -> None:
+    def flush(self, step: int) -> None:
+        if not self.count:
+            return
         seconds = time.monotonic() - self.since
         means = {name: round(total / self.count, 5) for name, total in self.sums.items()}
         rate = self.count * self.config.crops_per_step / seconds
