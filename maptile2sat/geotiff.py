@@ -43,8 +43,8 @@ PROFILES: dict[str, dict[str, str]] = {
 }
 """Lossless, small, smaller: COG creation options by the name that `--profile` takes."""
 
-BYTES_PER_PIXEL = {"deflate": 3.1, "jpeg": 0.62, "webp": 0.45}
-"""Measured on renders of Helsinki, overviews included; what `--dry-run` reckons with."""
+BYTES_PER_PIXEL = {"deflate": 3.0, "jpeg": 0.66, "webp": 0.47}
+"""Measured on 747 x 1312 px of Helsinki, overviews included; what `--dry-run` reckons with."""
 
 _PLAIN = {
     "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "2"},
