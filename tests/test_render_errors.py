@@ -245,6 +245,17 @@ def test_output_is_the_map(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_the_map_from_the_environment_is_not_overwritten_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "map.tif"
+    write_raster(path, np.full((3, 20, 20), 230, np.uint8))
+    before = path.read_bytes()
+    monkeypatch.setenv("MAPTILE2SAT_SOURCE", str(path))
+    refused(tmp_path, "is the map itself", "--overwrite", output=path)
+    assert path.read_bytes() == before
+
+
 def test_long_address_is_no_file_name(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9/" + "a" * 5_000 + "/{z}/{x}/{y}.png"
     with impatient():

@@ -28,8 +28,12 @@ MAX_SIDE = 1 << 30
 
 @dataclass(frozen=True)
 class Job:
-    """A render made ready: everything opened and checked."""
+    """A render made ready: everything opened and checked.
 
+    `origin` is what the map was opened from: given, from the environment, or the sample.
+    """
+
+    origin: str | os.PathLike[str]
     source: Source
     window: Window
     bundle: Bundle
@@ -73,7 +77,7 @@ def prepared(source: str | os.PathLike[str] | None, options: RenderOptions) -> I
                 f"model '{about.name}' is a unet: windows are blended, a pixel also depends on "
                 "where its window ends"
             )
-        yield Job(opened, window, bundle, options, warnings)
+        yield Job(chosen, opened, window, bundle, options, warnings)
 
 
 def check_fit(job: Job) -> None:

@@ -54,9 +54,9 @@ def render(
     preview_path = Path(options.preview) if options.preview is not None else None
     if preview_path is not None:
         check_destination(preview_path, overwrite=options.overwrite)
-    _check_different(source, path, preview_path)
     creation = creation_options(options.profile, options.creation_options, cog=options.cog)
     with prepared(source, options) as job:
+        _check_different(job.origin, path, preview_path)
         device = choose_device(options.device, options.precision)
         translator = _translator(job, device)
         tiles = checked_tiles(job, translator)
@@ -68,9 +68,7 @@ def render(
         return _result(job, device, translator, stats, seconds, path, preview_path, tiles)
 
 
-def _check_different(
-    source: str | os.PathLike[str] | None, path: Path, preview: Path | None
-) -> None:
+def _check_different(origin: str | os.PathLike[str], path: Path, preview: Path | None) -> None:
     """Make sure that neither the map nor the output would be overwritten by something else.
 
     Raises:
@@ -79,7 +77,7 @@ def _check_different(
     if preview is not None and preview.resolve() == path.resolve():
         raise OutputError(f"{path} cannot be both the output and the preview")
     for written in (path, preview):
-        if written is not None and source and _same_file(written, source):
+        if written is not None and _same_file(written, origin):
             raise OutputError(f"{written} is the map itself: give another name")
 
 
