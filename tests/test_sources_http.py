@@ -14,6 +14,7 @@ from maptile2sat.errors import MissingTileError, SourceError
 from maptile2sat.grid import TILE, Window
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.naming import safe_url
+from maptile2sat.sources.options import Missing
 from maptile2sat.sources.policy import check_host
 from maptile2sat.sources.template import Template
 from tests.conftest import TileMap, TileServer, encode, pattern
@@ -73,7 +74,7 @@ def test_the_user_agent_says_who_asks(
     assert server.headers[-1]["User-Agent"] == "my-town/1 (me@example.com)"
 
 
-@pytest.mark.parametrize("status", [404, 410, 500, 503, 429])
+@pytest.mark.parametrize("status", [404, 410])
 def test_missing_tiles_are_errors_or_masked(
     status: int, full_map: TileMap, server: TileServer, quick: SourceOptions
 ) -> None:
@@ -90,6 +91,20 @@ def test_missing_tiles_are_errors_or_masked(
     expected[hole] = 0
     np.testing.assert_array_equal(read.mask, expected)
     assert source.loader.failed == [f"13/{x}/{y}"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("missing", ["error", "mask"])
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_failing_server_is_never_taken_for_holes(
+    status: int, missing: Missing, full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    x, y = full_map.tiles[1]
+    bad = f"/13/{x}/{y}.png"
+    server.answer = lambda path, number: (status, {}, b"") if path == bad else None
+    source = open_source(template, dataclasses.replace(quick, missing=missing))
+    with pytest.raises(SourceError, match=rf"tile 13/{x}/{y} of http://127.*keeps"):
+        source.read(full_map.extent)
 
 
 def test_passing_trouble_is_retried(
@@ -171,20 +186,20 @@ def test_answers_that_stall_or_break_off(
 ) -> None:
     template = server.serve(full_map)
     window = Window(*full_map.extent[:2], 9, 9)
-    options = dataclasses.replace(quick, timeout=0.3, retries=0)
+    options = dataclasses.replace(quick, timeout=0.3, retries=0, missing="mask")
 
     def stall(path: str, number: int) -> None:
         time.sleep(0.8)
 
     server.answer = stall
-    with pytest.raises(MissingTileError, match="does not answer in time"):
+    with pytest.raises(SourceError, match="does not answer in time"):
         open_source(template, options).read(window)
     server.answer = lambda path, number: (
         200,
         {"Content-Length": "99999", "Connection": "close"},
         server.pages[path],
     )
-    with pytest.raises(MissingTileError, match=r"broke off|in time"):
+    with pytest.raises(SourceError, match=r"broke off|in time"):
         open_source(template, options).read(window)
     server.answer = None
     assert open_source(template, options).read(window).mask.all()

@@ -16,7 +16,7 @@ from cachecontrol.controller import CacheController
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from maptile2sat.errors import MissingTileError, SourceError
+from maptile2sat.errors import SourceError
 from maptile2sat.sources.decode import MAX_TILE_BYTES
 from maptile2sat.sources.http_cache import KeepAWeek, LenientCache, open_cache
 from maptile2sat.sources.options import SourceOptions
@@ -83,7 +83,6 @@ class HttpClient:
             The answer, or None if the server says that there is nothing.
 
         Raises:
-            MissingTileError: If the server keeps failing for this address.
             SourceError: If the server refuses, or answers with what cannot be right.
         """
         for attempt in range(1, _BODY_TRIES + 1):
@@ -93,7 +92,7 @@ class HttpClient:
                 return self._follow(url, what, headers or {}, limit)
             except (requests.exceptions.ChunkedEncodingError, HTTPError):
                 if attempt == _BODY_TRIES:
-                    raise MissingTileError(f"{what}: the answer broke off") from None
+                    raise SourceError(f"{what}: the answer broke off") from None
                 time.sleep(0.2 * attempt)
             except requests.exceptions.RequestException as error:
                 raise _explain(what, error) from None  # its text holds the address
@@ -120,8 +119,7 @@ class HttpClient:
             headers: More headers, such as Range.
 
         Raises:
-            MissingTileError: If the server does not answer, or keeps failing.
-            SourceError: If it cannot be reached, or may not be asked.
+            SourceError: If it cannot be reached, keeps failing, or may not be asked.
         """
         for _ in range(_MAX_REDIRECTS + 1):
             check_host(url)
@@ -163,7 +161,7 @@ class HttpClient:
                 "allowed to download this map?); nothing more is asked of it"
             )
         if status in _RETRIED:
-            raise MissingTileError(f"{what}: the server keeps answering HTTP {status}")
+            raise SourceError(f"{what}: the server keeps answering HTTP {status}")
         if status not in (200, 203, 206):
             raise SourceError(f"{what}: the server answered HTTP {status}")
         declared = response.headers.get("content-length", "")
@@ -188,9 +186,9 @@ def _explain(what: str, error: requests.exceptions.RequestException) -> SourceEr
     if isinstance(error, requests.exceptions.SSLError):
         return SourceError(f"{what}: the server's certificate is not trusted")
     if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
-        return MissingTileError(f"{what}: the server does not answer in time")
+        return SourceError(f"{what}: the server does not answer in time")
     if isinstance(error, requests.exceptions.RetryError):
-        return MissingTileError(f"{what}: the server keeps failing")
+        return SourceError(f"{what}: the server keeps failing")
     if isinstance(error, requests.exceptions.ConnectionError):
         return SourceError(
             f"{what}: the server cannot be reached; check the address and the network"

@@ -66,7 +66,8 @@ class UrlTiles:
         """Return a tile's bytes.
 
         Raises:
-            MissingTileError: If the server does not have the tile or keeps failing.
+            MissingTileError: If the server does not have the tile.
+            SourceError: If the server fails; that is never taken for a hole.
             SourceError: If the server refuses or answers nonsense.
         """
         what = f"tile {zoom}/{x}/{y} of {self.name}"
