@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -212,6 +213,7 @@ class GeoTiffWriter:
         if cog:
             self._options.setdefault("BLOCKSIZE", str(cog_block(window.width, window.height)))
         self._masked = False
+        self._written: list[tuple[RasterWindow, int]] = []
         with output_errors(path), ExitStack() as on_failure:
             self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             on_failure.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -274,6 +276,7 @@ class GeoTiffWriter:
         pixels = np.concatenate([image, mask[..., None]], axis=-1).transpose(2, 0, 1)
         with output_errors(self.path), self._environment:
             self._blocks.write(pixels, window=place)
+        self._written.append((place, _checksum(pixels)))
 
     def finish(self) -> None:
         """Compress, build overviews and put the file in its place.
@@ -283,6 +286,7 @@ class GeoTiffWriter:
         """
         with output_errors(self.path), self._environment:
             self._blocks.close()
+            self._check_blocks()
             view = self._folder / "view.vrt"
             view.write_text(self._view(), encoding="utf-8")
             done = self._folder / "done.tif"
@@ -292,21 +296,30 @@ class GeoTiffWriter:
             self._check_whole(done)
             done.replace(self.path)
 
+    def _check_blocks(self) -> None:
+        """Compare the temporary file with what was written: GDAL writes late, and in silence."""
+        with rasterio.open(self._folder / "blocks.tif") as blocks:
+            for place, checksum in self._written:
+                if _checksum(blocks.read(window=place)) != checksum:
+                    raise self._damaged()
+
+    def _damaged(self) -> OutputError:
+        return OutputError(f"{self.path} cannot be written: it came out damaged (disk full?)")
+
     def _check_whole(self, done: Path) -> None:
         """Read the finished file once: GDAL passes over some writes that a full disk refuses."""
-        damaged = OutputError(f"{self.path} cannot be written: it came out damaged (disk full?)")
         try:
             with rasterio.open(done, num_threads="all_cpus") as dataset:
                 masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
                 if masked != self._masked:
-                    raise damaged
+                    raise self._damaged()
                 levels = len(dataset.overviews(1))
                 _read_through(dataset)
             for level in range(levels):
                 with rasterio.open(done, overview_level=level) as dataset:
                     _read_through(dataset)
         except RasterioError as error:
-            raise damaged from error
+            raise self._damaged() from error
 
     def _view(self) -> str:
         """Return a VRT that shows the blocks as RGB with georeference, tags and mask."""
@@ -335,6 +348,10 @@ class GeoTiffWriter:
             f"<GeoTransform>{transform}</GeoTransform><Metadata>{items}</Metadata>"
             f"{bands}{mask}</VRTDataset>"
         )
+
+
+def _checksum(pixels: npt.NDArray[np.uint8]) -> int:
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
 def _read_through(dataset: Any) -> None:

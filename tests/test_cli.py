@@ -272,6 +272,37 @@ def test_preview_of_the_command_line(tmp_path: Path) -> None:
         assert picture.size[0] > 2 * read_back(tmp_path / "out.tif").image.shape[1]
 
 
+TERMINATE = """
+import os, signal, sys
+from maptile2sat import mosaic
+from maptile2sat.cli import main
+
+real = mosaic._generate
+
+def generate(*given):
+    made = real(*given)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return made
+
+mosaic._generate = generate
+sys.argv = ["maptile2sat", *sys.argv[1:]]
+main()
+"""
+
+
+def test_termination_leaves_nothing(tmp_path: Path) -> None:
+    command = ["render", str(sample_map()), "-o", str(tmp_path / "out.tif"), "-m", tiny_bundle()]
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATE, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 143
+    assert done.stderr.splitlines()[-1] == "error: terminated"
+    assert files_in(tmp_path) == []
+
+
 def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of the work leaves nothing."""
     from maptile2sat.translator import LocalTranslator

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from typing import Any
 
 __all__ = ["main"]
 
 INTERRUPTED = 130
+TERMINATED = 143
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came; an exception, so that what is temporary is cleaned up on the way out."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise _TerminatedError
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     import typer
 
     from maptile2sat.cli.app import app
@@ -21,6 +32,8 @@ def main() -> None:
     usage_errors: Any = next(
         base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
     )
+    in_main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this
@@ -35,6 +48,12 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
         code = INTERRUPTED
+    except _TerminatedError:
+        _complain("terminated")
+        code = TERMINATED
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, previous)
     sys.exit(code if isinstance(code, int) else 0)
 
 
