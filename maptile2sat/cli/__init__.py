@@ -14,7 +14,7 @@ TERMINATED = 143
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM came; an exception, so that what is temporary is cleaned up on the way out."""
+    """SIGTERM came: an exception, so that temporary files go on the way out."""
 
 
 def _terminate(number: int, frame: Any) -> None:
