@@ -22,7 +22,10 @@ def _terminate(number: int, frame: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
+    """
     import typer
 
     from maptile2sat.cli.app import app
