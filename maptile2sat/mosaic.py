@@ -25,6 +25,8 @@ from maptile2sat.translator import Translator
 Pixels = npt.NDArray[np.uint8]
 READERS = 2
 WRITES_PENDING = 2
+MASK_BLOCK = 64
+"""Side of the world's blocks that are filled where they hold no map; it divides every cell."""
 
 
 class Cell(NamedTuple):
@@ -129,8 +131,8 @@ def make_mosaic(
 
         try:
             for cell in cells_of(window, translator.cell):
-                source.prefetch(cell.grown(translator.halo))
-                given = readers.submit(_read, source, cell, translator.halo, seed, fill)
+                source.prefetch(_context(cell, translator, window))
+                given = readers.submit(_read, source, cell, translator, window, seed, fill)
                 reads.append((cell, given))
                 if len(reads) > ahead:
                     generate_next()
@@ -146,13 +148,36 @@ def make_mosaic(
     return stats
 
 
-def _read(source: Source, cell: Window, halo: int, seed: int, fill: tuple[int, int, int]) -> _Input:
-    """Read a cell with its halo, the fill colour where there is no map."""
-    window = cell.grown(halo)
-    image, mask = source.read(window)
-    if not mask.all():
-        image = np.where(mask[..., None] == 0, np.array(fill, np.uint8), image)
-    return _Input(image, mask, noise(seed, window, source.info.grid.wrap))
+def context_of(window: Window, translator: Translator) -> Window:
+    """Return the pixels of map that the pixels of `window` depend on."""
+    cells = covered_by_cells(window, translator.cell).grown(translator.halo)
+    return window.grown(max(translator.reach, MASK_BLOCK)).intersection(cells)
+
+
+def _context(cell: Window, translator: Translator, window: Window) -> Window:
+    """Return what of a cell and its halo the pixels of `window` depend on."""
+    return cell.grown(translator.halo).intersection(context_of(window, translator))
+
+
+def _read(
+    source: Source,
+    cell: Window,
+    translator: Translator,
+    window: Window,
+    seed: int,
+    fill: tuple[int, int, int],
+) -> _Input:
+    """Read a cell with its halo, the fill colour where there is no map or none is needed."""
+    whole = cell.grown(translator.halo)
+    image = np.empty((whole.height, whole.width, 3), np.uint8)
+    image[:] = fill
+    mask = np.zeros((whole.height, whole.width), np.uint8)
+    part = _context(cell, translator, window)
+    there = part.slices(whole)
+    read = source.read(part, window)
+    np.copyto(image[there], read.image, where=read.mask[..., None] > 0)
+    mask[there] = read.mask
+    return _Input(image, mask, noise(seed, whole, source.info.grid.wrap))
 
 
 def _generate(
@@ -173,7 +198,20 @@ def _generate(
     image = translator.generate(given.image, given.noise)
     stats.generator_seconds += time.perf_counter() - start
     stats.cells += 1
+    if not mask.all():
+        image = np.where(_near_map(mask)[..., None], image, np.array(fill, np.uint8))
     return Cell(cell, drawn, image, mask)
+
+
+def _near_map(mask: Pixels) -> npt.NDArray[np.bool_]:
+    """Return whether there is any map in each pixel's block of `MASK_BLOCK`, for a cell's mask.
+
+    Masked pixels beside the map keep what was generated, which lossy compression mixes into
+    their neighbours; others get the fill colour, whether or not their cell holds any map.
+    """
+    blocks = mask.shape[0] // MASK_BLOCK
+    parts = mask.reshape(blocks, MASK_BLOCK, blocks, MASK_BLOCK).any(axis=(1, 3))
+    return parts.repeat(MASK_BLOCK, axis=0).repeat(MASK_BLOCK, axis=1)
 
 
 def _cut(cell: Cell, window: Window) -> Cell:

@@ -59,11 +59,16 @@ class Source(Protocol):
     def info(self) -> SourceInfo:
         """What the source is and covers."""
 
-    def read(self, window: Window) -> Read:
+    def read(self, window: Window, needed: Window | None = None) -> Read:
         """Return the pixels of `window`, whatever part of it the source has.
 
         The same pixel has the same value in whatever window it is read. Columns of a grid
         that wraps may be any turn around the world.
+
+        Args:
+            window: The pixels to read.
+            needed: The pixels that must be there, if not all: tiles of `window` that lie
+                outside of it may be missing, as context that the source does not have.
 
         Raises:
             SourceError: If the map cannot be read.

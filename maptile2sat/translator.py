@@ -22,11 +22,13 @@ class Translator(Protocol):
     Attributes:
         cell: Side of a cell in pixels.
         halo: Pixels of map needed around it on every side.
+        reach: Pixels of map on every side that a pixel of the image depends on.
         exact: Whether a pixel depends on the map around it alone, as against being blended.
     """
 
     cell: int
     halo: int
+    reach: int
     exact: bool
 
     def generate(self, image: Pixels, noise: Noise) -> Pixels:
@@ -74,6 +76,7 @@ class LocalTranslator:
         from maptile2sat.networks.receptive_field import receptive_field
 
         self.cell, self.halo = cell, receptive_field(model).halo
+        self.reach = self.halo
         side = cell + 2 * self.halo
         core = slice(self.halo, self.halo + cell)
 
@@ -117,6 +120,7 @@ class UnetTranslator:
         self.cell = cell
         self.window = int(model.input.shape[1])
         self.halo = self.window // 2
+        self.reach = self.window  # a pixel at the end of a window depends on its other end
         if cell % self.halo:
             raise UsageError(f"cell {cell} is not a multiple of {self.halo}, half a unet window")
         self._batch = batch_size

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 
+from maptile2sat.errors import MissingTileError
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.rendering import render
 from maptile2sat.resources import sample_map
@@ -184,6 +185,36 @@ def test_tile_server_reads_the_halo_beyond_the_box(server: TileServer, tmp_path:
     assert_same_as_in(large_render().raster, made.raster, window)
     assert made.result.tiles == 9
     assert len(set(server.log)) == 9
+
+
+def test_tile_server_needs_nothing_beyond_the_box(server: TileServer, tmp_path: Path) -> None:
+    """Context that the server does not have is ground, in a large render as in a small one."""
+    server.pages = {f"/{ZOOM}/{x}/{y}.png": data for (x, y), data in sample_tiles().items()}
+    template = server.url + "/{z}/{x}/{y}.png"
+    for window in (WHOLE, Window(WHOLE.col, WHOLE.row, 24, 20)):
+        made = tiny_render(template, tmp_path, bbox=bbox_of(GRID, window))
+        assert_same_as_in(large_render().raster, made.raster, window)
+
+
+def test_only_what_the_box_depends_on_is_fetched(server: TileServer, tmp_path: Path) -> None:
+    """A cell of 1024 px with its halo covers 36 tiles, the box and its context one."""
+    server.pages = {f"/{ZOOM}/{x}/{y}.png": data for (x, y), data in sample_tiles().items()}
+    window = Window(37_308 * TILE + 100, 18_968 * TILE + 90, 30, 40)
+    template = server.url + "/{z}/{x}/{y}.png"
+    made = tiny_render(template, tmp_path, bbox=bbox_of(GRID, window), cell=1024)
+    whole = tiny_render(sample_map(), tmp_path, cell=1024)
+    assert_same_as_in(whole.raster, made.raster, window)
+    assert set(server.log) == {f"/{ZOOM}/37308/18968.png"}
+    assert made.result.tiles == 1
+
+
+def test_tile_missing_in_the_box_is_an_error(server: TileServer, tmp_path: Path) -> None:
+    pages = {f"/{ZOOM}/{x}/{y}.png": data for (x, y), data in sample_tiles().items()}
+    del pages[f"/{ZOOM}/37308/18968.png"]
+    server.pages = pages
+    window = Window(37_308 * TILE + 100, 18_968 * TILE - 300, 30, 301)
+    with pytest.raises(MissingTileError, match="16/37308/18968"):
+        tiny_render(server.url + "/{z}/{x}/{y}.png", tmp_path, bbox=bbox_of(GRID, window))
 
 
 def neighbours(image: Pixels) -> npt.NDArray[np.float64]:

@@ -66,7 +66,7 @@ class ExtractSource:
         """What the source is and covers."""
         return self._info
 
-    def read(self, window: Window) -> Read:
+    def read(self, window: Window, needed: Window | None = None) -> Read:
         """Return the pixels of `window`; tiles are drawn whole, so it does not change them."""
         result = blank(window)
         for part, place in self._info.grid.pieces(window, self._info.extent):

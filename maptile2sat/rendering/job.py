@@ -170,8 +170,7 @@ def _window(source: Source, bbox: BBox | None, crs: CRS) -> Window:
 def checked_tiles(job: Job, translator: Translator) -> int:
     """Return how many tiles the render reads, or refuse if they are too many."""
     limit = DEFAULT_MAX_TILES if job.options.max_tiles is None else job.options.max_tiles
-    window = mosaic.covered_by_cells(job.window, translator.cell).grown(translator.halo)
-    tiles = tile_count(job.source, window)
+    tiles = tile_count(job.source, mosaic.context_of(job.window, translator))
     if tiles > limit:
         raise UsageError(
             f"the area takes {tiles:,} tiles, more than {limit:,}: give a smaller --bbox or "

@@ -60,7 +60,7 @@ class RasterSource:
         """What the source is and covers."""
         return self._info
 
-    def read(self, window: Window) -> Read:
+    def read(self, window: Window, needed: Window | None = None) -> Read:
         """Return the pixels of `window`; see `Source.read`."""
         result = blank(window)
         extent = self._info.extent

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from maptile2sat.errors import MissingTileError
 from maptile2sat.grid import Window
 from maptile2sat.source import Read, SourceInfo, blank
 
@@ -68,14 +69,19 @@ class TiledSource:
         """What makes the tiles."""
         return self._loader
 
-    def read(self, window: Window) -> Read:
+    def read(self, window: Window, needed: Window | None = None) -> Read:
         """Return the pixels of `window`; see `Source.read`."""
         result = blank(window)
         parts = self._parts(window)
         while chunk := list(islice(parts, _AT_ONCE)):
             futures = [self._tile(part.x, part.y) for part in chunk]
             for part, future in zip(chunk, futures, strict=True):
-                tile = future.result()
+                try:
+                    tile = future.result()
+                except MissingTileError:
+                    if needed is None or not part.wanted.intersection(needed).empty:
+                        raise
+                    continue
                 if tile is None:
                     continue
                 there, here = part.wanted.slices(window), self._inner(part.inside)
