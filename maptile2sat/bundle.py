@@ -250,15 +250,19 @@ def _read_arrays(path: Path) -> Weights:
     """Read every array of an HDF5 file of two levels, refusing what is not a plain array."""
     import h5py
 
-    arrays: Weights = {}
     try:
         with h5py.File(path, "r") as file:
+            datasets = {}
             for layer in file:
                 group = _plain_item(path, file, layer, h5py.Group)
                 for name in group:
                     dataset = _plain_item(path, group, name, h5py.Dataset)
                     _check_dataset(path, dataset)
-                    arrays[f"{layer}/{name}"] = np.asarray(dataset[()], np.float32)
+                    datasets[f"{layer}/{name}"] = dataset
+            # a small file may say that it holds more than any memory, in one array or in many
+            if sum(dataset.size for dataset in datasets.values()) * 4 > MAX_WEIGHTS_BYTES:
+                raise BundleError(f"{path}: its arrays are larger than weights can be")
+            arrays = {name: np.asarray(item[()], np.float32) for name, item in datasets.items()}
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path} is not a weights file: {error}") from error
     _refuse_infinite(path, arrays)
@@ -282,8 +286,8 @@ def _check_dataset(path: Path, dataset: Any) -> None:
         raise BundleError(f"{path}: {name} refers to another file; refused")
     if dataset.dtype not in (np.float16, np.float32):
         raise BundleError(f"{path}: {name} is {dataset.dtype}, not float16 or float32")
-    if dataset.nbytes > MAX_WEIGHTS_BYTES:
-        raise BundleError(f"{path}: {name} is larger than weights can be")
+    if dataset.shape is None:
+        raise BundleError(f"{path}: {name} holds no array")
 
 
 def save_bundle(

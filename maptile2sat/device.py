@@ -14,6 +14,14 @@ from maptile2sat.errors import Maptile2satError, UsageError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
+"""Instructions that make bfloat16 faster than float32."""
+
+NUMERIC_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", *BFLOAT16_FEATURES)
+"""Instructions by which oneDNN chooses its kernels, and so the order of their sums."""
+
+NUMERIC_SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that change that choice."""
+
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -91,10 +99,9 @@ def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
         )
     if gpus and kind != "cpu":
         return _gpu(tf, gpus[index], index, precision)
-    features = cpu_features()
     if precision == "auto":
         precision = cpu_precision()
-    return Device("/CPU:0", f"cpu {platform.machine()} {' '.join(features)}".strip(), precision)
+    return Device("/CPU:0", cpu_kind(), precision)
 
 
 def _gpu(tf: Any, gpu: Any, index: int, precision: str) -> Device:
@@ -116,14 +123,20 @@ def _gpu(tf: Any, gpu: Any, index: int, precision: str) -> Device:
 
 def cpu_precision() -> str:
     """Return what this processor is fast in: `bfloat16` if it has instructions for it."""
-    return "bfloat16" if cpu_features() else "float32"
+    return "bfloat16" if cpu_features(BFLOAT16_FEATURES) else "float32"
 
 
-def cpu_features() -> list[str]:
-    """Return which instructions for bfloat16 this processor has (Linux; else none known)."""
+def cpu_kind() -> str:
+    """Return what decides the bits of a result: the processor's instructions, and settings."""
+    settings = [f"{name}={os.environ[name]}" for name in NUMERIC_SETTINGS if name in os.environ]
+    return " ".join(["cpu", platform.machine(), *cpu_features(NUMERIC_FEATURES), *settings])
+
+
+def cpu_features(wanted: tuple[str, ...]) -> list[str]:
+    """Return which of the instructions `wanted` this processor has (Linux; else none known)."""
     try:
         text = CPU_INFO.read_text()
     except OSError:
         return []
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
-    return [feature for feature in BFLOAT16_FEATURES if feature in flags]
+    return [feature for feature in wanted if feature in flags]

@@ -1,7 +1,7 @@
 """World-coordinate noise: the z of the conditional GAN as a pure function of place and seed.
 
 A value depends only on (seed, column, row, octave). It is made with integer arithmetic alone,
-so that every machine makes the same bits, and it never repeats. Octaves coarser than a pixel
+so that every machine makes the same bits, and it has no period. Octaves coarser than a pixel
 live on their own lattice of the world grid and are interpolated between its points with
 weights that are exact in binary, so that a window read alone equals the same part of a larger.
 """

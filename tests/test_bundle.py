@@ -279,6 +279,16 @@ def enormous(file: h5py.File) -> None:
     file.create_dataset("stem/bias", (1 << 40,), np.float16, chunks=(1 << 16,))
 
 
+def many(file: h5py.File) -> None:
+    for number in range(20):  # 100 million values each, in a file of a few kilobytes
+        file.create_dataset(f"stem/more_{number}", (100_000_000,), np.float16, chunks=(1 << 16,))
+
+
+def empty(file: h5py.File) -> None:
+    del file["stem/bias"]
+    file["stem/bias"] = h5py.Empty(np.float16)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -292,6 +302,8 @@ def enormous(file: h5py.File) -> None:
         (objects, "not float16 or float32"),
         (doubles, "float64, not float16"),
         (enormous, "larger than weights can be"),
+        (many, "larger than weights can be"),
+        (empty, "bias holds no array"),
     ],
 )
 def test_weights_must_be_plain_arrays(

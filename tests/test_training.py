@@ -493,6 +493,19 @@ def test_checkpoints_are_whole_or_not_there(tmp_path: Path) -> None:
     assert kept == [4, 5]
 
 
+def test_checkpoint_that_is_not_finite_is_never_kept(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, 1, {"a": np.ones(3)})
+    with pytest.raises(TrainingError, match="a became infinite by step 2: start another run"):
+        checkpoints.save(tmp_path, 2, {"a": np.array([1.0, np.nan])})
+    assert [path.name for path in checkpoints.find(tmp_path)] == ["step-00000001.npz"]
+
+
+def test_run_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(TrainingError, match=r"the run's folder .*taken/run cannot be made: Not a"):
+        run_training(tiny(), tmp_path / "taken" / "run")
+
+
 # export
 
 

@@ -11,8 +11,9 @@ from maptile2sat.errors import BundleError
 from maptile2sat.networks.local import LocalConfig, build_local
 from maptile2sat.networks.unet import UnetConfig, build_unet
 
-MAX_WIDTH = 1024
-MAX_BLOCKS = 64
+# keeps what a description alone may allocate below half a gigabyte
+MAX_WIDTH = 512
+MAX_BLOCKS = 32
 MAX_DILATION = 64
 
 

@@ -67,8 +67,8 @@ class UrlTiles:
 
         Raises:
             MissingTileError: If the server does not have the tile.
-            SourceError: If the server fails; that is never taken for a hole.
-            SourceError: If the server refuses or answers nonsense.
+            SourceError: If the server fails, which is never taken for a hole, refuses, or
+                answers nonsense.
         """
         what = f"tile {zoom}/{x}/{y} of {self.name}"
         reply = self._client.get(self._url(zoom, x, y), what)

@@ -81,5 +81,10 @@ def _claim(run: Path, config: TrainConfig) -> None:
                 "repeat them, or give another --out"
             )
         return
-    run.mkdir(parents=True, exist_ok=True)
-    config.save(path)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        config.save(path)
+    except OSError as error:
+        raise TrainingError(
+            f"the run's folder {run} cannot be made: {error.strerror or error}"
+        ) from error

@@ -24,12 +24,21 @@ def save(folder: Path, step: int, variables: dict[str, Any], keep: int = KEEP) -
         step: Number of steps done.
         variables: Name to variable.
         keep: How many to keep.
+
+    Raises:
+        TrainingError: If a value is not finite; the older checkpoints stay.
     """
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in variables.items()}
+    wrong = next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
+    if wrong is not None:
+        raise TrainingError(
+            f"{wrong} became infinite by step {step}: start another run (--out) with "
+            "--precision float32 or a lower --learning-rate; the last checkpoint is kept"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.npz"
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as stream:
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in variables.items()}
         np.savez(stream, **arrays)
         stream.flush()
         os.fsync(stream.fileno())

@@ -147,8 +147,8 @@ class _Log:
         self.count += 1
         if not all(math.isfinite(value) for value in self.sums.values()):
             raise TrainingError(
-                f"a loss became infinite at step {step}: resume from the last checkpoint with "
-                "--precision float32 or a lower learning rate"
+                f"a loss became infinite at step {step}: start another run (--out) with "
+                "--precision float32 or a lower --learning-rate"
             )
         if step % LOG_EVERY == 0:
             self.flush(step)
