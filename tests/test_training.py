@@ -91,7 +91,7 @@ def tiny(**changes: Any) -> TrainConfig:
 def run_training(config: TrainConfig, run: Path, **settings: Any) -> int:
     """Train, logging every two steps."""
     arguments = {"checkpoint_every": 2, "sample_every": 3, **settings}
-    with mock.patch("maptile2sat.training.loop.LOG_EVERY", 2):
+    with mock.patch("maptile2sat.training.logs.LOG_EVERY", 2):
         return train(config, run, **arguments)
 
 
@@ -143,7 +143,9 @@ def test_file_that_is_no_config(text: str, tmp_path: Path) -> None:
         ({"crop": 100}, "multiples of 16"),
         ({"loss_crop": 48}, "at least 64"),
         ({"loss_crop": 112}, "at most crop"),
-        ({"precision": "float16"}, "precision"),
+        ({"precision": "float64"}, "precision"),
+        ({"preset": "pix"}, "preset"),
+        ({"preset": "seed"}, "of a U-Net"),
         ({"critic_norm": "batch"}, "critic_norm"),
         ({"generator_rate": 0.0}, "learning rates"),
         ({"ema": 1.0}, "ema"),
@@ -587,7 +589,7 @@ def test_command_line_of_train(tmp_path: Path) -> None:
 def test_command_line_of_train_refuses(tmp_path: Path) -> None:
     cases = {
         ("--crop", "100"): "multiples of 16",
-        ("--precision", "float16"): "precision must be",
+        ("--precision", "float64"): "precision",
         ("--time-limit", "soon"): "is not a length of time",
         ("--steps", "0"): "--steps",
         ("--map-side", "top"): "map_side must be",

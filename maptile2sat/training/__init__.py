@@ -9,7 +9,8 @@ from maptile2sat.datasets.files import require_sound
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError
 from maptile2sat.training.config import TrainConfig
-from maptile2sat.training.loop import Progress, Stop, catching, run_steps, starting_palette
+from maptile2sat.training.logs import Progress
+from maptile2sat.training.loop import Stop, catching, run_steps, starting_palette
 from maptile2sat.training.pairs import Pairs
 
 __all__ = ["Progress", "TrainConfig", "train"]
