@@ -8,21 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maptile2sat.datasets.layout import write_json
 from maptile2sat.errors import TrainingError, UsageError
 
 RADIUS_MULTIPLE = 16
+UNET_MULTIPLE = 256
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Hyper-parameters of a `local` training run.
+    """Hyper-parameters of a training run; the defaults are those of the `local` preset.
+
+    The preset names the networks and the adversarial loss; `presets.preset_config` gives the
+    numbers that go with it. A field that the preset's networks do not have is not used.
 
     Attributes:
         data: Folder with `train` and `val`, each of side-by-side pairs.
         map_side: Which half of a pair is the map: `left` or `right`.
         style: Name of the map style that the pairs show (`maps`, `osm` or the user's own).
-        steps: Optimizer steps of the whole run; the learning rate falls to zero over the
-            second half of them.
+        steps: Optimizer steps of the whole run.
         batch_size: Crops per step.
         crop: Side in pixels of what the generator sees of a pair.
         loss_crop: Side in pixels of its middle, on which the losses are taken, so that the
@@ -46,6 +51,15 @@ class TrainConfig:
         ema: Decay per step of the weight average that is shipped.
         precision: `bfloat16` or `float32`: what convolutions compute in.
         seed: Decides initial weights, order, crops and noise.
+        preset: `local`, `pix2pix` or `seed`.
+        init: Name or folder of the bundle that the generator starts from; empty for random
+            weights.
+        decay_from: Share of the steps after which the learning rate falls, to zero at the end.
+        mirror: Whether pairs are mirrored left to right at random.
+        jitter: Whether maps are changed as tile servers and formats do (`pairs.jitter`).
+        antialias: Whether a resize averages what it leaves out; the classic notebook takes the
+            nearest pixel.
+        deterministic: Whether every operation is repeatable bit by bit, which is slower.
     """
 
     data: str
@@ -72,6 +86,13 @@ class TrainConfig:
     ema: float = 0.999
     precision: str = "bfloat16"
     seed: int = 0
+    preset: str = "local"
+    init: str = ""
+    decay_from: float = 0.5
+    mirror: bool = False
+    jitter: bool = True
+    antialias: bool = True
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
@@ -79,26 +100,39 @@ class TrainConfig:
         Raises:
             UsageError: If a value is out of its range.
         """
+        sides = (self.crop, self.loss_crop)
         checks = {
+            "preset must be local, pix2pix or seed": self.preset in ("local", "pix2pix", "seed"),
             "map_side must be left or right": self.map_side in ("left", "right"),
             "steps and batch_size must be at least 1": min(self.steps, self.batch_size) >= 1,
             "crop and loss_crop must be multiples of 16, loss_crop at least 64, at most crop": (
-                self.crop % RADIUS_MULTIPLE == self.loss_crop % RADIUS_MULTIPLE == 0
+                not any(side % RADIUS_MULTIPLE for side in sides)
                 and 64 <= self.loss_crop <= self.crop
+            ),
+            "crop and loss_crop of a U-Net must be equal, and a multiple of 256": (
+                self.kind == "local"
+                or (self.crop == self.loss_crop and self.crop % UNET_MULTIPLE == 0)
             ),
             "resize must be 0 (own pixels) or at least loss_crop": (
                 self.resize == 0 or self.resize >= self.loss_crop
             ),
-            "precision must be bfloat16 or float32": self.precision in ("bfloat16", "float32"),
+            f"precision must be one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,
             "critic_norm must be instance or spectral": self.critic_norm
             in ("instance", "spectral"),
             "learning rates must be above 0": min(self.generator_rate, self.critic_rate) > 0,
             "ema must be in 0..1": 0.0 <= self.ema < 1.0,
+            "decay_from must be in 0..1": 0.0 <= self.decay_from <= 1.0,
             "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,
+            "seed must be in 0..4294967295": 0 <= self.seed < 2**32,
         }
         for message, right in checks.items():
             if not right:
                 raise UsageError(f"training configuration: {message}")
+
+    @property
+    def kind(self) -> str:
+        """Kind of the generator: `local` or `unet`."""
+        return "local" if self.preset == "local" else "unet"
 
     @property
     def crops_per_step(self) -> float:
@@ -107,12 +141,12 @@ class TrainConfig:
 
     def learning_scale(self, step: int) -> float:
         """Return the factor of the learning rates at `step`: 1, then down to 0."""
-        left = (self.steps - step) / max(1.0, self.steps / 2)
-        return max(0.0, min(1.0, left))
+        left = (self.steps - step) / max(1.0, self.steps * (1.0 - self.decay_from))
+        return max(0.0, min(1.0, left)) if self.decay_from < 1.0 else 1.0
 
     def save(self, path: Path) -> None:
-        """Write the configuration as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        """Write the configuration as JSON, whole or not at all."""
+        write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
@@ -130,6 +164,8 @@ class TrainConfig:
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """Return one line per value in which the two differ."""
+        """Return one line per value in which the two differ; two ways to one folder do not."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        for values in (mine, theirs):
+            values["data"] = str(Path(values["data"]).resolve())
         return [f"{key}: {mine[key]} != {theirs[key]}" for key in mine if mine[key] != theirs[key]]

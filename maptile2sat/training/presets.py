@@ -1,0 +1,86 @@
+"""The recipes of `maptile2sat train --preset`: which numbers go with which networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from maptile2sat.datasets.layout import list_pairs
+from maptile2sat.errors import UsageError
+from maptile2sat.training.config import TrainConfig
+
+CLASSIC: dict[str, Any] = {
+    "batch_size": 1,
+    "crop": 256,
+    "loss_crop": 256,
+    "resize": 286,
+    "mirror": True,
+    "jitter": False,
+    "critic_base": 64,
+    "generator_rate": 2e-4,
+    "critic_rate": 2e-4,
+    "beta_1": 0.5,
+    "beta_2": 0.999,
+    "l1_weight": 0.0,
+    "l1_pool": 1,
+    "fine_l1_weight": 100.0,
+    "feature_weight": 0.0,
+    "ema": 0.0,
+}
+"""What both U-Net presets share (Isola et al. 2017, arXiv 1611.07004, section 3)."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "local": {},
+    # the authors' own later implementation lets the rate fall over the second half
+    "pix2pix": {**CLASSIC, "decay_from": 0.5},
+    "seed": {**CLASSIC, "decay_from": 1.0, "antialias": False},
+}
+
+EPOCHS = {"pix2pix": 200, "seed": 200}
+"""Length of the presets that count in epochs; `local` counts in steps."""
+
+
+def preset_config(
+    preset: str,
+    data: Path,
+    *,
+    steps: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    **changes: Any,
+) -> TrainConfig:
+    """Return the configuration of a preset with what the user changed.
+
+    Args:
+        preset: One of `PRESETS`.
+        data: Folder with `train` and `val`.
+        steps: Length of the run, if not the preset's.
+        epochs: The same in epochs; at most one of the two.
+        learning_rate: Of the generator; the discriminator's keeps its ratio to it.
+        changes: Other fields; None stands for the preset's value.
+
+    Raises:
+        UsageError: If a value makes no sense.
+        TrainingError: If the data has no pairs and their number is needed.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"preset '{preset}' is not one of {', '.join(PRESETS)}")
+    if steps is not None and epochs is not None:
+        raise UsageError("give --epochs or --steps, not both")
+    values = {"preset": preset, "data": str(data), **PRESETS[preset]}
+    values.update({key: value for key, value in changes.items() if value is not None})
+    start = TrainConfig(**values)
+    if learning_rate is not None:
+        ratio = start.critic_rate / start.generator_rate
+        values.update(generator_rate=learning_rate, critic_rate=ratio * learning_rate)
+    if steps is None and (epochs is not None or preset in EPOCHS):
+        epochs = EPOCHS[preset] if epochs is None else epochs
+        steps = epochs * epoch_steps(len(list_pairs(data / "train")), start.batch_size)
+    if steps is not None:
+        values["steps"] = steps
+    return TrainConfig(**values)
+
+
+def epoch_steps(pairs: int, batch_size: int) -> int:
+    """Return the steps of one epoch: whole batches of all pairs, at least one."""
+    return max(1, pairs // batch_size)
