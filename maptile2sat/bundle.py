@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maptile2sat.errors import BundleError
+from maptile2sat.errors import BundleError, refuse_undecodable
 from maptile2sat.resources import models_folder
 
 FORMAT = 1
@@ -111,7 +112,7 @@ class Bundle:
                 f"{path} is damaged or belongs to another bundle: its sha256 is {found[:12]}…, "
                 f"{DESCRIPTION} says {self.description.weights_sha256[:12]}…; fetch it again"
             )
-        return _read_arrays(path)
+        return read_arrays(path)
 
 
 def find_bundle(name: str) -> Bundle:
@@ -122,6 +123,7 @@ def find_bundle(name: str) -> Bundle:
     """
     if not name or "\0" in name:
         raise BundleError("the model's name is empty: give a name or a bundle's folder")
+    refuse_undecodable(name, BundleError)
     shipped = models_folder() / name
     folder = shipped if _is_plain(name) and shipped.is_dir() else Path(name)
     if not folder.is_dir():
@@ -189,7 +191,12 @@ def _problems(given: dict[str, Any]) -> list[tuple[str, bool]]:
     texts = ("name", "version", "style", "precision", "data", "licence", "attribution")
     cell, zoom, metres = given["cell"], given["zoom"], given["metres_per_pixel"]
     return [
-        *((f"{name} must be text", not isinstance(given[name], str)) for name in texts),
+        *(
+            (f"{name} must be text in one line", not str(given[name]).isprintable())
+            if isinstance(given[name], str)
+            else (f"{name} must be text", True)
+            for name in texts
+        ),
         ("name must be a plain file name", not _is_plain(str(given["name"]))),
         (f"kind must be one of {', '.join(KINDS)}", given["kind"] not in KINDS),
         ("architecture must be an object", not isinstance(given["architecture"], dict)),
@@ -210,13 +217,19 @@ def _problems(given: dict[str, Any]) -> list[tuple[str, bool]]:
             not isinstance(metres, (int, float)) or not 0 < metres < 1e6,
         ),
         ("weights_sha256 must be a sha256", len(str(given["weights_sha256"])) != 64),
-        ("metrics must be an object", not isinstance(given.get("metrics", {}), dict)),
+        ("metrics must be an object of numbers", not _are_numbers(given.get("metrics", {}))),
         ("training must be an object", not isinstance(given.get("training", {}), dict)),
     ]
 
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(item, (int, float)) and math.isfinite(item) for item in value.values()
+    )
 
 
 def _is_colour(value: Any) -> bool:
@@ -246,8 +259,16 @@ def file_sha256(path: Path) -> str:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _read_arrays(path: Path) -> Weights:
-    """Read every array of an HDF5 file of two levels, refusing what is not a plain array."""
+def read_arrays(path: Path) -> Weights:
+    """Read every array of an HDF5 file of two levels, refusing what is not a plain array.
+
+    Returns:
+        Arrays by name `layer/weight`, float32.
+
+    Raises:
+        BundleError: If it is damaged, holds links or other things than arrays, or values that
+            are not finite.
+    """
     import h5py
 
     try:
@@ -305,31 +326,51 @@ def save_bundle(
         BundleError: If the description is wrong, a weight is not finite as float16, or the
             folder cannot be written; an older bundle in it stays.
     """
+    _checked(folder / DESCRIPTION, {"format": FORMAT, **description, "weights_sha256": "0" * 64})
+    digest = write_arrays(folder / WEIGHTS, weights)
+    values = {"format": FORMAT, **description, "weights_sha256": digest}
+    try:
+        (folder / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card.replace("{sha256}", digest), encoding="utf-8")
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return open_bundle(folder)
+
+
+def write_arrays(path: Path, weights: Weights) -> str:
+    """Write weights as float16 arrays of an HDF5 file, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if missing.
+        weights: Arrays by name `layer/weight`.
+
+    Returns:
+        The sha256 of the file; the same weights are the same bytes.
+
+    Raises:
+        BundleError: If a weight is not finite as float16, or the file cannot be written.
+    """
     import h5py
 
     # an overflow becomes infinite, and is refused below with its name
     with np.errstate(over="ignore"):
         halves = {name: weights[name].astype(np.float16) for name in sorted(weights)}
-    _refuse_infinite(folder / WEIGHTS, halves)
-    _checked(folder / DESCRIPTION, {"format": FORMAT, **description, "weights_sha256": "0" * 64})
-    temporary = folder / f".{WEIGHTS}.tmp"
+    _refuse_infinite(path, halves)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(temporary, "w") as file:
             for name, array in halves.items():
                 # without times, so that the same weights are the same bytes
                 file.create_dataset(name, data=array, track_times=False)
         digest = file_sha256(temporary)
-        values = {"format": FORMAT, **description, "weights_sha256": digest}
-        temporary.replace(folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        (folder / CARD).write_text(card.replace("{sha256}", digest), encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
-        raise BundleError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise BundleError(f"{path.parent} cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return open_bundle(folder)
+    return digest
 
 
 def _refuse_infinite(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

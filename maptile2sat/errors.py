@@ -4,6 +4,8 @@ Every message says what was wrong, where, and what to do next, in one line, so t
 command line can print it as it is. Anything that is not a `Maptile2satError` is a defect.
 """
 
+from os import PathLike, fspath
+
 
 class Maptile2satError(Exception):
     """Base of all errors of this package; ends the command line with exit code 1."""
@@ -35,6 +37,19 @@ class OutputError(Maptile2satError):
 
 class TrainingError(Maptile2satError):
     """Training data or a training run cannot be used."""
+
+
+def refuse_undecodable(path: str | PathLike[str], kind: type[Maptile2satError]) -> None:
+    """Refuse a file name that is not text, which neither GDAL nor SQLite can open.
+
+    Raises:
+        Maptile2satError: Of the kind given, if the name's bytes are not UTF-8.
+    """
+    try:
+        fspath(path).encode()
+    except UnicodeEncodeError as error:
+        shown = fspath(path).encode(errors="backslashreplace").decode()
+        raise kind(f"the name {shown} is not UTF-8: rename it first") from error
 
 
 class MissingExtraError(Maptile2satError):

@@ -27,7 +27,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.errors import OutputError, UsageError, refuse_undecodable
 from maptile2sat.grid import Grid, Window
 
 BLOCK = 512
@@ -69,7 +69,8 @@ _RESAMPLING = "NEAREST|AVERAGE|BILINEAR|CUBIC|CUBICSPLINE|LANCZOS|MODE|RMS"
 # GDAL takes unknown creation options in silence, so a typing error would do nothing; some
 # wrong values it replaces by its default, of others (BLOCKSIZE=0) it dies. These are the
 # drivers' documented options of GDAL 3.10 with their values, less those that would move the
-# grid or turn the picture into something else.
+# grid, turn the picture into something else, fail with a mask (STATISTICS) or write a second
+# file (TFW).
 _COG_OPTIONS = {
     "COMPRESS": _COMPRESS,
     "LEVEL": _LEVEL,
@@ -87,7 +88,6 @@ _COG_OPTIONS = {
     "PREDICTOR": _PREDICTOR,
     "GEOTIFF_VERSION": _VERSION,
     "SPARSE_OK": _SWITCH,
-    "STATISTICS": "AUTO|YES|NO",
     "MAX_Z_ERROR": _DECIMAL,
     "MAX_Z_ERROR_OVERVIEW": _DECIMAL,
 }
@@ -107,7 +107,6 @@ _PLAIN_OPTIONS = {
     "INTERLEAVE": "BAND|PIXEL",
     "PHOTOMETRIC": "RGB|YCBCR",
     "SPARSE_OK": _SWITCH,
-    "TFW": _SWITCH,
     "GEOTIFF_VERSION": _VERSION,
     "JPEGTABLESMODE": "[0-3]",
 }
@@ -163,6 +162,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: If it exists and may not be replaced, or its folder cannot be written.
     """
+    refuse_undecodable(path, OutputError)
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file in it")
     if path.exists() and not overwrite:

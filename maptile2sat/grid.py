@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import rasterio
 from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -315,6 +316,19 @@ def parse_bbox(text: str) -> BBox:
             "--bbox west,south,east,north (for example 24.93,60.16,24.95,60.17)"
         )
     return BBox(*numbers)
+
+
+def parse_crs(text: str) -> CRS:
+    """Return the CRS that `text` stands for: EPSG:4326, WKT, PROJ.
+
+    Raises:
+        UsageError: If it stands for none.
+    """
+    try:
+        with rasterio.Env():  # or GDAL itself writes to stderr what it thinks of the text
+            return CRS.from_user_input(text)
+    except (CRSError, CPLE_BaseError, ValueError) as error:
+        raise UsageError(f"'{text}' is not a CRS: say for example EPSG:3857") from error
 
 
 def _check_degrees(bbox: BBox, *, mercator: bool) -> None:

@@ -118,21 +118,27 @@ def make_mosaic(
     stats = MosaicStats()
     total = cell_count(window, translator.cell)
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "write") as writer:
-        reads: deque[tuple[Window, Future[_Input]]] = deque()
+        reads: deque[tuple[Window, Future[_Input] | None]] = deque()
         writes: deque[Future[None]] = deque()
 
         def generate_next() -> None:
             cell, given = reads.popleft()
-            made = _generate(translator, cell, given.result(), fill, stats)
+            if given is None:
+                stats.skipped += 1
+                made = _nothing(cell.intersection(window), fill)
+            else:
+                made = _cut(_generate(translator, cell, given.result(), fill, stats), window)
             while len(writes) >= WRITES_PENDING:
                 writes.popleft().result()
-            writes.append(writer.submit(take, _cut(made, window)))
+            writes.append(writer.submit(take, made))
             progress(stats.cells + stats.skipped, total)
 
         try:
             for cell in cells_of(window, translator.cell):
-                source.prefetch(_context(cell, translator, window))
-                given = readers.submit(_read, source, cell, translator, window, seed, fill)
+                given = None
+                if _may_have_map(source, cell.intersection(window)):
+                    source.prefetch(_context(cell, translator, window))
+                    given = readers.submit(_read, source, cell, translator, window, seed, fill)
                 reads.append((cell, given))
                 if len(reads) > ahead:
                     generate_next()
@@ -142,10 +148,24 @@ def make_mosaic(
                 write.result()
         finally:
             for _, given in reads:
-                given.cancel()
+                if given is not None:
+                    given.cancel()
             for write in writes:
                 write.cancel()
     return stats
+
+
+def _may_have_map(source: Source, window: Window) -> bool:
+    """Whether any of `window` lies where the source may have data."""
+    info = source.info
+    return any(True for _ in info.grid.pieces(window, info.extent))
+
+
+def _nothing(window: Window, fill: tuple[int, int, int]) -> Cell:
+    """Return pixels without a map: not black, which lossy compression would let bleed."""
+    image = np.empty((window.height, window.width, 3), np.uint8)
+    image[:] = fill
+    return Cell(window, image, image, np.zeros((window.height, window.width), np.uint8))
 
 
 def context_of(window: Window, translator: Translator) -> Window:
@@ -192,8 +212,7 @@ def _generate(
     drawn, mask = given.image[core, core], given.mask[core, core]
     if not mask.any():
         stats.skipped += 1
-        # not black: lossy compression would bleed it into the neighbours
-        return Cell(cell, drawn, np.full_like(drawn, fill), mask)
+        return _nothing(cell, fill)
     start = time.perf_counter()
     image = translator.generate(given.image, given.noise)
     stats.generator_seconds += time.perf_counter() - start

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,13 @@ class Preview:
         summed = np.add.reduceat(values, row_starts, axis=0)
         return np.asarray(np.add.reduceat(summed, col_starts, axis=1), np.float32)
 
-    def save(self, path: Path, notes: Mapping[str, str]) -> None:
-        """Write the PNG, map left, result right, with `notes` as its text entries.
+    @contextmanager
+    def saving(self, path: Path, notes: Mapping[str, str]) -> Iterator[None]:
+        """Write the PNG, map left, result right; it gets its name when the block ends well.
+
+        Args:
+            path: The PNG.
+            notes: Its text entries.
 
         Raises:
             OutputError: If it cannot be written.
@@ -65,10 +71,12 @@ class Preview:
         for key, value in notes.items():
             information.add_itxt(key, value)
         temporary = path.with_name(f".{path.name}.tmp")
-        with output_errors(path):
-            try:
+        try:
+            with output_errors(path):
                 picture = Image.fromarray(np.concatenate([left, gap, right], axis=1))
                 picture.save(temporary, "PNG", pnginfo=information)
+            yield
+            with output_errors(path):
                 temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ class SourceInfo:
         tiled: Whether reading fetches or decodes tiles (what `--max-tiles` counts).
         tile_side: Side in pixels of the grid of those tiles: 256, or 512.
         style: The map style (`maps`, `osm`) if the source knows it.
+        remote: Whether reading goes over a network.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SourceInfo:
     tiled: bool = False
     tile_side: int = TILE
     style: str | None = None
+    remote: bool = False
 
 
 class Source(Protocol):

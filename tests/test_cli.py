@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 import maptile2sat
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.resources import sample_map
-from tests.conftest import TileMap, write_mbtiles
+from tests.conftest import TileMap, TileServer, write_mbtiles, write_raster
 from tests.support_render import (
     FILL,
     Pixels,
@@ -264,6 +265,67 @@ def test_warnings_go_to_stderr(tmp_path: Path) -> None:
     assert json.loads(run_cli(*arguments, "--json").out)["warnings"]
 
 
+def test_warnings_come_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is told after an hour that the wrong model was at work has lost the hour."""
+    from maptile2sat import mosaic
+
+    told: list[str] = []
+    monkeypatch.setattr(mosaic, "make_mosaic", lambda *given, **named: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        maptile2sat.render(
+            sample_map(), tmp_path / "out.tif", model=str(tiny_bundle()), warn=told.append
+        )
+    assert told
+    assert "have colours of the style 'maps'" in told[0]
+
+
+def test_options_that_do_nothing_are_named(tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "map.tif", np.full((3, 20, 20), 230, np.uint8))
+    options = ("--tile-size", 512, "--src-crs", "EPSG:2154", "--dry-run")
+    said = run_cli("render", raster, "-o", tmp_path / "out.tif", "-m", tiny_bundle(), *options).err
+    assert "--src-crs is not used: " in said
+    assert "--tile-size is not used: " in said
+    assert "--src-crs is not used: " in render(tmp_path, *options[2:]).err
+
+
+def test_dry_run_checks_the_output(tmp_path: Path) -> None:
+    (tmp_path / "out.tif").write_bytes(b"mine")
+    done = render(tmp_path, "--dry-run")
+    assert (done.code, done.out) == (1, "")
+    assert "say --overwrite" in done.err
+
+
+def test_dry_run_fetches_no_tile(tmp_path: Path, server: TileServer) -> None:
+    url = server.url + "/{z}/{x}/{y}.png"
+    done = run_cli(
+        *("render", url, "-o", tmp_path / "out.tif", "-m", tiny_bundle()),
+        *("--bbox", INSIDE, "--dry-run"),
+    )
+    assert done.code == 0, done.err
+    assert server.log == []
+
+
+@pytest.mark.parametrize("closed", [(2,), (1, 2)])
+def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
+    """What would go to stderr does not turn up on stdout, nor in the output."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    command = ["render", "-o", str(tmp_path / "out.tif"), "-m", str(tiny_bundle())]
+    script = "import sys; sys.argv[0] = 'maptile2sat'; from maptile2sat.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command, "--bbox", INSIDE],
+        stdout=subprocess.PIPE,
+        preexec_fn=close,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout.decode() == ("" if 1 in closed else f"{tmp_path / 'out.tif'}\n")
+    assert read_back(tmp_path / "out.tif").image.size > 0
+
+
 def test_preview_of_the_command_line(tmp_path: Path) -> None:
     preview = tmp_path / "p.png"
     done = render(tmp_path, "--bbox", INSIDE, "--preview", preview)
@@ -318,7 +380,7 @@ def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalTranslator, "generate", stop)
     done = render(tmp_path)
     assert (done.code, done.out) == (130, "")
-    assert done.err == "error: interrupted\n"
+    assert done.err.splitlines()[-1] == "error: interrupted"
     assert files_in(tmp_path) == []
 
 

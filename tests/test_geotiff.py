@@ -555,7 +555,8 @@ def test_preview_averages_large_renders(tmp_path: Path) -> None:
             there = part.slices(window)
             mask = np.full(image[there].shape[:2], 255, np.uint8)
             preview.add(Cell(part, image[there], 255 - image[there], mask))
-    preview.save(tmp_path / "p.png", {})
+    with preview.saving(tmp_path / "p.png", {}):
+        assert not (tmp_path / "p.png").exists()
     with Image.open(tmp_path / "p.png") as picture:
         seen = np.asarray(picture).astype(int)
     width = (seen.shape[1] - GAP) // 2

@@ -18,6 +18,7 @@ from maptile2sat.errors import OutputError, SourceError
 from maptile2sat.grid import HALF_WORLD, TILE, BBox, Window, mercator_grid, raster_grid
 from maptile2sat.networks.receptive_field import receptive_field
 from maptile2sat.resources import sample_map
+from maptile2sat.sources.raster import RasterSource
 from tests.conftest import TileMap, write_folder, write_mbtiles, write_raster
 from tests.support_render import (
     FILL,
@@ -477,3 +478,39 @@ def test_area_too_large_for_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="too large"):
         tiny_render(source, tmp_path, bbox="-179,-80,179,80")
     assert files_in(tmp_path) == ["map.mbtiles"]
+
+
+def test_box_far_beyond_a_raster_reads_nothing_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells without any map cost neither a read nor the generator."""
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.full((3, 256, 256), 230, np.uint8),
+        crs="EPSG:2154",
+        transform=Affine(2, 0, 512 * 1200, 0, -2, 512 * 13_000),
+    )
+    reads = []
+    real = RasterSource.read
+
+    def read(source: RasterSource, *given: Any) -> Any:
+        reads.append(given[0])
+        return real(source, *given)
+
+    monkeypatch.setattr(RasterSource, "read", read)
+    box = f"{512 * 1195},{512 * 12_995},{512 * 1205},{512 * 13_005}"
+    made = tiny_render(path, tmp_path, bbox=box, bbox_crs="EPSG:2154")
+    assert (made.result.cells, made.result.skipped_cells) == (1, 99)
+    assert len([window for window in reads if window.width >= 256]) <= 2  # the cell, the colours
+    assert made.raster.mask.astype(bool).sum() == 256 * 256
+
+
+def test_box_across_180_degrees_of_a_map_that_ends_there(tmp_path: Path) -> None:
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.full((3, 64, 64), 230, np.uint8),
+        crs="EPSG:4326",
+        transform=Affine(0.0007, 0, 180 - 0.0448, 0, -0.0007, 0.0224),
+    )
+    made = tiny_render(path, tmp_path, bbox="179.95,-0.01,-179.95,0.01", native=True)
+    assert [text for text in made.result.warnings if "crosses 180 degrees" in text]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maptile2sat.errors import OutputError
+from maptile2sat.geotiff import GeoTiffWriter
 from maptile2sat.resources import sample_map
 from tests.conftest import TileMap, TileServer, write_folder, write_raster
 from tests.support_render import (
@@ -86,7 +88,7 @@ def test_picture_without_position(tmp_path: Path) -> None:
 def test_raster_without_crs(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "map.tif", np.zeros((3, 20, 20), np.uint8), crs=None)
     refused(tmp_path, "say --src-crs", path)
-    refused(tmp_path, "is not a CRS", path, "--src-crs", "EPSG:nonsense")
+    refused(tmp_path, "is not a CRS", path, "--src-crs", "EPSG:nonsense", code=2)
 
 
 def test_sixteen_bit_raster(tmp_path: Path) -> None:
@@ -240,9 +242,11 @@ def test_output_is_the_map(tmp_path: Path) -> None:
     refused(tmp_path, "is the map itself", path, "--overwrite", output=path)
     (tmp_path / "link.tif").symlink_to(path)
     refused(tmp_path, "is the map itself", path, "--overwrite", output=tmp_path / "link.tif")
-    preview = ("--overwrite", "--preview", path)
-    refused(tmp_path, "is the map itself", path, *preview)
     assert path.read_bytes() == before
+    named = tmp_path / "map.png"  # what is in it counts
+    path.rename(named)
+    refused(tmp_path, "is the map itself", named, "--overwrite", "--preview", named)
+    assert named.read_bytes() == before
 
 
 def test_the_map_from_the_environment_is_not_overwritten_either(
@@ -267,8 +271,52 @@ def test_preview_is_checked_first(tmp_path: Path) -> None:
     refused(tmp_path, "say --overwrite", sample_map(), "--preview", tmp_path / "p.png")
     nowhere = tmp_path / "no" / "p.png"
     refused(tmp_path, "does not exist", sample_map(), "--preview", nowhere)
-    same = ("--preview", tmp_path / "out.tif")
-    refused(tmp_path, "both the output and the preview", sample_map(), *same)
+    same = tmp_path / "out.png"
+    preview = ("--preview", same)
+    refused(tmp_path, "both the output and the preview", sample_map(), *preview, output=same)
+    for name in ("p.jpg", "p"):
+        words = f"{name} is a PNG: give a name that ends in .png"
+        refused(tmp_path, words, sample_map(), "--preview", tmp_path / name, code=2)
+
+
+def test_output_that_fails_leaves_no_preview(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(writer: GeoTiffWriter) -> None:
+        raise OutputError("no")
+
+    monkeypatch.setattr(GeoTiffWriter, "finish", fail)
+    done = run_cli(
+        *("render", sample_map(), "-o", tmp_path / "out.tif", "-m", tiny_bundle()),
+        *("--bbox", INSIDE, "--preview", tmp_path / "p.png", "-qq"),
+    )
+    assert (done.code, done.err) == (1, "error: no\n")
+    assert files_in(tmp_path) == []
+
+
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    """File names are bytes; libraries underneath want UTF-8."""
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.tif")
+    words = r"m\udcff.tif is not UTF-8: rename it first"
+    refused(tmp_path, words, strange)
+    refused(tmp_path, words, sample_map(), output=strange)
+    refused(tmp_path, words, sample_map(), model=strange)
+
+
+def test_libraries_say_nothing_of_their_own(tmp_path: Path) -> None:
+    """PROJ has a message of its own for a CRS that it does not know."""
+    command = ["render", str(sample_map()), "-o", str(tmp_path / "out.tif"), "--bbox", INSIDE]
+    script = "import sys; sys.argv[0] = 'maptile2sat'; from maptile2sat.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command, "--bbox-crs", "EPSG:99999999"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "error: 'EPSG:99999999' is not a CRS: say for example EPSG:3857"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,20 @@ def test_tile_missing_in_the_box_is_an_error(server: TileServer, tmp_path: Path)
         tiny_render(server.url + "/{z}/{x}/{y}.png", tmp_path, bbox=bbox_of(GRID, window))
 
 
+def test_missing_tiles_are_listed_in_one_line(server: TileServer, tmp_path: Path) -> None:
+    server.pages = {f"/{ZOOM}/{x}/{y}.png": data for (x, y), data in sample_tiles().items()}
+    window = Window(37_308 * TILE, 18_968 * TILE, 2 * TILE, 2 * TILE)
+    for column in (37_308, 37_309):
+        del server.pages[f"/{ZOOM}/{column}/18968.png"]
+    made = tiny_render(
+        server.url + "/{z}/{x}/{y}.png", tmp_path, bbox=bbox_of(GRID, window), missing="mask"
+    )
+    lines = [text for text in made.result.warnings if "missing" in text]
+    assert len(lines) == 1
+    assert lines[0].startswith("2 tiles are missing in http://127")
+    assert lines[0].endswith("masked: 16/37308/18968, 16/37309/18968")
+
+
 def neighbours(image: Pixels) -> npt.NDArray[np.float64]:
     """Return the mean difference between columns beside each other, column by column."""
     return np.abs(np.diff(image.astype(int), axis=1)).mean((0, 2))

@@ -84,13 +84,17 @@ def test_missing_tiles_are_errors_or_masked(
     server.answer = lambda path, number: (status, {}, b"") if path == bad else None
     with pytest.raises(MissingTileError, match=rf"tile 13/{x}/{y} of http://127"):
         open_source(template, quick).read(full_map.extent)
-    source = open_source(template, dataclasses.replace(quick, missing="mask"))
+    told: list[str] = []
+    source = open_source(template, dataclasses.replace(quick, missing="mask", warn=told.append))
     read = source.read(full_map.extent)
     hole = Window(x * TILE, y * TILE, TILE, TILE).slices(full_map.extent)
     expected = np.full(read.mask.shape, 255)
     expected[hole] = 0
     np.testing.assert_array_equal(read.mask, expected)
     assert source.loader.failed == [f"13/{x}/{y}"]  # type: ignore[attr-defined]
+    assert told == []
+    source.close()
+    assert told == [f"1 tile is missing in {template} and masked: 13/{x}/{y}"]
 
 
 @pytest.mark.parametrize("missing", ["error", "mask"])

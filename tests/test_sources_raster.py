@@ -180,7 +180,7 @@ def test_a_crs_is_never_guessed(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="--src-crs"):
         open_source(path)
     assert open_source(path, SourceOptions(src_crs="EPSG:2154")).info.grid.crs.to_epsg() == 2154
-    with pytest.raises(SourceError, match="'EPSG:nonsense' is not a CRS"):
+    with pytest.raises(UsageError, match="'EPSG:nonsense' is not a CRS"):
         open_source(path, SourceOptions(src_crs="EPSG:nonsense"))
 
 

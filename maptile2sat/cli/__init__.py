@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
     """
+    _settle_streams()
     import typer
 
     from maptile2sat.cli.app import app
@@ -58,6 +60,21 @@ def main() -> None:
         if in_main:
             signal.signal(signal.SIGTERM, previous)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _settle_streams() -> None:
+    """Make sure that there is something to write to, and that any name can be written."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller; libraries write to the numbers all the same
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+            setattr(sys, name, os.fdopen(number, "w"))
+        elif name == "stdout" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape")  # names are bytes: print them as they are
+    # GDAL's threads would write to stderr what is told as an error of ours anyway
+    os.environ.setdefault("CPL_LOG", os.devnull)
 
 
 def _complain(message: str) -> None:

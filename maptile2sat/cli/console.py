@@ -22,7 +22,12 @@ def show_json(value: Any) -> None:
     """Print a dataclass or plain value as one JSON object on stdout."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
-    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8: JSON must be
+        text = json.dumps(value, default=_plain, indent=2)
+    print(text)
 
 
 def _plain(value: Any) -> Any:
@@ -40,11 +45,10 @@ def set_logging(verbosity: int) -> None:
             logging.getLogger(name).setLevel(level)
 
 
-def warn(messages: list[str], verbosity: int) -> None:
-    """Print warnings to stderr, unless the user asked for quiet twice."""
+def warn(message: str, verbosity: int) -> None:
+    """Print a warning to stderr, unless the user asked for quiet twice."""
     if verbosity > -2:
-        for message in messages:
-            print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def note(message: str, verbosity: int) -> None:

@@ -64,7 +64,8 @@ def fetch_command(
         result = fetch(
             name, parent, url=url, progress=lambda what, done, total: bars[what](done, total)
         )
-    warn(result.warnings, level)
+    for text in result.warnings:
+        warn(text, level)
     if as_json:
         show_json(result)
         return
@@ -161,7 +162,8 @@ def build_command(
     )
     with progress_bar("squares", level) as move:
         result = build(map_source, image, out, options, max_tiles=max_tiles, progress=move)
-    warn(result.warnings, level)
+    for text in result.warnings:
+        warn(text, level)
     if as_json:
         show_json(result)
         return

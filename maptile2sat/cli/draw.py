@@ -50,7 +50,8 @@ def draw_command(
             overwrite=overwrite,
             progress=move,
         )
-    warn(list(result.warnings), level)
+    for text in result.warnings:
+        warn(text, level)
     if as_json:
         show_json(result)
         return

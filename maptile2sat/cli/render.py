@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,7 @@ def render_command(
         ),
     ] = "maps",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Cells read ahead, windows a unet takes at once.")
+        int, typer.Option(min=1, help="Cells read ahead (2 at most), windows a unet takes at once.")
     ] = 8,
     cell: Annotated[
         int | None, typer.Option(help="Side in pixels of what is generated at once (n x 256).")
@@ -151,13 +152,12 @@ def render_command(
     if uses_sample(source):
         note("no map given: rendering the sample map (central Helsinki)", level)
     if dry_run:
-        planned = plan(source, options)
-        warn(planned.warnings, level)
+        planned = plan(source, output, options, warn=partial(warn, verbosity=level))
         show_json(planned) if as_json else _show_plan(planned)
         return
     with progress_bar("cells", level) as move:
-        result = render(source, output, options, progress=move)
-    warn(result.warnings, level)
+        tell = partial(warn, verbosity=level)
+        result = render(source, output, options, progress=move, warn=tell)
     show_json(result) if as_json else _show_result(result, level)
 
 
@@ -173,12 +173,16 @@ def _show_plan(planned: RenderPlan) -> None:
     print(f"disk        about {human_bytes(planned.temporary_bytes)} while it runs")
 
 
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count:,} cells"
+
+
 def _show_result(result: RenderResult, level: int) -> None:
     print(result.output)
     if result.preview is not None:
         print(result.preview)
     note(
-        f"{result.width} x {result.height} px, {result.crs}, {result.cells} cells in "
+        f"{result.width} x {result.height} px, {result.crs}, {_cells(result.cells)} in "
         f"{result.seconds:.1f} s ({result.generator_seconds:.1f} s in the generator, "
         f"{result.precision}); model {result.model}; map: {result.attribution or result.source}",
         level,

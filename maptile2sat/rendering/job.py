@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError
 
 from maptile2sat import fit, mosaic
 from maptile2sat.bundle import Bundle, find_bundle, shipped_bundles
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import WGS84, BBox, Window, parse_bbox
+from maptile2sat.grid import WGS84, BBox, Window, parse_bbox, parse_crs
 from maptile2sat.noise import MAX_SEED
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
@@ -24,6 +23,26 @@ from maptile2sat.translator import Translator
 
 MAX_SIDE = 1 << 30
 """Longest side of an output in pixels: what GDAL can address."""
+
+
+@dataclass
+class Notices:
+    """What the user should know: told at once, and kept for the result.
+
+    Attributes:
+        tell: Called with each text, from whatever thread it comes up in.
+        texts: All of them so far.
+    """
+
+    tell: Callable[[str], None]
+    texts: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, text: str) -> None:
+        """Take a text."""
+        with self._lock:
+            self.texts.append(text)
+            self.tell(text)
 
 
 @dataclass(frozen=True)
@@ -38,12 +57,15 @@ class Job:
     window: Window
     bundle: Bundle
     options: RenderOptions
-    warnings: list[str]
+    notices: Notices
 
 
 @contextmanager
-def prepared(source: str | os.PathLike[str] | None, options: RenderOptions) -> Iterator[Job]:
+def prepared(
+    source: str | os.PathLike[str] | None, options: RenderOptions, tell: Callable[[str], None]
+) -> Iterator[Job]:
     """Open the map and the model and find the window; close the map at the end."""
+    notices = Notices(tell)
     if not 0 <= options.seed <= MAX_SEED:
         raise UsageError(f"seed {options.seed} is not in 0..{MAX_SEED}")
     if options.resampling is not None and options.resampling not in Resampling.__members__:
@@ -52,7 +74,7 @@ def prepared(source: str | os.PathLike[str] | None, options: RenderOptions) -> I
             f"{', '.join(Resampling.__members__)}"
         )
     bbox = _bbox(options.bbox)
-    crs = _crs(options.bbox_crs)
+    crs = parse_crs(options.bbox_crs)
     bundle = find_bundle(options.model)
     about = bundle.description
     chosen = choose_source(source, bbox, crs)
@@ -66,42 +88,42 @@ def prepared(source: str | os.PathLike[str] | None, options: RenderOptions) -> I
         resampling=options.resampling,
         tile_size=options.tile_size,
         fill=about.fill,
+        warn=notices.add,
     )
-    with _logged_warnings() as logged, closing(open_source(chosen, source_options)) as opened:
-        window = _window(opened, bbox, crs)
-        # the list goes on growing while the map is read
-        warnings = logged
-        warnings += getattr(opened, "warnings", [])
+    with closing(open_source(chosen, source_options)) as opened:
         if about.kind == "unet":
-            warnings.append(
+            notices.add(
                 f"model '{about.name}' is a unet: windows are blended, a pixel also depends on "
                 "where its window ends"
             )
-        yield Job(chosen, opened, window, bundle, options, warnings)
+        _warn_of_unused(opened, options, notices)
+        window = _window(opened, bbox, crs, notices)
+        yield Job(chosen, opened, window, bundle, options, notices)
 
 
-def check_fit(job: Job) -> None:
-    """Warn of a map whose scale or colours are not the model's; reads the map's middle."""
-    others = [other for other in shipped_bundles() if other.folder != job.bundle.folder]
-    found = (
-        fit.scale_warning(job.source, job.window, job.bundle),
-        fit.colour_warning(job.source, job.window, job.bundle, others),
-    )
-    job.warnings.extend(text for text in found if text)
+def _warn_of_unused(source: Source, options: RenderOptions, notices: Notices) -> None:
+    """Say which options do nothing for this map."""
+    info = source.info
+    if options.tile_size is not None and not info.tiled:
+        notices.add(f"--tile-size is not used: {info.name} does not come in tiles")
+    if options.src_crs is not None and info.tiled:
+        notices.add(f"--src-crs is not used: {info.name} comes in web mercator tiles")
 
 
-@contextmanager
-def _logged_warnings() -> Iterator[list[str]]:
-    """Collect what the map sources log as warnings, so that it gets into the result."""
-    texts: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("maptile2sat")
-    logger.addHandler(handler)
-    try:
-        yield texts
-    finally:
-        logger.removeHandler(handler)
+def check_fit(job: Job, *, colours: bool = True) -> None:
+    """Warn of a map whose scale or colours are not the model's.
+
+    Args:
+        job: The render.
+        colours: Whether to read the map's middle and compare colours.
+    """
+    found = [fit.scale_warning(job.source, job.window, job.bundle)]
+    if colours:
+        others = [other for other in shipped_bundles() if other.folder != job.bundle.folder]
+        found.append(fit.colour_warning(job.source, job.window, job.bundle, others))
+    for text in found:
+        if text:
+            job.notices.add(text)
 
 
 def uses_sample(source: str | os.PathLike[str] | None) -> bool:
@@ -143,14 +165,7 @@ def _bbox(given: str | tuple[float, float, float, float] | None) -> BBox | None:
     return parse_bbox(given) if isinstance(given, str) else BBox(*given)
 
 
-def _crs(text: str) -> CRS:
-    try:
-        return CRS.from_user_input(text)
-    except (CRSError, ValueError) as error:
-        raise UsageError(f"'{text}' is not a CRS: say for example EPSG:4326") from error
-
-
-def _window(source: Source, bbox: BBox | None, crs: CRS) -> Window:
+def _window(source: Source, bbox: BBox | None, crs: CRS, notices: Notices) -> Window:
     """Return the pixels asked for, after checking that the map has any of them."""
     info = source.info
     window = info.extent if bbox is None else info.grid.window(bbox, crs)
@@ -163,6 +178,12 @@ def _window(source: Source, bbox: BBox | None, crs: CRS) -> Window:
     if max(window.width, window.height) > MAX_SIDE:
         raise UsageError(
             f"the area is {window.width}x{window.height} pixels: give a smaller --bbox or --zoom"
+        )
+    turned = bbox is not None and bbox.west > bbox.east and crs.is_geographic
+    if turned and info.grid.wrap is None and window.right > info.extent.right:
+        notices.add(
+            f"the box crosses 180 degrees, and {info.name} cannot be read across: what lies "
+            "beyond its eastern end is masked (-z ZOOM reads across)"
         )
     return window
 

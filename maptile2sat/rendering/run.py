@@ -7,13 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from maptile2sat import mosaic
 from maptile2sat._version import __version__
 from maptile2sat.device import Device, choose_device
-from maptile2sat.errors import OutputError
+from maptile2sat.errors import OutputError, UsageError
 from maptile2sat.geotiff import (
     BYTES_PER_PIXEL,
     TEMPORARY_BYTES_PER_PIXEL,
@@ -33,6 +34,7 @@ def render(
     options: RenderOptions | None = None,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    warn: Callable[[str], None] = lambda text: None,
     **changes: Any,
 ) -> RenderResult:
     """Render a map as satellite-style imagery.
@@ -42,6 +44,8 @@ def render(
         output: The GeoTIFF to write.
         options: Everything else; see `RenderOptions`.
         progress: Called with (cells done, all cells).
+        warn: Called with what the user should know as soon as it is known, from any thread;
+            all of it is in the result too.
         **changes: Fields of `RenderOptions` to set, for example `bbox=..., model=...`.
 
     Raises:
@@ -49,13 +53,9 @@ def render(
             cannot be written; then there is no output.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
-    path = Path(output)
-    check_destination(path, overwrite=options.overwrite)
-    preview_path = Path(options.preview) if options.preview is not None else None
-    if preview_path is not None:
-        check_destination(preview_path, overwrite=options.overwrite)
+    path, preview_path = _destinations(output, options)
     creation = creation_options(options.profile, options.creation_options, cog=options.cog)
-    with prepared(source, options) as job:
+    with prepared(source, options, warn) as job:
         _check_different(job.origin, path, preview_path)
         device = choose_device(options.device, options.precision)
         translator = _translator(job, device)
@@ -65,7 +65,23 @@ def render(
         start = time.perf_counter()
         stats = _write(job, translator, path, preview_path, tags, creation, progress)
         seconds = time.perf_counter() - start
-        return _result(job, device, translator, stats, seconds, path, preview_path, tiles)
+    # only now: a map that is closed says what it did not have
+    return _result(job, device, translator, stats, seconds, path, preview_path, tiles)
+
+
+def _destinations(
+    output: str | os.PathLike[str], options: RenderOptions
+) -> tuple[Path, Path | None]:
+    """Return where output and preview go, after checking that they can."""
+    path = Path(output)
+    check_destination(path, overwrite=options.overwrite)
+    if options.preview is None:
+        return path, None
+    preview = Path(options.preview)
+    if preview.suffix.lower() != ".png":
+        raise UsageError(f"the preview {preview} is a PNG: give a name that ends in .png")
+    check_destination(preview, overwrite=options.overwrite)
+    return path, preview
 
 
 def _check_different(origin: str | os.PathLike[str], path: Path, preview: Path | None) -> None:
@@ -117,9 +133,11 @@ def _write(
             ahead=min(options.batch_size, mosaic.READERS),
             progress=progress,
         )
-        writer.finish()
-    if preview is not None and preview_path is not None:
-        preview.save(preview_path, tags)
+        saving: AbstractContextManager[None] = nullcontext()
+        if preview is not None and preview_path is not None:
+            saving = preview.saving(preview_path, tags)
+        with saving:  # the preview gets its name once the output has, or neither does
+            writer.finish()
     return stats
 
 
@@ -156,24 +174,42 @@ def _result(
         device=device.kind,
         exact=translator.exact,
         preview=preview_path,
-        warnings=job.warnings,
+        warnings=job.notices.texts,
     )
 
 
 def plan(
-    source: str | os.PathLike[str] | None, options: RenderOptions | None = None, **changes: Any
+    source: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str] | None = None,
+    options: RenderOptions | None = None,
+    *,
+    warn: Callable[[str], None] = lambda text: None,
+    **changes: Any,
 ) -> RenderPlan:
     """Return what `render` would do, writing nothing; times one cell for the estimate.
+
+    No tile is fetched from a server for it; what describes a map (TileJSON, a PMTiles
+    directory) is, and goes into the cache of downloads.
+
+    Args:
+        source: As for `render`.
+        output: As for `render`, to check that it can be written; None leaves this out.
+        options: As for `render`.
+        warn: As for `render`.
+        **changes: As for `render`.
 
     Raises:
         Maptile2satError: As `render` does.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
+    paths = (None, None) if output is None else _destinations(output, options)
     creation_options(options.profile, options.creation_options, cog=options.cog)
-    with prepared(source, options) as job:
+    with prepared(source, options, warn) as job:
+        if paths[0] is not None:
+            _check_different(job.origin, *paths)
         translator = _translator(job, choose_device(options.device, options.precision))
         tiles = checked_tiles(job, translator)
-        check_fit(job)
+        check_fit(job, colours=not job.source.info.remote)
         cells = mosaic.cell_count(job.window, translator.cell)
         grid, window = job.source.info.grid, job.window
         pixels = window.width * window.height
@@ -190,7 +226,7 @@ def plan(
             seconds=round(cells * mosaic.seconds_per_cell(translator), 1),
             output_bytes=size,
             temporary_bytes=pixels * TEMPORARY_BYTES_PER_PIXEL + size,
-            warnings=job.warnings,
+            warnings=job.notices.texts,
         )
 
 

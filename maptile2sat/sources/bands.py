@@ -57,7 +57,8 @@ def find_bands(dataset: Any, name: str) -> Bands:
     if deep != {"uint8"}:
         raise SourceError(
             f"{name} has {', '.join(sorted(deep - {'uint8'}))} pixels, but maps have 8 bits per "
-            f"colour: convert it first, gdal_translate -ot Byte -scale {name} bytes.tif"
+            f"colour: convert it first, gdal_translate -ot Byte -scale 0 65535 {name} bytes.tif "
+            "(with the range that its values really have)"
         )
     table = _table(dataset, colours[0]) if len(colours) == 1 else None
     flags = dataset.mask_flag_enums[colours[0] - 1]
@@ -90,7 +91,12 @@ def _colours(kinds: list[ColorInterp], alpha: int | None, name: str) -> tuple[in
         return tuple(others)
     raise SourceError(
         f"{name} has {len(kinds)} bands and does not say which are red, green and blue: "
-        f"pick them first, gdal_translate -b 1 -b 2 -b 3 {name} rgb.tif"
+        "pick them first, "
+        + (
+            f"gdal_translate -b 1 -b 2 -b 3 {name} rgb.tif"
+            if len(kinds) >= 3
+            else f"gdal_translate -b 1 {name} grey.tif"
+        )
     )
 
 

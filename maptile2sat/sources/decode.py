@@ -72,7 +72,7 @@ class Decoder:
     def _wrong_size(self, size: tuple[int, int], place: str) -> str:
         text = f"tile {place} is {size[0]}x{size[1]} px, not {self.side}x{self.side}"
         if size in ((256, 256), (512, 512)):
-            text += f": open the source with a tile size of {size[0]}"
+            text += f": say --tile-size {size[0]}"
         return text
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from email.utils import formatdate
 from typing import Any
@@ -12,8 +12,6 @@ from cachecontrol.caches import FileCache
 from cachecontrol.heuristics import BaseHeuristic
 
 from maptile2sat.sources.options import SourceOptions
-
-_log = logging.getLogger(__name__)
 
 CACHE_FOR = timedelta(days=7)
 """How long answers without cache headers are kept."""
@@ -38,7 +36,10 @@ class KeepAWeek(BaseHeuristic):  # type: ignore[misc,unused-ignore]
 class LenientCache(FileCache):  # type: ignore[misc,unused-ignore]
     """A file cache without which life goes on when the disk is full or read-only."""
 
-    _warned = False
+    def __init__(self, folder: str, warn: Callable[[str], None]) -> None:
+        super().__init__(folder)
+        self.warn = warn
+        self._warned = False
 
     def get(self, key: str) -> bytes | None:
         """Return a stored answer."""
@@ -55,14 +56,14 @@ class LenientCache(FileCache):  # type: ignore[misc,unused-ignore]
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                _log.warning("downloads are not cached: %s", error.strerror or error)
+                self.warn(f"downloads are not cached: {error.strerror or error}")
 
     def delete(self, key: str) -> None:
         """Remove an answer, if that is possible."""
         try:
             super().delete(key)
         except OSError as error:
-            _log.warning("the cache cannot be changed: %s", error.strerror or error)
+            self.warn(f"the cache cannot be changed: {error.strerror or error}")
 
 
 def open_cache(options: SourceOptions) -> LenientCache | None:
@@ -71,6 +72,6 @@ def open_cache(options: SourceOptions) -> LenientCache | None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        _log.warning("downloads are not cached: %s: %s", folder, error.strerror or error)
+        options.warn(f"downloads are not cached: {folder}: {error.strerror or error}")
         return None
-    return LenientCache(str(folder))
+    return LenientCache(str(folder), options.warn)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from maptile2sat.errors import SourceError
+from maptile2sat.errors import SourceError, refuse_undecodable
 from maptile2sat.source import Source
 from maptile2sat.sources.folder import open_folder
 from maptile2sat.sources.mbtiles import open_mbtiles
@@ -44,6 +44,7 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
     """
     options = options or SourceOptions()
     where = os.fspath(text).strip()
+    refuse_undecodable(where, SourceError)
     if not where:
         raise SourceError("the map source is empty: give a file, a folder or a tile URL")
     scheme, separator, rest = where.partition("://")
@@ -110,7 +111,10 @@ def _open_extract(where: str, options: SourceOptions) -> Source:
 
     zoom = options.zoom if options.zoom is not None else options.default_zoom
     zoom = EXTRACT_ZOOM if zoom is None else zoom
-    return open_extract(Path(where), zoom=zoom, style=options.style)
+    source = open_extract(Path(where), zoom=zoom, style=options.style)
+    for text in source.warnings:
+        options.warn(text)
+    return source
 
 
 _BY_NAME: dict[str | tuple[str, ...], Callable[[str, SourceOptions], Source]] = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -52,6 +53,7 @@ class SourceOptions:
         max_repeats: Number of places at which one picture that is neither uniform nor periodic
             is taken for an error picture; 0 switches this check off.
         cache_bytes: Memory for decoded tiles.
+        warn: Told, from any thread, what the user should know; logged if not given.
     """
 
     zoom: int | None = None
@@ -72,6 +74,9 @@ class SourceOptions:
     max_connections: int = 8
     max_repeats: int = 4
     cache_bytes: int = 64 << 20
+    warn: Callable[[str], None] = field(
+        default=logging.getLogger("maptile2sat").warning, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from maptile2sat.errors import Maptile2satError, SourceError
-from maptile2sat.grid import Window, raster_grid
+from maptile2sat.grid import Window, parse_crs, raster_grid
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, find_bands, read_rgba
 from maptile2sat.sources.handles import Pool
@@ -50,10 +50,10 @@ class RasterSource:
         _silence_rasterio()
         with self._lend() as dataset:
             self._bands: Bands = find_bands(dataset, self._name)
-            crs = _crs(dataset, options.src_crs, self._name)
+            crs = _crs(dataset, options, self._name)
             grid, extent = raster_grid(crs, dataset.transform, dataset.width, dataset.height)
             attribution = plain_text(str(dataset.tags().get("TIFFTAG_COPYRIGHT", "")))
-        self._info = SourceInfo(self._name, grid, extent, attribution)
+        self._info = SourceInfo(self._name, grid, extent, attribution, remote=self._remote)
 
     @property
     def info(self) -> SourceInfo:
@@ -171,7 +171,7 @@ def _silence_rasterio() -> None:
     )
 
 
-def _crs(dataset: Any, stated: str | None, name: str) -> CRS:
+def _crs(dataset: Any, options: SourceOptions, name: str) -> CRS:
     """Return the CRS, once it is sure that the raster says where it lies."""
     if dataset.transform.is_identity:
         if dataset.gcps[0]:
@@ -184,10 +184,9 @@ def _crs(dataset: Any, stated: str | None, name: str) -> CRS:
             f"gdal_translate -a_srs EPSG:... -a_ullr WEST NORTH EAST SOUTH {name} placed.tif"
         )
     if dataset.crs:
+        if options.src_crs is not None:
+            options.warn(f"--src-crs is not used: {name} names its own CRS, {dataset.crs}")
         return dataset.crs
-    if stated is None:
+    if options.src_crs is None:
         raise SourceError(f"{name} does not name its CRS: say --src-crs, such as EPSG:3857")
-    try:
-        return CRS.from_user_input(stated)
-    except (CRSError, ValueError) as error:
-        raise SourceError(f"'{stated}' is not a CRS: write it like EPSG:3857") from error
+    return parse_crs(options.src_crs)

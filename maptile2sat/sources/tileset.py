@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -13,11 +12,12 @@ from maptile2sat.errors import MissingTileError, SourceError, UsageError
 from maptile2sat.grid import MAX_LATITUDE, MAX_ZOOM, TILE, BBox, Window, mercator_grid
 from maptile2sat.source import Read, SourceInfo
 from maptile2sat.sources.decode import Decoder, open_picture
-from maptile2sat.sources.options import Missing, SourceOptions
+from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.repeats import RepeatGuard
 from maptile2sat.sources.tiled import TiledSource
 
-_log = logging.getLogger(__name__)
+SHOWN = 10
+"""Most tiles that a message names."""
 
 STYLES = ("maps", "osm")
 """Map styles that a tile set may say it is drawn in."""
@@ -75,17 +75,22 @@ class EncodedTiles:
         zoom: The zoom by which the tile set knows them.
         decoder: Makes pixels of them.
         guard: Watches for error pictures.
-        missing: What a tile that cannot be had is.
+        options: What a tile that cannot be had is, and whom to tell.
     """
 
     def __init__(
-        self, tiles: TileSet, zoom: int, decoder: Decoder, guard: RepeatGuard, missing: Missing
+        self,
+        tiles: TileSet,
+        zoom: int,
+        decoder: Decoder,
+        guard: RepeatGuard,
+        options: SourceOptions,
     ) -> None:
         self._tiles = tiles
         self._zoom = zoom
         self._decoder = decoder
         self._guard = guard
-        self._missing = missing
+        self._missing, self._warn = options.missing, options.warn
         self._lock = threading.Lock()
         self._failed: set[str] = set()
 
@@ -102,8 +107,7 @@ class EncodedTiles:
             data = self._tiles.fetch(self._zoom, x, y)
         except MissingTileError as error:
             if self._missing == "error":
-                raise
-            _log.warning("%s: masked", error)
+                raise MissingTileError(f"{error} (say --missing mask to go on without)") from error
             with self._lock:
                 self._failed.add(place)
             return None
@@ -118,8 +122,13 @@ class EncodedTiles:
         return read
 
     def close(self) -> None:
-        """Close the tile set."""
+        """Close the tile set; say which tiles were not to be had, in one line."""
         self._tiles.close()
+        if failed := self.failed:
+            shown = ", ".join(failed[:SHOWN])
+            more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+            what = "1 tile is" if len(failed) == 1 else f"{len(failed)} tiles are"
+            self._warn(f"{what} missing in {self._tiles.name} and masked: {shown}{more}")
 
 
 def open_tileset(
@@ -153,10 +162,11 @@ def open_tileset(
         tiled=True,
         tile_side=side,
         style=tiles.style if tiles.style in STYLES else None,
+        remote=tiles.remote,
     )
     decoder = Decoder(side, retina, options.fill)
     guard = RepeatGuard(tiles.name, options.max_repeats)
-    loader = EncodedTiles(tiles, zoom - deeper, decoder, guard, options.missing)
+    loader = EncodedTiles(tiles, zoom - deeper, decoder, guard, options)
     workers = options.max_connections if tiles.remote else min(4, os.cpu_count() or 1)
     return TiledSource(info, loader, workers=workers, cache_bytes=options.cache_bytes)
 
@@ -182,9 +192,7 @@ def choose_zoom(zooms: Sequence[int], options: SourceOptions, name: str) -> int:
     wanted = options.default_zoom
     zoom = min(zooms, key=lambda has: (abs(has - wanted), -has))
     if zoom != wanted:
-        _log.warning(
-            "%s has no zoom %d (it has %s): using %d", name, wanted, show_zooms(zooms), zoom
-        )
+        options.warn(f"{name} has no zoom {wanted} (it has {show_zooms(zooms)}): using {zoom}")
     return zoom
 
 

@@ -73,7 +73,7 @@ class UrlTiles:
         what = f"tile {zoom}/{x}/{y} of {self.name}"
         reply = self._client.get(self._url(zoom, x, y), what)
         if reply is None or not reply.body:
-            raise MissingTileError(f"{what} is missing (say --missing mask to go on without)")
+            raise MissingTileError(f"{what} is missing")
         self._last.url = reply.url
         return reply.body
 
