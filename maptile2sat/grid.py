@@ -168,6 +168,8 @@ class Grid:
             )
         if crs.is_geographic:
             _check_degrees(bbox, mercator=self.zoom is not None)
+            if east - west > 360.0:
+                raise UsageError(f"the box {_show(bbox)} is wider than the world, 360 degrees")
         if self.zoom is not None and crs == WGS84:
             points = [(_x(lon), _y(lat)) for lon in (west, east) for lat in (south, north)]
         else:

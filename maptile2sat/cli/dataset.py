@@ -24,7 +24,9 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")]
-Quiet = Annotated[int, typer.Option("--quiet", "-q", count=True, help="Say less.")]
+Quiet = Annotated[
+    int, typer.Option("--quiet", "-q", count=True, help="Say less; -qq: no warnings.")
+]
 
 NAMES_SHOWN = 20
 

@@ -31,7 +31,9 @@ def draw_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
-    quiet: Annotated[int, typer.Option("--quiet", "-q", count=True, help="Say less.")] = 0,
+    quiet: Annotated[
+        int, typer.Option("--quiet", "-q", count=True, help="Say less; -qq: no warnings.")
+    ] = 0,
 ) -> None:
     """Draw a map without labels from OpenStreetMap data."""
     from maptile2sat.drawing import draw
