@@ -326,6 +326,7 @@ def test_files_of_a_run() -> None:
         "checkpoints/step-00000006.npz",
     ]
     assert [name for name in found if name.endswith(".png")] == [
+        "curves.png",
         "samples/step-00000003.png",
         "samples/step-00000006.png",
     ]
@@ -351,6 +352,7 @@ def test_sample_sheet_shows_map_result_and_photo() -> None:
     with Image.open(run / "samples" / "step-00000006.png") as picture:
         sheet = np.asarray(picture)
     assert sheet.shape[1] == 3 * SIDE + 2 * 4
+    sheet = sheet[18:]  # below the caption
     np.testing.assert_array_equal(sheet[:SIDE, :SIDE], drawn_map(50))
     np.testing.assert_array_equal(sheet[:SIDE, -SIDE:], photo_of(drawn_map(50), 50))
     made = sheet[:SIDE, SIDE + 4 : 2 * SIDE + 4]

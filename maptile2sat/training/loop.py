@@ -84,14 +84,14 @@ def run_steps(
     step = checkpoint.load(found[-1], variables) if found else 0
     saved = step if found else -1
     samples = sheet.choose(validation, 6)
-    log = Log(run / "metrics.jsonl", config, report)
-    with ThreadPoolExecutor(2) as pool:
+    with Log(run, config, report, step) as log, ThreadPoolExecutor(2) as pool:
         ahead = [
             pool.submit(make_batch, pairs, config, number)
             for number in range(step, min(step + AHEAD, config.steps))
         ]
         while step < config.steps and not stop:
-            batch: Batch = ahead.pop(0).result()
+            with log.waiting():
+                batch: Batch = ahead.pop(0).result()
             if step + AHEAD < config.steps:
                 ahead.append(pool.submit(make_batch, pairs, config, step + AHEAD))
             losses = trainer.step(batch, step)
@@ -101,10 +101,12 @@ def run_steps(
                 checkpoint.save(run / "checkpoints", step, variables)
                 saved = step
             if step % sample_every == 0 or step == config.steps:
-                sheet.draw(trainer.average, samples, run / "samples" / f"step-{step:08d}.png")
+                picture = run / "samples" / f"step-{step:08d}.png"
+                generate = sheet.from_local(trainer.average)
+                figures = sheet.draw(generate, samples, picture, f"generated, step {step:,}")
+                log.sampled(step, figures, picture)
         for future in ahead:
             future.cancel()
-    log.flush(step)
     if saved != step:
         checkpoint.save(run / "checkpoints", step, variables)
     return step
