@@ -56,8 +56,9 @@ def build_patch_critic(
     norm: str = "instance",
     precision: str = "float32",
     seed: int = 0,
+    scales: int = 1,
 ) -> Any:
-    """Build a 70 px PatchGAN.
+    """Build a 70 px PatchGAN, or two of which the second sees the input at half size.
 
     Args:
         channels: Of the input: the image's 3 and those of the map's encoding.
@@ -66,19 +67,34 @@ def build_patch_critic(
             slowly).
         precision: What convolutions compute in.
         seed: Seed of the initial weights.
+        scales: 1 or 2; at half size a patch is 140 px wide, so that layout counts (Wang et
+            al. 2018, arXiv 1711.11585, section 3.2).
 
     Returns:
-        A Keras model from (N, H, W, channels) to a list: three feature maps (for feature
-        matching), then float32 logits (N, H/8, W/8, 1).
+        A Keras model from (N, H, W, channels) to a list: for each scale three feature maps
+        (for feature matching), then for each scale float32 logits: (N, H/8, W/8, 1), half of
+        that at half size.
     """
     policy = precision if precision == "float32" else f"mixed_{precision}"
     given = keras.Input((None, None, channels))
-    x = given
+    features, logits = _patch_layers(given, base, norm, policy, seed, "")
+    if scales == 1:
+        return keras.Model(given, [*features, logits], name="critic")
+    half = keras.layers.AveragePooling2D(2, name="half", dtype="float32")(given)
+    more, half_logits = _patch_layers(half, base, norm, policy, seed + 100, "_half")
+    return keras.Model(given, [*features, *more, logits, half_logits], name="critic")
+
+
+def _patch_layers(
+    x: Any, base: int, norm: str, policy: str, seed: int, suffix: str
+) -> tuple[list[Any], Any]:
+    """Return the last three feature maps and the logits of one scale."""
     features = []
     for index, (filters, strides) in enumerate([(1, 2), (2, 2), (4, 2), (8, 1)]):
         width, start = base * filters, seed + 10 * index
         if norm == "spectral":
-            x = SpectralConv(width, 4, strides, start, name=f"conv{index}", dtype=policy)(x)
+            conv = SpectralConv(width, 4, strides, start, name=f"conv{index}{suffix}", dtype=policy)
+            x = conv(x)
         else:
             x = keras.layers.Conv2D(
                 width,
@@ -87,15 +103,16 @@ def build_patch_critic(
                 "same",
                 use_bias=not index,  # the norm takes a bias away again
                 kernel_initializer=keras.initializers.RandomNormal(stddev=0.02, seed=start),
-                name=f"conv{index}",
+                name=f"conv{index}{suffix}",
                 dtype=policy,
             )(x)
             if index:
-                x = InstanceNorm(name=f"norm{index}", dtype=policy)(x)
-        x = keras.layers.LeakyReLU(negative_slope=0.2, name=f"act{index}", dtype=policy)(x)
+                x = InstanceNorm(name=f"norm{index}{suffix}", dtype=policy)(x)
+        act = keras.layers.LeakyReLU(0.2, name=f"act{index}{suffix}", dtype=policy)
+        x = act(x)
         features.append(x)
     if norm == "spectral":
-        x = SpectralConv(1, 4, 1, seed + 90, name="logits", dtype=policy)(x)
+        x = SpectralConv(1, 4, 1, seed + 90, name=f"logits{suffix}", dtype=policy)(x)
     else:
         x = keras.layers.Conv2D(
             1,
@@ -103,11 +120,11 @@ def build_patch_critic(
             1,
             "same",
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.02, seed=seed + 90),
-            name="logits",
+            name=f"logits{suffix}",
             dtype=policy,
         )(x)
-    logits = keras.layers.Activation("linear", dtype="float32", name="out")(x)
-    return keras.Model(given, [*features[1:], logits], name="critic")
+    logits = keras.layers.Activation("linear", dtype="float32", name=f"out{suffix}")(x)
+    return features[1:], logits
 
 
 def build_seed_discriminator() -> Any:

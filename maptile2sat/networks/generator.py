@@ -63,6 +63,8 @@ def _local_config(architecture: dict[str, Any]) -> LocalConfig:
     )
     if not right:
         raise ValueError("palette, widths or dilations are out of range")
+    if not (isinstance(config.smooth, bool) and isinstance(config.deep_noise, bool)):
+        raise ValueError("smooth and deep_noise must be true or false")
     return config
 
 

@@ -26,6 +26,9 @@ class LocalConfig:
         half_width: Channels at half resolution.
         full_width: Channels at full resolution.
         seed: Seed of the initial weights.
+        smooth: Whether each pixel shuffle starts even (ICNR) and is blurred by [1 2 1].
+        deep_noise: Whether coarse noise enters every second block, not only the first. Fine
+            noise enters with the map, at full resolution and folded.
     """
 
     palette: list[list[float]] = field(default_factory=list)
@@ -34,6 +37,8 @@ class LocalConfig:
     half_width: int = 32
     full_width: int = 16
     seed: int = 0
+    smooth: bool = True
+    deep_noise: bool = True
 
 
 def build_local(config: LocalConfig, precision: str = "float32") -> Any:
@@ -103,7 +108,7 @@ class _Builder:
             name = f"block{index}"
             y = layers.ChannelNorm(name=f"{name}_norm", dtype=self.policy)(x)
             y = self._conv(y, width, 3, f"{name}_conv", dilation=dilation)
-            if index % 2 == 0:
+            if index == 0 or (self.config.deep_noise and index % 2 == 0):
                 noise = self._conv(clouds, width, 1, f"{name}_noise", small=True)
                 y = keras.layers.Add(name=f"{name}_noisy", dtype=self.policy)([y, noise])
             y = self._conv(self._act(y, f"{name}_act"), width, 1, f"{name}_out", small=True)
@@ -111,11 +116,14 @@ class _Builder:
         return layers.ChannelNorm(name="trunk_norm", dtype=self.policy)(x)
 
     def _upsampled(self, x: Any, width: int, name: str) -> Any:
-        """Double the resolution: 3x3 convolution, pixel shuffle, blur."""
+        """Double the resolution: 3x3 convolution, pixel shuffle, blur unless not `smooth`."""
         from maptile2sat.networks import layers
 
-        x = self._conv(x, 4 * width, 3, f"{name}_up", shuffle=True)
+        smooth = self.config.smooth
+        x = self._conv(x, 4 * width, 3, f"{name}_up", shuffle=smooth)
         x = layers.DepthToSpace(2, name=f"{name}_shuffle", dtype=self.policy)(x)
+        if not smooth:
+            return x
         return layers.Blur(name=f"{name}_blur", dtype=self.policy)(x)
 
     def _doubled(self, rgb: Any, name: str) -> Any:
