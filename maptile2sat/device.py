@@ -107,18 +107,25 @@ def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
 def _gpu(tf: Any, gpu: Any, index: int, precision: str) -> Device:
     """Describe a GPU, and make its results repeatable."""
     details = tf.config.experimental.get_device_details(gpu)
-    capability = details.get("compute_capability", (0, 0))
     if precision == "auto":
-        # tensor cores: float16 from compute capability 7.0 (Volta), bfloat16 from 8.0 (Ampere)
-        if capability >= (8, 0):
-            precision = "bfloat16"
-        else:
-            precision = "float16" if capability >= (7, 0) else "float32"
+        precision = gpu_precision(tf, gpu)
     with contextlib.suppress(RuntimeError):  # raised when the GPU is in use already
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return Device(f"/GPU:{index}", f"gpu {details.get('device_name', 'unknown')}", precision)
+
+
+def gpu_precision(tf: Any, gpu: Any) -> str:
+    """Return what a GPU is fast in, by its tensor cores.
+
+    They take float16 from compute capability 7.0 (Volta) and bfloat16 from 8.0 (Ampere).
+    """
+    details = tf.config.experimental.get_device_details(gpu)
+    capability = details.get("compute_capability", (0, 0))
+    if capability >= (8, 0):
+        return "bfloat16"
+    return "float16" if capability >= (7, 0) else "float32"
 
 
 def cpu_precision() -> str:

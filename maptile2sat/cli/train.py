@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maptile2sat.cli.console import note, parse_duration, progress_bar, show_json
+
+if TYPE_CHECKING:
+    from maptile2sat.training import TrainConfig
 
 
 def train_command(
@@ -15,71 +18,132 @@ def train_command(
         Path, typer.Argument(help="Folder with train/ and val/ of side-by-side pairs.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; resumed if it exists.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole run.")] = 10_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Crops per step.")] = 4,
-    crop: Annotated[int, typer.Option(help="Pixels of map that the generator sees.")] = 384,
-    loss_crop: Annotated[int, typer.Option(help="Their middle, which is compared.")] = 320,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="local: exact and seamless; pix2pix: the paper's U-Net, its known faults mended; "
+            "seed: the classic notebook as it was."
+        ),
+    ] = "local",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Length of the run; U-Nets: 200.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="The same in steps; local: 10,000.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Crops per step; local: 4, U-Nets: 1.")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Pixels of map that the generator sees; local: 384.")
+    ] = None,
+    loss_crop: Annotated[
+        int | None, typer.Option(help="Their middle, which is compared; local: 320.")
+    ] = None,
     resize: Annotated[
-        int, typer.Option(help="Resize pairs to this side first (classic: 286); 0: own pixels.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Resize pairs to this side first; 0: own pixels. U-Nets: 286."),
+    ] = None,
     learning_rate: Annotated[
-        float, typer.Option(help="Of the generator; the discriminator has twice it.")
-    ] = 2e-4,
+        float | None,
+        typer.Option(help="Of the generator: 2e-4; local's discriminator has twice it."),
+    ] = None,
     map_side: Annotated[str, typer.Option(help="Half of a pair that is the map.")] = "right",
     style: Annotated[str, typer.Option(help="Name of the style that the maps have.")] = "maps",
-    precision: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    init: Annotated[
+        str | None, typer.Option(help="Model to start from: a bundle's folder or name.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    devices: Annotated[
+        str, typer.Option(help="auto, cpu, gpu (all of them) or a number of GPUs.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights, order, crops and noise.")] = 0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Same bits at every run; slower.")
+    ] = False,
     time_limit: Annotated[
         str | None, typer.Option(help="Save and stop after this long, for example 90m.")
     ] = None,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps.")] = 200,
-    sample_every: Annotated[int, typer.Option(min=1, help="Steps between sample sheets.")] = 500,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps; local: 200, U-Nets: 10 epochs.")
+    ] = None,
+    sample_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between sample sheets; 500, or an epoch.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; default: of --out.")] = None,
     quiet: Annotated[int, typer.Option("--quiet", "-q", count=True, help="Say less.")] = 0,
 ) -> None:
-    """Train a generator on pairs of map and aerial image, or go on with a run."""
-    from maptile2sat.device import cpu_precision
-    from maptile2sat.training import Progress, TrainConfig, train
-    from maptile2sat.training.export import About, export
+    """Train a generator on pairs of map and aerial image, or go on with a run.
 
-    config = TrainConfig(
-        data=str(data),
-        map_side=map_side,
-        style=style,
+    Ctrl-C, SIGTERM and --time-limit save first and end well; the same words go on from there.
+    """
+    from maptile2sat.training import preset_config
+
+    config = preset_config(
+        preset,
+        data.resolve(),
+        epochs=epochs,
         steps=steps,
+        learning_rate=learning_rate,
         batch_size=batch_size,
         crop=crop,
         loss_crop=loss_crop,
         resize=resize,
-        generator_rate=learning_rate,
-        critic_rate=2 * learning_rate,
-        precision=cpu_precision() if precision == "auto" else precision,
+        map_side=map_side,
+        style=style,
+        init=init,
+        precision=precision,
         seed=seed,
+        deterministic=deterministic,
     )
-    with progress_bar("steps", -quiet) as move:
+    limit = None if time_limit is None else parse_duration(time_limit)
+    done = _train(config, out, devices, limit, (checkpoint_every, sample_every), -quiet)
+    if done < config.steps:
+        note(
+            f"saved and stopped after step {done:,} of {config.steps:,}: say the same again to go "
+            f"on, or make a model of it with 'maptile2sat export {out} -o FOLDER'",
+            -quiet,
+        )
+        return
+    from maptile2sat.training.export import About, export
+
+    print(export(out, out / "bundle", About(name or out.resolve().name)).folder)
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    devices: str,
+    time_limit: float | None,
+    every: tuple[int | None, int | None],
+    verbosity: int,
+) -> int:
+    """Train with a progress bar; return the steps done."""
+    from maptile2sat.training import Progress, train
+
+    with progress_bar("steps", verbosity) as move:
 
         def report(progress: Progress) -> None:
             move(progress.step, progress.steps)
             if progress.step % 100 == 0:
                 losses = ", ".join(f"{key} {value:.3f}" for key, value in progress.losses.items())
                 note(
-                    f"step {progress.step} of {progress.steps}: {progress.crops_per_second:.1f} "
-                    f"crops of 256 px/s; {losses}",
-                    -quiet,
+                    f"step {progress.step:,} of {progress.steps:,}: "
+                    f"{progress.crops_per_second:.1f} crops of 256 px/s, "
+                    f"{progress.waiting:.1%} of the time waiting for data; {losses}",
+                    verbosity,
                 )
 
-        done = train(
+        return train(
             config,
             out,
-            time_limit=None if time_limit is None else parse_duration(time_limit),
-            checkpoint_every=checkpoint_every,
-            sample_every=sample_every,
+            devices=devices,
+            time_limit=time_limit,
+            checkpoint_every=every[0],
+            sample_every=every[1],
             report=report,
+            say=lambda line: note(line, verbosity),
         )
-    bundle = export(out, out / "bundle", About(name or out.resolve().name))
-    print(bundle.folder)
-    if done < config.steps:
-        note(f"stopped after step {done} of {config.steps}: say the same again to go on", -quiet)
 
 
 def export_command(
@@ -91,9 +155,12 @@ def export_command(
     data: Annotated[str | None, typer.Option(help="What it was trained on, in words.")] = None,
     licence: Annotated[str | None, typer.Option(help="Terms of the weights.")] = None,
     attribution: Annotated[str, typer.Option(help="Who is to be named.")] = "",
+    best: Annotated[
+        bool, typer.Option("--best", help="Take the checkpoint nearest to held-out images.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write a run's newest checkpoint as a model bundle."""
+    """Write a run's newest checkpoint, or its best, as a model bundle."""
     from maptile2sat.training.export import About, export
 
     about = About(
@@ -103,5 +170,5 @@ def export_command(
         attribution=attribution,
         **{key: value for key, value in (("data", data), ("licence", licence)) if value},
     )
-    bundle = export(run, output, about)
+    bundle = export(run, output, about, best=best)
     show_json({"bundle": bundle.folder, "id": bundle.id}) if as_json else print(bundle.folder)

@@ -60,13 +60,16 @@ def size_problem(width: int, height: int) -> str | None:
     return f"is {width}x{height}: a pair is two squares of at least {MIN_SIDE} px side by side"
 
 
-def read_pair(path: Path, map_side: str, resize: int = 0) -> tuple[Pixels, Pixels]:
+def read_pair(
+    path: Path, map_side: str, resize: int = 0, *, nearest: bool = False
+) -> tuple[Pixels, Pixels]:
     """Decode a pair.
 
     Args:
         path: The picture.
         map_side: Which half is the map: `left` or `right`.
         resize: Side to which each half is resized (antialiased); 0 keeps its own pixels.
+        nearest: Resize by taking the nearest pixel instead, which aliases.
 
     Returns:
         The map and the aerial image, each uint8 (side, side, 3).
@@ -86,7 +89,8 @@ def read_pair(path: Path, map_side: str, resize: int = 0) -> tuple[Pixels, Pixel
     # cut first, so that resizing does not mix the two across their border
     halves = [whole.crop((left, 0, left + side, side)) for left in (0, side)]
     if resize not in (0, side):
-        halves = [half.resize((resize, resize), Image.Resampling.BICUBIC) for half in halves]
+        how = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+        halves = [half.resize((resize, resize), how) for half in halves]
     first, second = (np.asarray(half) for half in halves)
     return (first, second) if map_side == "left" else (second, first)
 

@@ -127,20 +127,86 @@ def _patch_layers(
     return features[1:], logits
 
 
-def build_seed_discriminator() -> Any:
+def build_pix2pix_critic(
+    base: int = 64, precision: str = "float32", side: int = 256, seed: int = 0
+) -> Any:
+    """Build the discriminator of the pix2pix paper: 256 px pairs to 30x30 logits of 70 px.
+
+    concat(map, image) -> C64 (no norm) - C128 - C256 - C512 at stride 1 - 1, each 4x4 with a
+    border of one zero; statistics per image (Isola et al. 2017, arXiv 1611.07004, 6.1.2).
+
+    Args:
+        base: Channels of the first layer.
+        precision: What convolutions compute in.
+        side: Side of its input in pixels.
+        seed: Seed of the initial weights.
+
+    Returns:
+        A Keras model from two images (N, side, side, 3) in -1..1, map first, to float32 logits.
+    """
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    drawn = keras.Input((side, side, 3), name="map")
+    image = keras.Input((side, side, 3), name="image")
+    x = keras.layers.Concatenate(dtype=policy)([drawn, image])
+    plan = [(base, 2), (2 * base, 2), (4 * base, 2), (8 * base, 1), (1, 1)]
+    for index, (filters, strides) in enumerate(plan):
+        last = index == len(plan) - 1
+        x = keras.layers.ZeroPadding2D(dtype=policy)(x)
+        x = keras.layers.Conv2D(
+            filters,
+            4,
+            strides,
+            use_bias=index == 0 or last,  # a norm takes a bias away again
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02, seed=seed + index),
+            name="logits" if last else f"conv{index}",
+            dtype=policy,
+        )(x)
+        if index and not last:
+            x = InstanceNorm(name=f"norm{index}", dtype=policy)(x)
+        if not last:
+            x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
+    logits = keras.layers.Activation("linear", dtype="float32", name="out")(x)
+    return keras.Model([drawn, image], logits, name="pix2pix_critic")
+
+
+def build_seed_discriminator(
+    precision: str = "float32", side: int = 256, *, synchronized: bool = False, seed: int = 0
+) -> Any:
     """Build the discriminator of the classic notebook: 256 px pairs to 7x7 probabilities.
 
     concat(map, image) -> C64 (no norm) - C128 - C256 - C512, then a 4x4 stride-2 valid
     convolution to 1 and a sigmoid; 2,770,433 parameters, 1,792 of them not trainable.
+
+    Args:
+        precision: What convolutions compute in.
+        side: Side of its input in pixels.
+        synchronized: Whether batch statistics are taken over the devices of a strategy.
+        seed: Seed of the initial weights.
     """
-    start = keras.initializers.RandomNormal(stddev=0.02)
-    image = keras.Input((256, 256, 3), name="map")
-    target = keras.Input((256, 256, 3), name="image")
-    x = keras.layers.Concatenate()([image, target])
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+
+    def start(number: int) -> Any:
+        return keras.initializers.RandomNormal(stddev=0.02, seed=seed + number)
+
+    drawn = keras.Input((side, side, 3), name="map")
+    image = keras.Input((side, side, 3), name="image")
+    x = keras.layers.Concatenate(dtype=policy)([drawn, image])
     for index, filters in enumerate((64, 128, 256, 512)):
-        x = keras.layers.Conv2D(filters, 4, 2, "same", use_bias=False, kernel_initializer=start)(x)
+        x = keras.layers.Conv2D(
+            filters,
+            4,
+            2,
+            "same",
+            use_bias=False,
+            kernel_initializer=start(index),
+            name=f"conv{index}",
+            dtype=policy,
+        )(x)
         if index:
-            x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.LeakyReLU(negative_slope=0.2)(x)
-    x = keras.layers.Conv2D(1, 4, 2, kernel_initializer=start, activation="sigmoid")(x)
-    return keras.Model([image, target], x, name="seed_discriminator")
+            x = keras.layers.BatchNormalization(
+                name=f"norm{index}", dtype=policy, synchronized=synchronized
+            )(x)
+        x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
+    x = keras.layers.Conv2D(1, 4, 2, kernel_initializer=start(4), name="told", dtype=policy)(x)
+    told = keras.layers.Activation("sigmoid", dtype="float32", name="out")(x)
+    return keras.Model([drawn, image], told, name="seed_discriminator")

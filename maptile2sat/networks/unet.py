@@ -6,6 +6,7 @@ overlapping windows and are not exact.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,20 @@ class UnetConfig:
     bottleneck_norm: bool = True
 
 
-def build_unet(config: UnetConfig | None = None, precision: str = "float32") -> Any:
+def build_unet(
+    config: UnetConfig | None = None,
+    precision: str = "float32",
+    *,
+    synchronized: bool = False,
+    seed: int = 0,
+) -> Any:
     """Build the generator.
+
+    Args:
+        config: Its architecture; the classic one by default.
+        precision: What convolutions compute in.
+        synchronized: Whether batch statistics are taken over the devices of a strategy.
+        seed: Seed of the initial weights and of dropout.
 
     Returns:
         A functional Keras model from `map` (N, size, size, 3) in -1..1 to (N, size, size, 3)
@@ -40,12 +53,21 @@ def build_unet(config: UnetConfig | None = None, precision: str = "float32") -> 
     """
     import keras
 
+    from maptile2sat.networks.layers import InstanceNorm
+
     config = config or UnetConfig()
     policy = precision if precision == "float32" else f"mixed_{precision}"
     common = {"padding": "same", "dtype": policy}
 
+    seeds = itertools.count(100 * seed)
+
     def start() -> Any:
-        return keras.initializers.RandomNormal(stddev=0.02)
+        return keras.initializers.RandomNormal(stddev=0.02, seed=next(seeds))
+
+    def norm(name: str) -> Any:
+        if config.norm == "instance":
+            return InstanceNorm(name=name, dtype=policy)
+        return keras.layers.BatchNormalization(name=name, dtype=policy, synchronized=synchronized)
 
     image = keras.Input((config.size, config.size, 3), name="map")
     x = image
@@ -56,28 +78,18 @@ def build_unet(config: UnetConfig | None = None, precision: str = "float32") -> 
         )(x)
         innermost = index == len(DOWN) - 1
         if index and (config.bottleneck_norm or not innermost):
-            x = _norm(config.norm, f"down{index}_norm", policy)(x)
+            x = norm(f"down{index}_norm")(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
         skips.append(x)
     for index, (filters, skip) in enumerate(zip(UP, reversed(skips[:-1]), strict=True)):
         x = keras.layers.Conv2DTranspose(
             filters, 4, 2, use_bias=False, kernel_initializer=start(), name=f"up{index}", **common
         )(x)
-        x = _norm(config.norm, f"up{index}_norm", policy)(x)
+        x = norm(f"up{index}_norm")(x)
         if index < DROPOUTS:
-            x = keras.layers.Dropout(0.5, dtype=policy)(x)
+            x = keras.layers.Dropout(0.5, seed=next(seeds), dtype=policy)(x)
         x = keras.layers.ReLU(dtype=policy)(x)
         x = keras.layers.Concatenate(dtype=policy)([x, skip])
     x = keras.layers.Conv2DTranspose(3, 4, 2, kernel_initializer=start(), name="rgb", **common)(x)
     out = keras.layers.Activation("tanh", dtype="float32", name="image")(x)
     return keras.Model(image, out, name="unet")
-
-
-def _norm(kind: str, name: str, policy: str) -> Any:
-    import keras
-
-    from maptile2sat.networks.layers import InstanceNorm
-
-    if kind == "instance":
-        return InstanceNorm(name=name, dtype=policy)
-    return keras.layers.BatchNormalization(name=name, dtype=policy)

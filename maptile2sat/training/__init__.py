@@ -2,90 +2,138 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 from maptile2sat.datasets.files import require_sound
-from maptile2sat.device import load_tensorflow
-from maptile2sat.errors import TrainingError
+from maptile2sat.errors import TrainingError, UsageError
+from maptile2sat.training import checkpoint
+from maptile2sat.training.building import (
+    build_trainer,
+    start_from_bundle,
+    starting_bundle,
+    starting_palette,
+)
 from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.devices import (
+    Devices,
+    check_devices,
+    choose_devices,
+    resolve_precision,
+)
 from maptile2sat.training.logs import Progress
-from maptile2sat.training.loop import Stop, catching, run_steps, starting_palette
-from maptile2sat.training.pairs import Pairs
+from maptile2sat.training.loop import Loop, Rhythm, Stop, catching
+from maptile2sat.training.pairs import Pairs, epoch_steps
+from maptile2sat.training.presets import preset_config
 
-__all__ = ["Progress", "TrainConfig", "train"]
+__all__ = ["Progress", "TrainConfig", "preset_config", "train"]
 
 
 def train(
     config: TrainConfig,
     run: Path,
     *,
+    devices: str = "auto",
     time_limit: float | None = None,
-    checkpoint_every: int = 200,
-    sample_every: int = 500,
+    checkpoint_every: int | None = None,
+    sample_every: int | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Train a `local` generator, or go on with a run that was stopped.
+    """Train a generator, or go on with a run that was stopped or killed.
 
     Args:
         config: What to train; a run that exists must have the same.
         run: Folder of the run: `config.json`, `checkpoints/`, `samples/`, `metrics.jsonl`.
+        devices: What to compute on (`devices.choose_devices`).
         time_limit: Seconds after which to save and return.
-        checkpoint_every: Steps between checkpoints.
-        sample_every: Steps between sample sheets.
+        checkpoint_every: Steps between checkpoints; by default 200, or 10 epochs of a U-Net.
+        sample_every: Steps between sample sheets; by default 500, or an epoch of a U-Net.
         report: Called every few steps.
+        say: Called with what is worth a line.
 
     Returns:
         The number of steps done, `config.steps` if the run is complete.
 
     Raises:
+        UsageError: If the request makes no sense.
         TrainingError: If the data cannot be used, the run is of another configuration, or
             training fails.
+        BundleError: If the bundle to start from cannot be used.
     """
-    folder = Path(config.data)
-    pairs = Pairs.find(folder / "train", config.map_side, config.resize)
-    validation = Pairs.find(folder / "val", config.map_side, config.resize)
-    require_sound(folder, 0 if config.resize else config.loss_crop)
-    _claim(run, config)
-    palette = starting_palette(run, pairs, config)
-    # only now: importing TensorFlow takes seconds, and the data's errors should not wait
-    load_tensorflow()
-    from maptile2sat.networks.local import LocalConfig
-    from maptile2sat.training.step import LocalTrainer
-
-    architecture = LocalConfig(
-        palette=palette, width=config.width, dilations=config.dilations, seed=config.seed
+    pairs, validation = Pairs.of(config, "train"), Pairs.of(config, "val")
+    require_sound(Path(config.data), 0 if config.resize else config.loss_crop)
+    check_devices(devices)
+    if config.init:
+        starting_bundle(config)
+    config = _agreed(run, config)
+    # only now: importing TensorFlow takes seconds, and the errors above should not wait
+    chosen = choose_devices(devices, deterministic=config.deterministic)
+    config = _claim(run, config, chosen)
+    trainer = build_trainer(config, starting_palette(run, pairs, config), chosen)
+    for name, (total, trained) in trainer.parameters().items():
+        say(f"{name}: {total:,} parameters, {trained:,} of them trained")
+    if config.init and not checkpoint.find(run / "checkpoints"):
+        start_from_bundle(trainer)
+    epoch = epoch_steps(len(pairs), config.batch_size)
+    classic = config.kind == "unet"
+    rhythm = Rhythm(
+        checkpoint_every or (10 * epoch if classic else 200),
+        sample_every or (epoch if classic else 500),
+        epoch,
     )
-    trainer = LocalTrainer(config, architecture)
     stop = Stop(time_limit)
     with catching(stop):
-        return run_steps(
-            trainer,
-            run,
-            pairs,
-            validation,
-            stop,
-            checkpoint_every=checkpoint_every,
-            sample_every=sample_every,
-            report=report,
-        )
+        return Loop(trainer, run, pairs, validation, rhythm, say).train(stop, report)
 
 
-def _claim(run: Path, config: TrainConfig) -> None:
-    """Make the run's folder, or check that it is a run of the same configuration."""
+def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
+    """Check that a run that exists has the same configuration, and return that.
+
+    Its precision is kept where the user leaves the choice. Its length may change as long as
+    every step done so far was the same under both: the result is that of a run which had the
+    new length from the start.
+    """
     path = run / "config.json"
-    if path.exists():
-        differences = TrainConfig.load(path).differences(config)
-        if differences:
-            raise TrainingError(
-                f"{run} is a run with other settings ({'; '.join(differences)}): "
-                "repeat them, or give another --out"
-            )
-        return
+    if not path.exists():
+        return config
+    old = TrainConfig.load(path)
+    if config.precision == "auto":
+        config = dataclasses.replace(config, precision=old.precision)
+    found = checkpoint.find(run / "checkpoints")
+    done = checkpoint.step_of(found[-1]) if found else 0
+    same_so_far = done <= config.steps and all(
+        old.learning_scale(step) == config.learning_scale(step) for step in range(done)
+    )
+    if old.steps != config.steps and same_so_far:
+        old = dataclasses.replace(old, steps=config.steps)
+    differences = old.differences(config)
+    if differences:
+        reason = "" if same_so_far else " (steps decide the learning rate of those already done)"
+        raise TrainingError(
+            f"{run} is a run with other settings ({'; '.join(differences)}){reason}: "
+            "repeat them, or give another --out"
+        )
+    return config
+
+
+def _claim(run: Path, config: TrainConfig, devices: Devices) -> TrainConfig:
+    """Make the run's folder and write down its configuration, which is returned."""
+    count = len(devices.names)
+    if config.batch_size % count:
+        raise UsageError(
+            f"a batch of {config.batch_size} cannot be shared out among {count} devices: "
+            "give a --batch-size that is a multiple of it, or fewer --devices"
+        )
+    config = dataclasses.replace(config, precision=resolve_precision(config.precision, devices))
+    path = run / "config.json"
     try:
         run.mkdir(parents=True, exist_ok=True)
-        config.save(path)
+        if not path.exists() or TrainConfig.load(path) != config:
+            config.save(path)
     except OSError as error:
         raise TrainingError(
             f"the run's folder {run} cannot be made: {error.strerror or error}"
         ) from error
+    return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -13,20 +14,31 @@ import numpy as np
 from maptile2sat.errors import TrainingError
 
 NAME = re.compile(r"step-(\d{8})\.npz")
+BEST = "best.json"
 KEEP = 2
 
 
-def save(folder: Path, step: int, variables: dict[str, Any], keep: int = KEEP) -> Path:
-    """Write a checkpoint and delete all but the newest `keep`.
+def save(
+    folder: Path,
+    step: int,
+    variables: dict[str, Any],
+    keep: int = KEEP,
+    *,
+    well: int | None = None,
+) -> Path:
+    """Write a checkpoint and delete all but the newest `keep`, the best, and the last well one.
+
+    It is on the disk, under its name, when this returns; before, it has no name.
 
     Args:
         folder: Made if missing.
         step: Number of steps done.
         variables: Name to variable.
         keep: How many to keep.
+        well: Step up to which all was well, if something seems wrong since.
 
     Raises:
-        TrainingError: If a value is not finite; the older checkpoints stay.
+        TrainingError: If a value is not finite or the disk is full; the older checkpoints stay.
     """
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in variables.items()}
     wrong = next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
@@ -35,22 +47,94 @@ def save(folder: Path, step: int, variables: dict[str, Any], keep: int = KEEP) -
             f"{wrong} became infinite by step {step}: start another run (--out) with "
             "--precision float32 or a lower --learning-rate; the last checkpoint is kept"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.npz"
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    for old in find(folder)[:-keep]:
-        old.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(
+            f"checkpoint {path} cannot be written: {error.strerror or error}; older ones are kept"
+        ) from error
+    _prune(folder, keep, well)
     return path
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder's names to the disk: a new name is no safer than its folder."""
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def drop_after(folder: Path, step: int) -> Path | None:
+    """Delete the checkpoints past `step` if there is an older one, and return that."""
+    older = [path for path in find(folder) if step_of(path) <= step]
+    for path in find(folder)[len(older) :] if older else []:
+        path.unlink()
+    return older[-1] if older else None
+
+
+def _prune(folder: Path, keep: int, well: int | None) -> None:
+    found = find(folder)
+    kept = {find_best(folder), *found[-keep:]}
+    if well is not None:
+        kept.update([path for path in found if step_of(path) <= well][-1:])
+    for old in set(found) - kept:
+        old.unlink()
+    for torn in folder.glob("step-*.tmp"):  # of a run that was killed while it wrote
+        torn.unlink()
 
 
 def find(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder`, oldest first."""
     return sorted(path for path in folder.glob("step-*.npz") if NAME.fullmatch(path.name))
+
+
+def mark_best(folder: Path, path: Path, score: float) -> bool:
+    """Remember a checkpoint as the best if its score is the lowest so far.
+
+    Args:
+        folder: Of the checkpoints.
+        path: A checkpoint in it.
+        score: Its distance from the held-out images.
+
+    Returns:
+        Whether it is.
+    """
+    noted = _noted(folder)
+    if find_best(folder) is not None and noted["score"] <= score:
+        return False
+    temporary = folder / f"{BEST}.tmp"
+    temporary.write_text(json.dumps({"step": step_of(path), "score": score}) + "\n")
+    temporary.replace(folder / BEST)
+    return True
+
+
+def find_best(folder: Path) -> Path | None:
+    """Return the checkpoint with the lowest score, None if none was measured."""
+    noted = _noted(folder)
+    path = folder / f"step-{noted['step']:08d}.npz" if noted else None
+    return path if path is not None and path.exists() else None
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    try:
+        noted = json.loads((folder / BEST).read_text())
+    except (OSError, ValueError):
+        return {}  # none yet; it only decides what is deleted, so a damaged one is none either
+    right = isinstance(noted, dict) and isinstance(noted.get("step"), int) and "score" in noted
+    return noted if right else {}
 
 
 def step_of(path: Path) -> int:

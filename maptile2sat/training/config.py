@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat.datasets.layout import write_json
+from maptile2sat.device import PRECISIONS
 from maptile2sat.errors import TrainingError, UsageError
 
 RADIUS_MULTIPLE = 16
 UNET_MULTIPLE = 256
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class TrainConfig:
         fine_l1_weight: Weight of the per-pixel L1 distance.
         feature_weight: Weight of feature matching.
         ema: Decay per step of the weight average that is shipped.
-        precision: `bfloat16` or `float32`: what convolutions compute in.
+        precision: `float32`, `bfloat16` or `float16`: what convolutions compute in; `auto`,
+            until a run starts, for what the device is fast in.
         seed: Decides initial weights, order, crops and noise.
         preset: `local`, `pix2pix` or `seed`.
         init: Name or folder of the bundle that the generator starts from; empty for random
@@ -60,6 +61,15 @@ class TrainConfig:
         antialias: Whether a resize averages what it leaves out; the classic notebook takes the
             nearest pixel.
         deterministic: Whether every operation is repeatable bit by bit, which is slower.
+        annotate: Share of the crops over whose map labels are drawn, 0..1; the discriminator
+            always sees the map without them.
+        critic_scales: 1, or 2 for a second discriminator that sees everything at half size.
+        critic_sees: `palette` (the image and the map as the generator's palette encodes it) or
+            `image` (the image alone).
+        critic_translate: Most pixels by which what the discriminator sees is moved at random,
+            against late overfitting (Zhao et al. 2020, arXiv 2006.10738); 0 for none.
+        smooth: Whether the generator smooths after each pixel shuffle and starts it even.
+        deep_noise: Whether noise enters every second block of the generator, not only the first.
     """
 
     data: str
@@ -93,6 +103,12 @@ class TrainConfig:
     jitter: bool = True
     antialias: bool = True
     deterministic: bool = False
+    annotate: float = 0.0
+    critic_scales: int = 1
+    critic_sees: str = "palette"
+    critic_translate: int = 0
+    smooth: bool = True
+    deep_noise: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
@@ -123,6 +139,12 @@ class TrainConfig:
             "ema must be in 0..1": 0.0 <= self.ema < 1.0,
             "decay_from must be in 0..1": 0.0 <= self.decay_from <= 1.0,
             "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,
+            "annotate must be in 0..1": 0.0 <= self.annotate <= 1.0,
+            "critic_scales must be 1 or 2": self.critic_scales in (1, 2),
+            "critic_sees must be palette or image": self.critic_sees in ("palette", "image"),
+            "critic_translate must be 0 or more, and less than half of loss_crop": (
+                0 <= self.critic_translate < self.loss_crop / 2
+            ),
             "seed must be in 0..4294967295": 0 <= self.seed < 2**32,
         }
         for message, right in checks.items():
@@ -133,6 +155,11 @@ class TrainConfig:
     def kind(self) -> str:
         """Kind of the generator: `local` or `unet`."""
         return "local" if self.preset == "local" else "unet"
+
+    @property
+    def held_out_resize(self) -> int:
+        """Side to which held-out pairs are resized: a whole U-Net window if pairs are resized."""
+        return self.crop if self.resize and self.kind == "unet" else self.resize
 
     @property
     def crops_per_step(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from maptile2sat.bundle import Bundle, save_bundle
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError
 from maptile2sat.training import checkpoint
+from maptile2sat.training.building import build_trainer, starting_palette
 from maptile2sat.training.config import TrainConfig
-from maptile2sat.training.loop import starting_palette
 from maptile2sat.training.pairs import Pairs, dominant_colours
 from maptile2sat.training.validation import validate
 
@@ -43,13 +44,14 @@ class About:
     version: str = __version__
 
 
-def export(run: Path, output: Path, about: About) -> Bundle:
-    """Write the weight average of a run's newest checkpoint as a bundle.
+def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bundle:
+    """Write what a run's newest checkpoint would ship as a bundle.
 
     Args:
         run: Folder of a training run, complete or not.
         output: Folder of the bundle.
         about: What the bundle says about itself.
+        best: Take the checkpoint that came nearest to held-out images instead of the newest.
 
     Raises:
         TrainingError: If the run has no checkpoint.
@@ -58,25 +60,38 @@ def export(run: Path, output: Path, about: About) -> Bundle:
     found = checkpoint.find(run / "checkpoints")
     if not found:
         raise TrainingError(f"{run} has no checkpoint yet: train it first")
-    pairs = Pairs.find(Path(config.data) / "train", config.map_side, config.resize)
+    chosen = (checkpoint.find_best(run / "checkpoints") if best else None) or found[-1]
+    pairs = Pairs.of(config, "train")
     load_tensorflow()
     from maptile2sat.networks.generator import get_weights
-    from maptile2sat.networks.local import LocalConfig
-    from maptile2sat.training.step import LocalTrainer
 
-    architecture = LocalConfig(
-        palette=starting_palette(run, pairs, config),
-        width=config.width,
-        dilations=config.dilations,
-        seed=config.seed,
-    )
-    trainer = LocalTrainer(config, architecture)
-    step = checkpoint.load(found[-1], trainer.variables())
+    trainer = build_trainer(config, starting_palette(run, pairs, config))
+    step = checkpoint.load(chosen, trainer.variables())
+    description = _describe(config, pairs, _resized(about, config, pairs), step)
+    description["architecture"] = trainer.architecture()
+    weights = get_weights(trainer.average)
+    bundle = save_bundle(output, description, weights, _card(description))
+    # measured on the weights as stored, which float16 has rounded
+    description["metrics"] = validate(bundle, Pairs.of(config, "val"))
+    return save_bundle(output, description, weights, _card(description))
+
+
+def _resized(about: About, config: TrainConfig, pairs: Pairs) -> About:
+    """Return what the bundle says if pairs were resized, which changes their scale."""
+    if not config.resize:
+        return about
+    own = Pairs(pairs.files, config.map_side)[0].map.shape[0]
+    metres = about.metres_per_pixel * own / config.resize
+    zoom = about.zoom - round(math.log2(own / config.resize))
+    return dataclasses.replace(about, zoom=zoom, metres_per_pixel=round(metres, 4))
+
+
+def _describe(config: TrainConfig, pairs: Pairs, about: About, step: int) -> dict[str, Any]:
+    """Return a bundle's description, but for its architecture and metrics."""
     colours = dominant_colours(pairs, SHOWN_COLOURS)
-    description: dict[str, Any] = {
+    return {
         **dataclasses.asdict(about),
-        "kind": "local",
-        "architecture": dataclasses.asdict(architecture),
+        "kind": config.kind,
         "cell": CELL,
         "fill": colours[0],
         "style": config.style,
@@ -94,17 +109,12 @@ def export(run: Path, output: Path, about: About) -> Bundle:
             },
         },
     }
-    weights = get_weights(trainer.average)
-    bundle = save_bundle(output, description, weights, _card(description))
-    # measured on the weights as stored, which float16 has rounded
-    held_out = Pairs.find(Path(config.data) / "val", config.map_side, config.resize)
-    description["metrics"] = validate(bundle, held_out)
-    return save_bundle(output, description, weights, _card(description))
 
 
 def _card(about: dict[str, Any]) -> str:
     """Return the text of the model card."""
     done, measured = about["training"], about.get("metrics", {})
+    norm = "each window's own" if about["kind"] == "unet" else "none over a window"
     figures = ", ".join(f"{name} {value:g}" for name, value in measured.items())
     return f"""# Model card: {about["name"]}
 
@@ -118,6 +128,7 @@ satellite-style imagery. Its output is **synthetic**: it shows what could be the
 | amount | {done["crops_of_256_px"]:,} crops of 256 px or their equal, {done["steps"]:,} of \
 {done["of_steps"]:,} steps, {done["pairs"]:,} pairs |
 | precision | {about["precision"]} |
+| statistics in a render | {norm} |
 | held-out pairs | {figures or "not measured"} |
 | licence | {about["licence"]} |
 | attribution | {about["attribution"] or "none"} |

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from maptile2sat.training import checkpoint, sheet
+from maptile2sat.training.collapse import CollapseError, Watch
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.logs import Log, Progress
-from maptile2sat.training.pairs import Batch, Pairs, make_batch, map_colours
+from maptile2sat.training.painting import middle
+from maptile2sat.training.pairs import Batch, Pairs, make_batch
+from maptile2sat.training.validation import pooled_l1
+
+if TYPE_CHECKING:
+    from maptile2sat.training.adversarial import Trainer
 
 AHEAD = 3
+SAMPLES = 6
+SCORED = 12
+"""Held-out pairs by which the best checkpoint is chosen."""
 
 
 class Stop:
@@ -33,9 +42,11 @@ class Stop:
 
 @contextmanager
 def catching(stop: Stop) -> Iterator[None]:
-    """Let SIGINT and SIGTERM ask for a stop instead of killing the run."""
+    """Let SIGINT and SIGTERM ask for a stop; a second one does not wait for it."""
 
     def ask(number: int, frame: Any) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
         stop.asked = True
 
     if threading.current_thread() is not threading.main_thread():
@@ -49,64 +60,167 @@ def catching(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def starting_palette(run: Path, pairs: Pairs, config: TrainConfig) -> list[list[float]]:
-    """Return the palette that the run starts from; found once, then kept in the run."""
-    path = run / "palette.json"
-    if path.exists():
-        return [[float(value) for value in colour] for colour in json.loads(path.read_text())]
-    colours = map_colours(pairs, config.colours, config.seed)
-    path.write_text(json.dumps(colours) + "\n")
-    return colours
+@dataclass(frozen=True)
+class Rhythm:
+    """How often what happens; none of it changes what is learned.
 
-
-def run_steps(
-    trainer: Any,
-    run: Path,
-    pairs: Pairs,
-    validation: Pairs,
-    stop: Stop,
-    *,
-    checkpoint_every: int,
-    sample_every: int,
-    report: Callable[[Progress], None],
-) -> int:
-    """Train from the newest checkpoint of `run` until done or stopped.
-
-    Returns:
-        The number of steps done; all of them are in the newest checkpoint.
-
-    Raises:
-        TrainingError: If a loss is no longer finite; the last checkpoint stays.
+    Attributes:
+        checkpoint: Steps between checkpoints.
+        sample: Steps between sample sheets.
+        epoch: Steps of an epoch.
+        seconds: A checkpoint is written after this long at the latest.
     """
-    config: TrainConfig = trainer.config
-    variables = trainer.variables()
-    found = checkpoint.find(run / "checkpoints")
-    step = checkpoint.load(found[-1], variables) if found else 0
-    saved = step if found else -1
-    samples = sheet.choose(validation, 6)
-    with Log(run, config, report, step) as log, ThreadPoolExecutor(2) as pool:
-        ahead = [
-            pool.submit(make_batch, pairs, config, number)
-            for number in range(step, min(step + AHEAD, config.steps))
-        ]
-        while step < config.steps and not stop:
-            with log.waiting():
-                batch: Batch = ahead.pop(0).result()
-            if step + AHEAD < config.steps:
-                ahead.append(pool.submit(make_batch, pairs, config, step + AHEAD))
-            losses = trainer.step(batch, step)
-            step += 1
-            log.add(step, losses)
-            if step % checkpoint_every == 0:
-                checkpoint.save(run / "checkpoints", step, variables)
-                saved = step
-            if step % sample_every == 0 or step == config.steps:
-                picture = run / "samples" / f"step-{step:08d}.png"
-                generate = sheet.from_local(trainer.average)
-                figures = sheet.draw(generate, samples, picture, f"generated, step {step:,}")
-                log.sampled(step, figures, picture)
-        for future in ahead:
-            future.cancel()
-    if saved != step:
-        checkpoint.save(run / "checkpoints", step, variables)
-    return step
+
+    checkpoint: int
+    sample: int
+    epoch: int
+    seconds: float = 900.0
+
+
+class Feed:
+    """Batches in the order of their steps, made ahead in other threads."""
+
+    def __init__(self, pairs: Pairs, config: TrainConfig, step: int) -> None:
+        self.pairs, self.config, self.step = pairs, config, step
+        self.pool = ThreadPoolExecutor(2)
+        self.ahead: list[Future[Batch]] = []
+
+    def __enter__(self) -> Self:
+        for _ in range(AHEAD):
+            self._order()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def _order(self) -> None:
+        if self.step < self.config.steps:
+            self.ahead.append(self.pool.submit(make_batch, self.pairs, self.config, self.step))
+            self.step += 1
+
+    def take(self) -> Batch:
+        """Return the next batch."""
+        batch = self.ahead.pop(0).result()
+        self._order()
+        return batch
+
+
+class Loop:
+    """Trains from the newest checkpoint of a run until done or stopped.
+
+    Args:
+        trainer: What is trained.
+        run: Folder of the run.
+        pairs: What it is trained on.
+        validation: Held-out pairs.
+        rhythm: How often what happens.
+        say: Called with what is worth a line.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        run: Path,
+        pairs: Pairs,
+        validation: Pairs,
+        rhythm: Rhythm,
+        say: Callable[[str], None],
+    ) -> None:
+        self.trainer, self.config, self.run, self.pairs = trainer, trainer.config, run, pairs
+        self.rhythm, self.say = rhythm, say
+        self.folder = run / "checkpoints"
+        self.variables = trainer.variables()
+        self.watch = Watch(trainer.chance)
+        self.samples = self._held_out(validation, SAMPLES)
+        self.scored = self._held_out(validation, SCORED)
+        self.saved, self.saved_at = -1, time.monotonic()
+        self.epoch_start = (0, time.monotonic())
+
+    def train(self, stop: Stop, report: Callable[[Progress], None]) -> int:
+        """Train, and save at the end.
+
+        Returns:
+            The number of steps done; all of them are in the newest checkpoint.
+
+        Raises:
+            TrainingError: If a loss is no longer finite or the discriminator has collapsed; the
+                last good checkpoint stays.
+        """
+        step = self._resume()
+        with (
+            Log(self.run, self.config, report, step) as log,
+            Feed(self.pairs, self.config, step) as feed,
+        ):
+            while step < self.config.steps and not stop:
+                with log.waiting():
+                    batch = feed.take()
+                losses = self.trainer.step(batch, step)
+                step += 1
+                log.add(step, losses)
+                self._look(step, losses)
+                self._after(step, log)
+        if self.saved != step:
+            self._save(step)
+        return step
+
+    def _resume(self) -> int:
+        found = checkpoint.find(self.folder)
+        if not found:
+            return 0
+        self.saved = checkpoint.load(found[-1], self.variables)
+        self.epoch_start = (self.saved, time.monotonic())
+        self.say(f"going on after step {self.saved:,} of {self.config.steps:,}")
+        return self.saved
+
+    def _look(self, step: int, losses: dict[str, Any]) -> None:
+        """Stop the run if the discriminator has collapsed, and go back to before it did."""
+        try:
+            self.watch.add(step, float(losses["critic_real"]) + float(losses["critic_fake"]))
+        except CollapseError as error:
+            good = checkpoint.drop_after(self.folder, self.watch.since or 0)
+            kept = "there is no checkpoint from before" if good is None else f"{good} is kept"
+            raise CollapseError(f"{error}; {kept}") from error
+
+    def _after(self, step: int, log: Log) -> None:
+        """Save, draw and say what is due after `step`."""
+        late = time.monotonic() - self.saved_at > self.rhythm.seconds
+        if step % self.rhythm.checkpoint == 0 or step == self.config.steps:
+            path = self._save(step)
+            if checkpoint.mark_best(self.folder, path, self._score()):
+                self.say(f"the checkpoint of step {step:,} is the best so far")
+        elif late:
+            self._save(step)
+        if step % self.rhythm.sample == 0 or step == self.config.steps:
+            picture = self.run / "samples" / f"step-{step:08d}.png"
+            generate = self.trainer.generate()
+            figures = sheet.draw(generate, self.samples, picture, f"generated, step {step:,}")
+            log.sampled(step, figures, picture)
+        if step % self.rhythm.epoch == 0:
+            self._say_epoch(step)
+
+    def _say_epoch(self, step: int) -> None:
+        first, since = self.epoch_start
+        seconds = time.monotonic() - since
+        images = (step - first) * self.config.batch_size
+        self.say(
+            f"epoch {step // self.rhythm.epoch} of "
+            f"{-(-self.config.steps // self.rhythm.epoch)}: {seconds / 60:.1f} minutes, "
+            f"{seconds / images:.3f} s per image"
+        )
+        self.epoch_start = (step, time.monotonic())
+
+    def _save(self, step: int) -> Path:
+        path = checkpoint.save(self.folder, step, self.variables, well=self.watch.since)
+        self.saved, self.saved_at = step, time.monotonic()
+        return path
+
+    def _score(self) -> float:
+        return pooled_l1(self.trainer.generate(), self.scored)
+
+    def _held_out(self, validation: Pairs, count: int) -> list[tuple[Any, Any]]:
+        """Return fixed held-out pairs of a size that the generator takes."""
+        chosen = sheet.choose(validation, count)
+        if self.config.kind == "local":
+            return chosen
+        side = self.config.crop
+        return [(middle(drawn, side), middle(image, side)) for drawn, image in chosen]

@@ -14,7 +14,8 @@ from PIL import Image, ImageFilter
 from maptile2sat.datasets.layout import Pixels, list_pairs, read_pair
 from maptile2sat.errors import TrainingError
 from maptile2sat.grid import Window
-from maptile2sat.noise import noise
+from maptile2sat.noise import Noise, noise
+from maptile2sat.training.annotations import annotate
 from maptile2sat.training.config import TrainConfig
 
 
@@ -34,16 +35,19 @@ class Batch(NamedTuple):
     """What one step trains on; leading axis is the crop.
 
     Attributes:
-        map: uint8 (N, crop, crop, 3), jittered: what the generator sees.
+        map: uint8 (N, crop, crop, 3), labelled and jittered: what the generator sees.
         image: uint8 (N, loss_crop, loss_crop, 3): the middle of the aerial photo.
-        fine: int16 (N, crop, crop, 1).
-        coarse: int16 (N, crop / 4, crop / 4, 3).
+        fine: int16 (N, crop, crop, 1), for a `local` generator; else of no pixels.
+        coarse: int16 (N, crop / 4, crop / 4, 3), likewise.
+        clean: uint8 (N, loss_crop, loss_crop, 3): the middle of the map as it is, without
+            labels and jitter: what the discriminator sees.
     """
 
     map: Pixels
     image: Pixels
     fine: npt.NDArray[np.int16]
     coarse: npt.NDArray[np.int16]
+    clean: Pixels
 
 
 CACHE_BYTES = 4 << 30
@@ -59,25 +63,38 @@ class Pairs:
         map_side: `left` or `right`.
         resize: Side to which each half is resized; 0 keeps its own pixels.
         cache_bytes: Memory for decoded pairs; those beyond it are decoded at every use.
+        antialias: Whether a resize averages, as against taking the nearest pixel.
     """
 
     files: list[Path]
     map_side: str
     resize: int = 0
     cache_bytes: int = CACHE_BYTES
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         self._decoded: dict[int, Pair] = {}
         self._room = self.cache_bytes
 
     @classmethod
-    def find(cls, folder: Path, map_side: str, resize: int = 0) -> Pairs:
+    def find(cls, folder: Path, map_side: str, resize: int = 0, *, antialias: bool = True) -> Pairs:
         """List the pairs of `folder`.
 
         Raises:
             TrainingError: If it is missing or has none.
         """
-        return cls(list_pairs(folder), map_side, resize)
+        return cls(list_pairs(folder), map_side, resize, antialias=antialias)
+
+    @classmethod
+    def of(cls, config: TrainConfig, split: str) -> Pairs:
+        """List the pairs of a run: `train`, or `val` at the size that it is judged at.
+
+        Raises:
+            TrainingError: If there are none.
+        """
+        resize = config.resize if split == "train" else config.held_out_resize
+        folder = Path(config.data) / split
+        return cls.find(folder, config.map_side, resize, antialias=config.antialias)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -90,7 +107,8 @@ class Pairs:
         """
         pair = self._decoded.get(index)
         if pair is None:
-            pair = Pair(*read_pair(self.files[index], self.map_side, self.resize))
+            path, sharp = self.files[index], not self.antialias
+            pair = Pair(*read_pair(path, self.map_side, self.resize, nearest=sharp))
             size = pair.map.nbytes + pair.image.nbytes
             if size <= self._room:
                 self._room -= size
@@ -101,20 +119,55 @@ class Pairs:
 def make_batch(pairs: Pairs, config: TrainConfig, step: int) -> Batch:
     """Return the batch of `step`: a pure function of (pairs, config, step).
 
-    Every epoch visits every pair once, in its own order, at a new place, with new jitter.
+    Every epoch visits every pair at most once, in its own order, at a new place, with new
+    jitter; pairs that do not fill a batch at its end are left out.
     """
-    crops = [_crop(pairs, config, step * config.batch_size + i) for i in range(config.batch_size)]
+    crops = [_crop(pairs, config, step, place) for place in range(config.batch_size)]
     return Batch(*(np.stack(parts) for parts in zip(*crops, strict=True)))
 
 
-def _crop(pairs: Pairs, config: TrainConfig, position: int) -> Batch:
-    epoch, place = divmod(position, len(pairs))
+def epoch_steps(pairs: int, batch_size: int) -> int:
+    """Return the steps of one epoch: whole batches of all pairs, at least one."""
+    return max(1, pairs // batch_size)
+
+
+def _crop(pairs: Pairs, config: TrainConfig, step: int, place: int) -> Batch:
+    epoch, number = divmod(step, epoch_steps(len(pairs), config.batch_size))
     order = np.random.default_rng([config.seed, 1, epoch]).permutation(len(pairs))
-    random = np.random.default_rng([config.seed, 2, position])
-    drawn, image = _cut(pairs[int(order[place])], config.crop, config.loss_crop, random)
+    chosen = pairs[int(order[(number * config.batch_size + place) % len(pairs)])]
+    random = np.random.default_rng([config.seed, 2, step * config.batch_size + place])
+    drawn, image = _cut(chosen, config.crop, config.loss_crop, random)
+    if config.mirror and random.integers(2):
+        drawn, image = drawn[:, ::-1], image[:, ::-1]
+    grains = _grains(config, random)
+    margin = (config.crop - config.loss_crop) // 2
+    core = slice(margin, margin + config.loss_crop)
+    labelled = _labelled(drawn, config, step * config.batch_size + place)
+    return Batch(
+        map=jitter(labelled, random) if config.jitter else labelled,
+        image=image,
+        fine=grains.fine,
+        coarse=grains.coarse,
+        clean=drawn[core, core],
+    )
+
+
+def _grains(config: TrainConfig, random: np.random.Generator) -> Noise:
+    """Return the noise of a crop somewhere in a large world; a U-Net takes none."""
+    if config.kind != "local":
+        return Noise(np.zeros((0, 0, 1), np.int16), np.zeros((0, 0, 3), np.int16))
     window = random_window(random, config.crop)
-    grains = noise(int(random.integers(2**32)), window)
-    return Batch(jitter(drawn, random), image, grains.fine, grains.coarse)
+    return noise(int(random.integers(2**32)), window)
+
+
+def _labelled(drawn: Pixels, config: TrainConfig, position: int) -> Pixels:
+    """Return the map with labels drawn over it if this crop's turn is to have some.
+
+    The numbers are drawn apart from those of place and jitter, so that with and without labels
+    the same crops are trained on.
+    """
+    random = np.random.default_rng([config.seed, 5, position])
+    return annotate(drawn, random) if random.random() < config.annotate else drawn
 
 
 def _cut(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from maptile2sat.bundle import find_bundle
 from maptile2sat.datasets.layout import list_pairs
 from maptile2sat.errors import UsageError
 from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.pairs import epoch_steps
 
 CLASSIC: dict[str, Any] = {
     "batch_size": 1,
@@ -30,7 +32,7 @@ CLASSIC: dict[str, Any] = {
 """What both U-Net presets share (Isola et al. 2017, arXiv 1611.07004, section 3)."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "local": {},
+    "local": {"annotate": 0.6},
     # the authors' own later implementation lets the rate fall over the second half
     "pix2pix": {**CLASSIC, "decay_from": 0.5},
     "seed": {**CLASSIC, "decay_from": 1.0, "antialias": False},
@@ -62,6 +64,7 @@ def preset_config(
     Raises:
         UsageError: If a value makes no sense.
         TrainingError: If the data has no pairs and their number is needed.
+        BundleError: If the bundle to start from cannot be used.
     """
     if preset not in PRESETS:
         raise UsageError(f"preset '{preset}' is not one of {', '.join(PRESETS)}")
@@ -69,6 +72,8 @@ def preset_config(
         raise UsageError("give --epochs or --steps, not both")
     values = {"preset": preset, "data": str(data), **PRESETS[preset]}
     values.update({key: value for key, value in changes.items() if value is not None})
+    if values.get("init"):
+        values.update(_shape(values["init"], changes))
     start = TrainConfig(**values)
     if learning_rate is not None:
         ratio = start.critic_rate / start.generator_rate
@@ -81,6 +86,14 @@ def preset_config(
     return TrainConfig(**values)
 
 
-def epoch_steps(pairs: int, batch_size: int) -> int:
-    """Return the steps of one epoch: whole batches of all pairs, at least one."""
-    return max(1, pairs // batch_size)
+def _shape(init: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run takes over from the bundle that it starts from, unless told otherwise."""
+    architecture = find_bundle(init).description.architecture
+    taken = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in architecture.items()
+        if name in ("width", "dilations", "smooth", "deep_noise")
+    }
+    if isinstance(architecture.get("palette"), list):
+        taken["colours"] = len(architecture["palette"])
+    return {name: value for name, value in taken.items() if changes.get(name) is None}

@@ -1,120 +1,130 @@
-"""One adversarial training step of a `local` generator, and all state that it changes."""
+"""The adversarial training step of a `local` generator."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from maptile2sat.networks.discriminators import build_patch_critic
 from maptile2sat.networks.local import LocalConfig, build_local
+from maptile2sat.training.adversarial import Losses, Tensor, Trainer
 from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.devices import Devices
+from maptile2sat.training.pairs import Batch
+from maptile2sat.training.sheet import Generate, from_local
 
-Tensor = Any
 
-
-class LocalTrainer:
-    """Generator, its weight average, discriminator and optimizers.
+class LocalTrainer(Trainer):
+    """Trains with hinge losses, L1 on averages, and feature matching.
 
     The discriminator sees the image together with the map as the generator's palette encodes
-    it, so that placement counts; gradients do not reach the palette through it.
+    it, so that placement counts; gradients do not reach the palette through it. The map that
+    it sees has no labels and no jitter, whatever the generator has to see through.
     """
 
-    def __init__(self, config: TrainConfig, architecture: LocalConfig) -> None:
-        self.config = config
-        self.architecture = architecture
-        self.generator = build_local(architecture, config.precision)
-        self.average = build_local(architecture, config.precision)
-        self.average.set_weights(self.generator.get_weights())
-        channels = 3 + len(architecture.palette) + 1
-        self.critic = build_patch_critic(
-            channels,
-            config.critic_base,
-            config.critic_norm,
-            config.precision,
-            seed=config.seed + 1000,
-        )
+    chance = 2.0
+
+    def __init__(
+        self, config: TrainConfig, local: LocalConfig, devices: Devices | None = None
+    ) -> None:
+        self.local = local
+        super().__init__(config, devices or Devices())
         self.encode = self.generator.get_layer("palette")
-        betas = {"beta_1": config.beta_1, "beta_2": config.beta_2}
-        # names are part of a checkpoint's; Keras would count them up within a process
-        self.generator_optimizer = keras.optimizers.Adam(
-            config.generator_rate, **betas, name="adam"
+
+    def build_generator(self) -> Any:
+        """Build a `local` generator."""
+        return build_local(self.local, self.config.precision)
+
+    def build_critic(self) -> Any:
+        """Build the 70 px PatchGAN that sees the encoded map, or the image alone."""
+        encoded = len(self.local.palette) + 1 if self.config.critic_sees == "palette" else 0
+        return build_patch_critic(
+            3 + encoded,
+            self.config.critic_base,
+            self.config.critic_norm,
+            self.config.precision,
+            seed=self.config.seed + 1000,
+            scales=self.config.critic_scales,
         )
-        self.critic_optimizer = keras.optimizers.Adam(config.critic_rate, **betas, name="adam_1")
-        self.generator_optimizer.build(self.generator.trainable_variables)
-        self.critic_optimizer.build(self.critic.trainable_variables)
-        self._compiled = tf.function(self._step)
 
-    def variables(self) -> dict[str, Any]:
-        """Return every variable of the run's state under a stable name."""
-        parts = {
-            "generator": self.generator.weights,
-            "average": self.average.weights,
-            "critic": self.critic.weights,
-            "generator_optimizer": self.generator_optimizer.variables,
-            "critic_optimizer": self.critic_optimizer.variables,
+    def architecture(self) -> dict[str, Any]:
+        """Return the fields of `LocalConfig`."""
+        return dataclasses.asdict(self.local)
+
+    def generate(self) -> Generate:
+        """Return how the weight average makes an image."""
+        return from_local(self.average)
+
+    def losses(self, batch: Batch) -> Losses:
+        """Compute the losses on the middle of the crops, where padding is not seen."""
+        config = self.config
+        margin = (config.crop - config.loss_crop) // 2
+        core = slice(margin, margin + config.loss_crop)
+        drawn = tf.cast(batch.map, tf.float32)
+        real = tf.cast(batch.image, tf.float32) / 127.5 - 1.0
+        fake = self.generator([drawn, batch.fine, batch.coarse], training=True)[:, core, core]
+        seen = tf.stop_gradient(self.encode(batch.clean))
+        # both moved alike, because feature matching compares place by place
+        real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
+        real_features, real_logits = self._judged(real_seen, training=True)
+        fake_features, fake_logits = self._judged(fake_seen, training=False)
+        features = [
+            _l1(tf.stop_gradient(r), f) for r, f in zip(real_features, fake_features, strict=True)
+        ]
+        figures = {
+            "critic_real": _mean([tf.nn.relu(1.0 - logits) for logits in real_logits]),
+            "critic_fake": _mean([tf.nn.relu(1.0 + logits) for logits in fake_logits]),
+            "adversarial": -_mean(fake_logits),
+            "l1_pooled": _l1(_pooled(fake, config.l1_pool), _pooled(real, config.l1_pool)),
+            "l1": _l1(fake, real),
+            "features": tf.add_n(features) / len(features),
         }
-        return {
-            f"{part}/{index:03d}/{variable.path}": variable
-            for part, variables in parts.items()
-            for index, variable in enumerate(variables)
-        }
+        generator = (
+            figures["adversarial"]
+            + config.l1_weight * figures["l1_pooled"]
+            + config.fine_l1_weight * figures["l1"]
+            + config.feature_weight * figures["features"]
+        )
+        return Losses(figures["critic_real"] + figures["critic_fake"], generator, figures)
 
-    def step(self, batch: Any, number: int) -> dict[str, Tensor]:
-        """Train on `batch` as step `number`; return the losses as scalar tensors."""
-        scale = self.config.learning_scale(number)
-        self.generator_optimizer.learning_rate = self.config.generator_rate * scale
-        self.critic_optimizer.learning_rate = self.config.critic_rate * scale
-        # the average follows closely at first, so that early samples are not the start
-        decay = min(self.config.ema, (number + 1) / (number + 10))
-        return self._compiled(*batch, tf.constant(decay, tf.float32))  # type: ignore[no-any-return]
+    def _shown(self, image: Tensor, seen: Tensor) -> Tensor:
+        """Return what the discriminator sees of an image."""
+        return tf.concat([image, seen], -1) if self.config.critic_sees == "palette" else image
 
-    def _step(
-        self, drawn: Tensor, image: Tensor, fine: Tensor, coarse: Tensor, decay: Tensor
-    ) -> dict[str, Tensor]:
-        margin = (self.config.crop - self.config.loss_crop) // 2
-        core = slice(margin, margin + self.config.loss_crop)
-        drawn = tf.cast(drawn, tf.float32)
-        real = tf.cast(image, tf.float32) / 127.5 - 1.0
-        with tf.GradientTape(persistent=True) as tape:
-            fake = self.generator([drawn, fine, coarse], training=True)[:, core, core]
-            seen = tf.stop_gradient(self.encode(drawn[:, core, core]))
-            *real_features, real_logits = self.critic(tf.concat([real, seen], -1), training=True)
-            fixed = tf.concat([fake, seen], -1)
-            *fake_features, fake_logits = self.critic(fixed, training=False)
-            losses = {
-                "critic_real": tf.reduce_mean(tf.nn.relu(1.0 - real_logits)),
-                "critic_fake": tf.reduce_mean(tf.nn.relu(1.0 + fake_logits)),
-                "adversarial": -tf.reduce_mean(fake_logits),
-                "l1_pooled": _l1(
-                    _pooled(fake, self.config.l1_pool), _pooled(real, self.config.l1_pool)
-                ),
-                "l1": _l1(fake, real),
-                "features": tf.add_n(
-                    [
-                        _l1(tf.stop_gradient(r), f)
-                        for r, f in zip(real_features, fake_features, strict=True)
-                    ]
-                )
-                / len(real_features),
-            }
-            critic_loss = losses["critic_real"] + losses["critic_fake"]
-            generator_loss = (
-                losses["adversarial"]
-                + self.config.l1_weight * losses["l1_pooled"]
-                + self.config.fine_l1_weight * losses["l1"]
-                + self.config.feature_weight * losses["features"]
-            )
-        self._apply(tape, critic_loss, self.critic, self.critic_optimizer)
-        self._apply(tape, generator_loss, self.generator, self.generator_optimizer)
-        for mean, weight in zip(self.average.weights, self.generator.weights, strict=True):
-            mean.assign(weight + decay * (mean - weight))
-        return losses
+    def _judged(self, shown: Tensor, training: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the discriminator's features and its logits, one for each scale."""
+        answers = self.critic(shown, training=training)
+        scales = self.config.critic_scales
+        return answers[:-scales], answers[-scales:]
 
-    def _apply(self, tape: Any, loss: Tensor, model: Any, optimizer: Any) -> None:
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
+    def _moved(self, real: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Move each crop at random, the same way in both, with zeros where nothing comes.
+
+        How far follows from the crop's noise, so that a step stays a function of its batch.
+        """
+        most = self.config.critic_translate
+        if not most:
+            return real, fake
+        side, both = self.config.loss_crop, tf.concat([real, fake], -1)
+        padded = tf.pad(both, [[0, 0], [most, most], [most, most], [0, 0]])
+        # the fine noise of two pixels is two hashes of place and seed
+        top, left = tf.unstack(tf.cast(batch.fine[:, 0, :2, 0], tf.int32) % (2 * most + 1), axis=1)
+        moved = tf.stack(
+            [
+                padded[i, top[i] : top[i] + side, left[i] : left[i] + side]
+                for i in range(padded.shape[0])
+            ]
+        )
+        moved.set_shape(both.shape)
+        first, second = tf.split(moved, 2, -1)
+        return first, second
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    """Return the mean of each part's mean: every scale counts alike."""
+    return tf.add_n([tf.reduce_mean(part) for part in parts]) / len(parts)
 
 
 def _pooled(x: Tensor, side: int) -> Tensor:
