@@ -1,6 +1,6 @@
 """Writing one GeoTIFF block by block in flat memory, then finishing it as a COG.
 
-Blocks go into an uncompressed temporary file beside the destination. At the end GDAL
+Blocks go into uncompressed temporary files beside the destination. At the end GDAL
 compresses once, with overviews and a mask if anything is masked, and the result is renamed
 to its place: there is the whole file or none.
 """
@@ -10,32 +10,30 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterWindow
 
+from maptile2sat import raw_blocks
 from maptile2sat.errors import OutputError, UsageError, refuse_undecodable
 from maptile2sat.grid import Grid, Window
+from maptile2sat.raw_blocks import RawBlocks
+from maptile2sat.wholeness import is_whole
 
 BLOCK = 512
 BLOCKS = (512, 384)
-READ_WIDTH = 16 * BLOCK
 CACHE_BYTES = 256 << 20
-TEMPORARY_BYTES_PER_PIXEL = 4
-"""What the uncompressed temporary file takes; it goes away when the output is there."""
+TEMPORARY_BYTES_PER_PIXEL = raw_blocks.BYTES_PER_PIXEL
+"""What the uncompressed temporary files take; they go away when the output is there."""
 
 PROFILES: dict[str, dict[str, str]] = {
     "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "YES"},
@@ -195,7 +193,7 @@ class GeoTiffWriter:
         *,
         cog: bool = True,
     ) -> None:
-        """Open the temporary file.
+        """Make the temporary files.
 
         Args:
             path: The destination; its folder must exist.
@@ -206,37 +204,16 @@ class GeoTiffWriter:
             cog: Whether to make a COG.
 
         Raises:
-            OutputError: If the temporary file cannot be made.
+            OutputError: If the temporary files cannot be made.
         """
         self.path, self.grid, self.window, self.cog = path, grid, window, cog
         self._tags, self._options = dict(tags), dict(options)
         if cog:
             self._options.setdefault("BLOCKSIZE", str(cog_block(window.width, window.height)))
-        self._masked = False
-        self._written: list[tuple[RasterWindow, int]] = []
         with output_errors(path), ExitStack() as on_failure:
             self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             on_failure.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            self._environment = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
-            with self._environment:
-                self._blocks = rasterio.open(
-                    self._folder / "blocks.tif",
-                    "w",
-                    driver="GTiff",
-                    width=window.width,
-                    height=window.height,
-                    count=4,
-                    dtype="uint8",
-                    crs=grid.crs,
-                    transform=grid.transform(window),
-                    tiled=True,
-                    blockxsize=BLOCK,
-                    blockysize=BLOCK,
-                    interleave="pixel",
-                    bigtiff="if_safer",
-                    photometric="rgb",
-                    alpha="unspecified",
-                )
+            self._blocks = RawBlocks(self._folder, window)
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -250,11 +227,8 @@ class GeoTiffWriter:
         trace: TracebackType | None,
     ) -> None:
         """Remove what is temporary."""
-        try:
-            with self._environment:
-                self._blocks.close()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._blocks.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def write(
         self, window: Window, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]
@@ -269,14 +243,8 @@ class GeoTiffWriter:
         Raises:
             OutputError: If they cannot be written.
         """
-        self._masked = self._masked or bool((mask == 0).any())
-        place = RasterWindow(
-            window.col - self.window.col, window.row - self.window.row, window.width, window.height
-        )
-        pixels = np.concatenate([image, mask[..., None]], axis=-1).transpose(2, 0, 1)
-        with output_errors(self.path), self._environment:
-            self._blocks.write(pixels, window=place)
-        self._written.append((place, _checksum(pixels)))
+        with output_errors(self.path):
+            self._blocks.write(window, image, mask)
 
     def finish(self) -> None:
         """Compress, build overviews and put the file in its place.
@@ -284,84 +252,19 @@ class GeoTiffWriter:
         Raises:
             OutputError: If it cannot be written.
         """
-        with output_errors(self.path), self._environment:
+        driver = "COG" if self.cog else "GTiff"
+        done = self._folder / "done.tif"
+        with output_errors(self.path):
             self._blocks.close()
-            self._check_blocks()
             view = self._folder / "view.vrt"
-            view.write_text(self._view(), encoding="utf-8")
-            done = self._folder / "done.tif"
-            driver = "COG" if self.cog else "GTiff"
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            view.write_text(self._blocks.vrt(self.grid, self._tags), encoding="utf-8")
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True):
                 rasterio.shutil.copy(view, done, driver=driver, **self._options)
-            self._check_whole(done)
+                if not is_whole(done, cog=self.cog, masked=self._blocks.masked):
+                    raise OutputError(
+                        f"{self.path} cannot be written: it came out damaged (disk full?)"
+                    )
             done.replace(self.path)
-
-    def _check_blocks(self) -> None:
-        """Compare the temporary file with what was written: GDAL writes late, and in silence."""
-        with rasterio.open(self._folder / "blocks.tif") as blocks:
-            for place, checksum in self._written:
-                if _checksum(blocks.read(window=place)) != checksum:
-                    raise self._damaged()
-
-    def _damaged(self) -> OutputError:
-        return OutputError(f"{self.path} cannot be written: it came out damaged (disk full?)")
-
-    def _check_whole(self, done: Path) -> None:
-        """Read the finished file once: GDAL passes over some writes that a full disk refuses."""
-        try:
-            with rasterio.open(done, num_threads="all_cpus") as dataset:
-                masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-                if masked != self._masked:
-                    raise self._damaged()
-                levels = len(dataset.overviews(1))
-                _read_through(dataset)
-            for level in range(levels):
-                with rasterio.open(done, overview_level=level) as dataset:
-                    _read_through(dataset)
-        except RasterioError as error:
-            raise self._damaged() from error
-
-    def _view(self) -> str:
-        """Return a VRT that shows the blocks as RGB with georeference, tags and mask."""
-        width, height = self.window.width, self.window.height
-        transform = ", ".join(repr(value) for value in self.grid.transform(self.window).to_gdal())
-        items = "".join(
-            f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>"
-            for key, value in sorted(self._tags.items())
-        )
-
-        def band(number: int, source: int, colour: str) -> str:
-            return (
-                f'<VRTRasterBand dataType="Byte" band="{number}">{colour}<SimpleSource>'
-                f'<SourceFilename relativeToVRT="1">blocks.tif</SourceFilename>'
-                f"<SourceBand>{source}</SourceBand></SimpleSource></VRTRasterBand>"
-            )
-
-        bands = "".join(
-            band(number, number, f"<ColorInterp>{colour}</ColorInterp>")
-            for number, colour in enumerate(("Red", "Green", "Blue"), start=1)
-        )
-        mask = f"<MaskBand>{band(1, 4, '')}</MaskBand>" if self._masked else ""
-        return (
-            f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
-            f"<SRS>{escape(self.grid.crs.to_wkt())}</SRS>"
-            f"<GeoTransform>{transform}</GeoTransform><Metadata>{items}</Metadata>"
-            f"{bands}{mask}</VRTDataset>"
-        )
-
-
-def _checksum(pixels: npt.NDArray[np.uint8]) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels).data)
-
-
-def _read_through(dataset: Any) -> None:
-    """Decode every pixel and the mask, in flat memory."""
-    for row in range(0, dataset.height, BLOCK):
-        for col in range(0, dataset.width, READ_WIDTH):
-            width, height = min(READ_WIDTH, dataset.width - col), min(BLOCK, dataset.height - row)
-            part = RasterWindow(col, row, width, height)
-            dataset.read(window=part)
-            dataset.read_masks(1, window=part)
 
 
 @contextmanager
