@@ -1,0 +1,351 @@
+"""Labels over maps in training, and the switches of the `local` recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from maptile2sat.errors import UsageError
+from maptile2sat.training.annotations import annotate
+from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.lettering import BUILT_IN, FONTS, SYLLABLES, letters, names
+from maptile2sat.training.pairs import Batch, Pairs, make_batch
+from maptile2sat.training.presets import preset_config
+from maptile2sat.training.stamping import Place, Sheet, road_places
+from maptile2sat.training.symbols import ICONS, SHIELDS, arrow, icon, shield
+from tests.support_render import Pixels
+from tests.test_training import data, run_training, tiny
+
+GROUND, ROAD = (234, 230, 222), (254, 254, 254)
+
+
+def street_map(degrees: float, side: int = 192) -> Pixels:
+    """Return white streets 12 px wide, 60 px apart, rising by `degrees` towards the bottom."""
+    y, x = np.mgrid[:side, :side]
+    turn = np.radians(degrees)
+    across = (y * np.cos(turn) - x * np.sin(turn)) % 60
+    return np.where((across < 12)[..., None], ROAD, GROUND).astype(np.uint8)
+
+
+def changed(before: Pixels, after: Pixels) -> float:
+    """Return the share of pixels that plainly changed."""
+    return float((np.abs(before.astype(int) - after).max(-1) > 12).mean())
+
+
+def made(seed: int, drawn: Pixels) -> Pixels:
+    return annotate(drawn, np.random.default_rng(seed))
+
+
+# drawing
+
+
+def test_labels_are_a_function_of_map_and_random() -> None:
+    drawn = street_map(20)
+    before = drawn.copy()
+    first = made(1, drawn)
+    np.testing.assert_array_equal(made(1, drawn), first)
+    np.testing.assert_array_equal(drawn, before)
+    assert not np.array_equal(made(2, drawn), first)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 160), (384, 384), (16, 200)])
+def test_labels_keep_shape_and_type(shape: tuple[int, int]) -> None:
+    drawn = np.full((*shape, 3), 230, np.uint8)
+    for seed in range(8):
+        after = made(seed, drawn)
+        assert after.shape == drawn.shape
+        assert after.dtype == np.uint8
+
+
+def test_labels_cover_a_little() -> None:
+    drawn = street_map(35, 384)
+    shares = [changed(drawn, made(seed, drawn)) for seed in range(30)]
+    assert 0.01 < np.mean(shares) < 0.08
+    assert max(shares) < 0.2
+    assert len(set(shares)) > 25
+
+
+@pytest.mark.parametrize("degrees", [0, 25, 70, -40, 90])
+def test_direction_of_roads_is_found(degrees: float) -> None:
+    places = road_places(street_map(degrees), np.random.default_rng(0), 200)
+    assert len(places) > 10
+    for place in places:
+        gap = (np.degrees(place.angle) - degrees + 90) % 180 - 90
+        assert abs(gap) < 8
+        assert abs(place.angle) < np.pi / 2 + 1e-5  # text stands upright
+
+
+def test_flat_map_has_no_roads() -> None:
+    assert road_places(np.full((200, 200, 3), 200, np.uint8), np.random.default_rng(0), 50) == []
+
+
+def test_marks_do_not_cover_each_other() -> None:
+    sheet = Sheet(np.full((60, 60, 3), 240, np.uint8))
+    mark = letters("Hi", "DejaVuSans.ttf", 24)
+    assert sheet.stamp(mark, 12, Place(30, 30, 0.0), (0, 0, 0), (255, 255, 255))
+    before = sheet.pixels.copy()
+    assert not sheet.stamp(mark, 12, Place(32, 31, 0.3), (255, 0, 0), (255, 255, 255))
+    np.testing.assert_array_equal(sheet.pixels, before)
+    assert not sheet.stamp(mark, 12, Place(-200, 30, 0.0), (0, 0, 0), (255, 255, 255))
+
+
+def test_mark_is_turned_about_its_place() -> None:
+    for angle in (0.0, np.pi / 2, 1.0):
+        sheet = Sheet(np.full((120, 120, 3), 255, np.uint8))
+        sheet.stamp(arrow(56, 4), 12, Place(60, 60, angle), (0, 0, 0), (0, 0, 0), 0.0)
+        rows, cols = np.nonzero(sheet.pixels[..., 0] < 128)
+        assert abs((rows.max() + rows.min()) / 2 - 60) < 2
+        assert abs((cols.max() + cols.min()) / 2 - 60) < 2
+        long = np.hypot(np.ptp(rows), np.ptp(cols))
+        assert 24 < long < 34
+
+
+def test_line_stays_on_the_map() -> None:
+    sheet = Sheet(np.full((50, 70, 3), 255, np.uint8))
+    points = np.array([[x, 25.0] for x in range(-20, 100, 5)])
+    sheet.line(points, 1, 2.0, (0, 0, 0), 1.0)
+    dark = sheet.pixels[..., 0] < 100
+    assert dark[24:27].any()
+    assert not dark[:22].any()
+    assert 0.3 < dark[25].mean() < 0.9  # dashes and gaps
+    sheet.line(points + 500, 0, 2.0, (0, 0, 0), 1.0)
+
+
+@pytest.mark.parametrize("script", list(SYLLABLES))
+def test_names_are_written_in_every_font(script: str) -> None:
+    stock = {kind: names(kind, script) for kind in ("street", "place", "sight", "nature")}
+    assert all(len(set(some)) > 10 for some in stock.values())
+    assert all("{" not in name for some in stock.values() for name in some)
+    for font in {font for cut in FONTS.values() for font in cut} | {BUILT_IN}:
+        masks = [letters(name, font, 24).ink for name in stock["street"][:3]]
+        assert all(mask.getbbox() is not None for mask in masks)
+    # letters that a font lacks would all be the same box
+    one, other = (
+        letters(letter * 2, FONTS["serif"][1], 24).ink for letter in SYLLABLES[script][:2]
+    )
+    assert np.asarray(one).shape != np.asarray(other).shape or (np.asarray(one) != other).any()
+
+
+def test_symbols_are_visible() -> None:
+    for number, badge in ICONS:
+        mark = icon(number, badge)
+        assert mark.ink.size == mark.halo.size
+        assert np.asarray(mark.ink).max() > 200
+    for shape in SHIELDS:
+        mark = shield("A 7", shape, 24, 2)
+        assert np.asarray(mark.halo).mean() > 100
+        assert np.asarray(mark.ink).max() > 200
+
+
+# batches
+
+
+def batch(step: int = 0, **changes: Any) -> Batch:
+    return make_batch(Pairs.find(data() / "train", "right"), tiny(**changes), step)
+
+
+def test_discriminators_map_stays_clean() -> None:
+    bare = batch(batch_size=8, jitter=False, annotate=0.0)
+    full = batch(batch_size=8, jitter=False, annotate=1.0, crop=96)
+    np.testing.assert_array_equal(bare.map[:, 16:80, 16:80], bare.clean)
+    for name in ("image", "fine", "coarse", "clean"):
+        np.testing.assert_array_equal(getattr(full, name), getattr(bare, name))
+    assert full.clean.shape == (8, 64, 64, 3)
+    assert (full.map != bare.map).any((1, 2, 3)).sum() >= 4
+
+
+def test_jitter_comes_after_the_labels() -> None:
+    plain, shaken = (batch(batch_size=8, jitter=jitter, annotate=1.0) for jitter in (False, True))
+    np.testing.assert_array_equal(plain.clean, shaken.clean)
+    assert (plain.map != shaken.map).any((1, 2, 3)).all()
+    assert np.abs(plain.map.astype(int) - shaken.map).mean() < 12
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_about_the_asked_share_is_labelled(share: float) -> None:
+    with mock.patch("maptile2sat.training.pairs.annotate", lambda drawn, random: 255 - drawn):
+        parts = [batch(step, batch_size=8, jitter=False, annotate=share) for step in range(25)]
+    inverted = [
+        bool((drawn[16:80, 16:80] == 255 - clean).all())
+        for part in parts
+        for drawn, clean in zip(part.map, part.clean, strict=True)
+    ]
+    assert np.mean(inverted) == pytest.approx(share, abs=0.1)
+
+
+def test_labels_are_new_in_every_epoch() -> None:
+    with mock.patch("maptile2sat.training.pairs.annotate", wraps=annotate) as watched:
+        for step in (0, 1, 0):
+            batch(step, batch_size=8, annotate=1.0)
+    lots = [call.args[1].random() for call in watched.call_args_list]
+    assert lots[:8] == lots[16:]
+    assert len(set(lots)) == 16
+
+
+def test_presets_and_old_runs(tmp_path: Path) -> None:
+    shares = {
+        name: preset_config(name, data(), steps=1).annotate for name in ("local", "pix2pix", "seed")
+    }
+    assert shares == {"local": 0.6, "pix2pix": 0.0, "seed": 0.0}
+    config = preset_config("local", data(), steps=1)
+    config.save(tmp_path / "config.json")
+    assert TrainConfig.load(tmp_path / "config.json").annotate == 0.6
+    values = json.loads((tmp_path / "config.json").read_text())
+    for name in ("annotate", "critic_scales", "smooth"):
+        del values[name]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    old = TrainConfig.load(tmp_path / "config.json")
+    assert (old.annotate, old.critic_scales, old.smooth) == (0.0, 1, True)
+
+
+# switches of the recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"annotate": 1.5}, "annotate"),
+        ({"critic_scales": 3}, "critic_scales"),
+        ({"critic_sees": "map"}, "critic_sees"),
+        ({"critic_translate": 32}, "critic_translate"),
+        ({"critic_translate": -1}, "critic_translate"),
+    ],
+)
+def test_switch_with_a_wrong_value(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        tiny(**changes)
+
+
+def trainer(**changes: Any) -> Any:
+    from maptile2sat.training.building import build_trainer
+
+    palette = [[234.0, 230.0, 222.0], [254.0, 254.0, 254.0], [178.0, 210.0, 254.0]]
+    return build_trainer(tiny(**changes), palette)
+
+
+def test_discriminator_is_given_the_clean_map() -> None:
+    """What it says of real images does not change with what the generator is shown."""
+    given = batch()
+    spoilt = given._replace(map=255 - given.map)
+    both = [trainer().step(part, 0) for part in (given, spoilt)]
+    assert float(both[0]["critic_real"]) == float(both[1]["critic_real"])
+    assert float(both[0]["critic_fake"]) != float(both[1]["critic_fake"])
+    other = trainer().step(given._replace(clean=255 - given.clean), 0)
+    assert float(other["critic_real"]) != float(both[0]["critic_real"])
+
+
+def test_discriminator_that_sees_the_image_alone() -> None:
+    given = batch()
+    blind = [trainer(critic_sees="image") for _ in range(2)]
+    assert blind[0].critic.inputs[0].shape[-1] == 3
+    figures = [
+        part.step(given._replace(clean=clean), 0)
+        for part, clean in zip(blind, (given.clean, 255 - given.clean), strict=True)
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_second_discriminator_sees_half_the_size() -> None:
+    plain, both = trainer(), trainer(critic_scales=2)
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 7)).astype(np.float32)
+    answers = both.critic(x)
+    assert [tuple(part.shape[1:3]) for part in answers] == [
+        (16, 16), (8, 8), (8, 8), (8, 8), (4, 4), (4, 4), (8, 8), (4, 4),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(answers[6], plain.critic(x)[-1])  # the first is as it was
+    half = x.reshape(1, 32, 2, 32, 2, 7).mean((2, 4))
+    repeated = half.repeat(2, 1).repeat(2, 2)
+    np.testing.assert_allclose(both.critic(repeated)[-1], answers[-1], atol=1e-5)
+    assert len(both.critic.trainable_variables) == 2 * len(plain.critic.trainable_variables)
+
+
+def test_translation_moves_both_alike_with_zeros_around() -> None:
+    import tensorflow as tf
+
+    moving = trainer(critic_translate=8)
+    given = batch(batch_size=2)
+    ramp = np.arange(1.0, 64 * 64 + 1, dtype=np.float32).reshape(1, 64, 64, 1).repeat(2, 0)
+    real, fake = (
+        np.asarray(x) for x in moving._moved(tf.constant(ramp), tf.constant(-ramp), given)
+    )
+    np.testing.assert_array_equal(real, -fake)
+    assert real.shape == ramp.shape
+    offsets = []
+    for moved in real[..., 0]:
+        rows, cols = np.nonzero(moved)
+        first = moved[rows[0], cols[0]] - 1
+        offsets.append((rows[0] - first // 64, cols[0] - first % 64))
+        inside = moved[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+        assert (np.diff(inside, axis=1) == 1).all()
+    assert all(abs(value) <= 8 for pair in offsets for value in pair)
+    assert len(set(offsets)) == 2
+
+
+def test_generator_without_smoothing() -> None:
+    from maptile2sat.networks.local import LocalConfig, build_local
+
+    palette = [[234.0, 230.0, 222.0], [254.0, 254.0, 254.0]]
+    models = {
+        smooth: build_local(LocalConfig(palette, 8, (1, 2), 4, 4, smooth=smooth))
+        for smooth in (True, False)
+    }
+    kinds = {
+        smooth: [layer.name for layer in model.layers if type(layer).__name__ == "Blur"]
+        for smooth, model in models.items()
+    }
+    assert {"half_blur", "full_blur"} <= set(kinds[True])
+    assert not {"half_blur", "full_blur"} & set(kinds[False])
+    even, random = (np.asarray(models[s].get_layer("half_up").kernel) for s in (True, False))
+    np.testing.assert_array_equal(even[..., :4], even[..., 4:8])
+    assert (random[..., :4] != random[..., 4:8]).any()
+
+
+def test_generator_with_noise_at_one_depth() -> None:
+    from maptile2sat.networks.local import LocalConfig, build_local
+
+    palette = [[234.0, 230.0, 222.0], [254.0, 254.0, 254.0]]
+    for deep, expected in ((True, ["block0_noise", "block2_noise"]), (False, ["block0_noise"])):
+        model = build_local(LocalConfig(palette, 8, (1, 2, 1), 4, 4, deep_noise=deep))
+        found = [layer.name for layer in model.layers if layer.name.endswith("_noise")]
+        assert found == expected
+
+
+def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
+    from maptile2sat.bundle import open_bundle
+    from maptile2sat.networks.generator import build_generator
+    from maptile2sat.training.export import About, export
+
+    config = dataclasses.replace(
+        tiny(steps=2, annotate=0.6, critic_scales=2),
+        critic_norm="spectral",
+        critic_translate=8,
+        smooth=False,
+        deep_noise=False,
+    )
+    assert run_training(config, tmp_path / "run") == 2
+    bundle = export(tmp_path / "run", tmp_path / "bundle", About("bare"))
+    architecture = open_bundle(bundle.folder).description.architecture
+    assert (architecture["smooth"], architecture["deep_noise"]) == (False, False)
+    model = build_generator(bundle, "float32")
+    assert "half_blur" not in [layer.name for layer in model.layers]
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_bundle_with_a_switch_that_is_none(value: Any, tmp_path: Path) -> None:
+    from maptile2sat.bundle import find_bundle
+    from maptile2sat.errors import BundleError
+    from maptile2sat.networks.generator import build_generator
+
+    bundle = find_bundle("maps")
+    architecture = {**bundle.description.architecture, "smooth": value}
+    spoilt = dataclasses.replace(
+        bundle, description=dataclasses.replace(bundle.description, architecture=architecture)
+    )
+    with pytest.raises(BundleError, match="smooth"):
+        build_generator(spoilt, "float32")
