@@ -16,10 +16,10 @@ from maptile2sat.training.annotations import annotate
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.lettering import BUILT_IN, FONTS, SYLLABLES, letters, names
 from maptile2sat.training.pairs import Batch, Pairs, make_batch
-from maptile2sat.training.presets import preset_config
+from maptile2sat.training.presets import SETTINGS, parse_settings, preset_config
 from maptile2sat.training.stamping import Place, Sheet, road_places
 from maptile2sat.training.symbols import ICONS, SHIELDS, arrow, icon, shield
-from tests.support_render import Pixels
+from tests.support_render import Pixels, run_cli
 from tests.test_training import data, run_training, tiny
 
 GROUND, ROAD = (234, 230, 222), (254, 254, 254)
@@ -205,6 +205,34 @@ def test_presets_and_old_runs(tmp_path: Path) -> None:
 
 
 # switches of the recipe
+
+
+def test_settings_of_the_command_line() -> None:
+    texts = ["annotate=0", "critic_scales=2", "smooth=false", "dilations=1,2", "critic_sees=image"]
+    config = preset_config("local", data(), steps=1, **parse_settings(texts))
+    assert (config.annotate, config.critic_scales, config.smooth) == (0.0, 2, False)
+    assert (config.dilations, config.critic_sees) == ((1, 2), "image")
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(SETTINGS) <= fields
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("annotate", "NAME=VALUE"),
+        ("steps=3", "one of width"),
+        ("smooth=1", "neither true nor false"),
+        ("critic_scales=two", "critic_scales=two"),
+        ("dilations=1,x", "dilations"),
+        ("annotate=7", "annotate must be"),
+    ],
+)
+def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
+    done = run_cli("train", data(), "--out", tmp_path / "run", "--set", text)
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

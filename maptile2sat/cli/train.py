@@ -61,6 +61,10 @@ def train_command(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Same bits at every run; slower.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another field of the recipe."),
+    ] = None,
     time_limit: Annotated[
         str | None, typer.Option(help="Save and stop after this long, for example 90m.")
     ] = None,
@@ -78,6 +82,7 @@ def train_command(
     Ctrl-C, SIGTERM and --time-limit save first and end well; the same words go on from there.
     """
     from maptile2sat.training import preset_config
+    from maptile2sat.training.presets import parse_settings
 
     config = preset_config(
         preset,
@@ -95,6 +100,7 @@ def train_command(
         precision=precision,
         seed=seed,
         deterministic=deterministic,
+        **parse_settings(settings or []),
     )
     limit = None if time_limit is None else parse_duration(time_limit)
     done = _train(config, out, devices, limit, (checkpoint_every, sample_every), -quiet)

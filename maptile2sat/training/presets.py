@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,46 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 EPOCHS = {"pix2pix": 200, "seed": 200}
 """Length of the presets that count in epochs; `local` counts in steps."""
+
+SETTINGS = (
+    *("width", "dilations", "smooth", "deep_noise", "colours", "annotate", "jitter", "mirror"),
+    *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
+    *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
+    *("feature_weight", "ema", "decay_from"),
+)
+"""Fields of a recipe that have no option of their own: for experiments, by `--set`."""
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Return fields by name from `NAME=VALUE`, as `train --set` takes them.
+
+    Args:
+        texts: A switch is `true` or `false`; `dilations` are parted by commas.
+
+    Raises:
+        UsageError: If a name is none of `SETTINGS` or a value is not of its kind.
+    """
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, mark, value = (part.strip() for part in text.partition("="))
+        if name not in SETTINGS or not mark:
+            raise UsageError(f"--set {text}: give NAME=VALUE, NAME one of {', '.join(SETTINGS)}")
+        try:
+            found[name] = _parsed(kinds[name], value)
+        except ValueError as error:
+            raise UsageError(f"--set {text}: {error}") from error
+    return found
+
+
+def _parsed(kind: type, value: str) -> Any:
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise ValueError(f"{value} is neither true nor false")
+        return value == "true"
+    if kind is tuple:
+        return tuple(int(part) for part in value.split(","))
+    return kind(value)
 
 
 def preset_config(
