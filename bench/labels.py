@@ -1,0 +1,159 @@
+"""Measure how much labels on a map change what a model makes of it.
+
+    python bench/labels.py MODEL DATA [--against BASELINE] [--picture labels.png]
+
+Held-out maps are rendered as they are and with labels drawn over them as in training
+(`maptile2sat.training.annotations`), with the same noise; labels follow from `--seed` and the
+pair's number alone. With `--against`, the same maps go through a second model, such as one that
+was trained without labels, and `ratio` says how much of its change is left. The picture shows
+the sample map of Helsinki, bare and labelled, and what each model makes of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from maptile2sat import open_source
+from maptile2sat.bundle import find_bundle
+from maptile2sat.device import load_tensorflow
+from maptile2sat.grid import Window
+from maptile2sat.noise import noise
+from maptile2sat.resources import sample_map
+from maptile2sat.training.annotations import annotate
+from maptile2sat.training.pairs import Pairs
+
+STRIDE = 16
+SAMPLE_SIDE = 512
+SAMPLE_NUMBER = 11
+"""Number of the sample map's labels: many of every kind."""
+
+GAP = 6
+
+Pixels = npt.NDArray[np.uint8]
+Paint = Callable[[Pixels, int], Pixels]
+"""From a map, uint8 (side, side, 3), and the number of its noise to an image of the same kind."""
+
+
+def painter(name: str) -> Paint:
+    """Return how a model paints, in float32."""
+    load_tensorflow()
+    from maptile2sat.networks.generator import build_generator
+
+    bundle = find_bundle(name)
+    if bundle.description.kind != "local":
+        raise SystemExit(
+            f"{name} is a {bundle.description.kind} model: only local ones are measured"
+        )
+    model = build_generator(bundle, "float32")
+
+    def paint(drawn: Pixels, place: int) -> Pixels:
+        grains = noise(0, Window(4096 * place, 0, drawn.shape[1], drawn.shape[0]))
+        inputs = (drawn.astype(np.float32), grains.fine, grains.coarse)
+        made = np.asarray(model([np.asarray(part)[None] for part in inputs], training=False))[0]
+        return np.clip(np.rint((made + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+    return paint
+
+
+def labelled(drawn: Pixels, seed: int, number: int) -> Pixels:
+    """Return the map with its labels, the same in every run."""
+    return annotate(drawn, np.random.default_rng([seed, 6, number]))
+
+
+def gap(one: Pixels, other: Pixels) -> float:
+    """Return the mean absolute difference in levels."""
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+def measure(paints: list[Paint], pairs: Pairs, count: int, seed: int) -> list[dict[str, float]]:
+    """Return each model's figures: means over the pairs, in levels of 0..255.
+
+    `change` is the difference that labels make, `change_under_labels` that on the pixels that
+    they cover, `l1` the distance of the images of bare maps from the photos.
+    """
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
+    rows: list[list[tuple[float, float, float]]] = [[] for _ in paints]
+    covers = []
+    for number in map(int, chosen):
+        pair = pairs[number]
+        side = pair.map.shape[0] // STRIDE * STRIDE
+        drawn, photo = pair.map[:side, :side], pair.image[:side, :side]
+        full = labelled(drawn, seed, number)
+        under = np.abs(full.astype(np.int16) - drawn).max(-1) > 12
+        covers.append(under.mean())
+        for paint, row in zip(paints, rows, strict=True):
+            bare, made = paint(drawn, number), paint(full, number)
+            inside = gap(bare[under], made[under]) if under.any() else 0.0
+            row.append((gap(bare, made), inside, gap(bare, photo)))
+    names = ("change", "change_under_labels", "l1")
+    cover = round(float(np.mean(covers)), 4)
+    return [
+        {
+            **{
+                name: round(float(value), 4)
+                for name, value in zip(names, np.mean(row, 0), strict=True)
+            },
+            "labelled_share": cover,
+            "pairs": len(chosen),
+        }
+        for row in rows
+    ]
+
+
+def sample(side: int) -> Pixels:
+    """Return the middle of the sample map."""
+    with closing(open_source(sample_map())) as source:
+        extent = source.info.extent
+        left = extent.col + (extent.width - side) // 2 // STRIDE * STRIDE
+        top = extent.row + (extent.height - side) // 2 // STRIDE * STRIDE
+        return source.read(Window(left, top, side, side))[0]
+
+
+def draw(paints: list[Paint], path: Path, seed: int) -> None:
+    """Write the picture: above the bare map, below the labelled one, models from left to right."""
+    bare = sample(SAMPLE_SIDE)
+    rows = []
+    for drawn in (bare, labelled(bare, seed, SAMPLE_NUMBER)):
+        parts = [drawn, *(paint(drawn, 0) for paint in paints)]
+        between = np.full((SAMPLE_SIDE, GAP, 3), 255, np.uint8)
+        joined = [piece for part in parts for piece in (part, between)][:-1]
+        rows.append(np.concatenate(joined, axis=1))
+    line = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
+    Image.fromarray(np.concatenate([rows[0], line, rows[1]])).save(path)
+
+
+def main() -> None:
+    """Run the measurement and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="name or folder of a model")
+    parser.add_argument("data", type=Path, help="folder with val/, as for training")
+    parser.add_argument("--against", help="a second model to compare with")
+    parser.add_argument("--map-side", default="right")
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", type=Path, help="PNG to write")
+    options = parser.parse_args()
+    names = [options.model, *([options.against] if options.against else [])]
+    paints = [painter(name) for name in names]
+    pairs = Pairs.find(options.data / "val", options.map_side)
+    figures = measure(paints, pairs, options.pairs, options.seed)
+    report: dict[str, object] = {"model": {"name": options.model, **figures[0]}}
+    if options.against:
+        report["against"] = {"name": options.against, **figures[1]}
+        report["ratio"] = round(figures[0]["change"] / figures[1]["change"], 4)
+        report["l1_on_bare_maps"] = round(figures[0]["l1"] / figures[1]["l1"] - 1.0, 4)
+    if options.picture:
+        draw(paints, options.picture, options.seed)
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
