@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maptile2sat.cli.console import note, parse_duration, progress_bar, show_json
+from maptile2sat.cli.console import note, parse_duration, show_json
+from maptile2sat.cli.training_display import training_display
 
 if TYPE_CHECKING:
     from maptile2sat.training import TrainConfig
@@ -112,8 +113,10 @@ def train_command(
         )
         return
     from maptile2sat.training.export import About, export
+    from maptile2sat.training.report import write_report
 
     print(export(out, out / "bundle", About(name or out.resolve().name)).folder)
+    note(f"how it went: {write_report(out)}", -quiet)  # now with the model's figures
 
 
 def _train(
@@ -124,22 +127,10 @@ def _train(
     every: tuple[int | None, int | None],
     verbosity: int,
 ) -> int:
-    """Train with a progress bar; return the steps done."""
-    from maptile2sat.training import Progress, train
+    """Train and show how it goes; return the steps done."""
+    from maptile2sat.training import train
 
-    with progress_bar("steps", verbosity) as move:
-
-        def report(progress: Progress) -> None:
-            move(progress.step, progress.steps)
-            if progress.step % 100 == 0:
-                losses = ", ".join(f"{key} {value:.3f}" for key, value in progress.losses.items())
-                note(
-                    f"step {progress.step:,} of {progress.steps:,}: "
-                    f"{progress.crops_per_second:.1f} crops of 256 px/s, "
-                    f"{progress.waiting:.1%} of the time waiting for data; {losses}",
-                    verbosity,
-                )
-
+    with training_display(verbosity) as report:
         return train(
             config,
             out,

@@ -45,7 +45,8 @@ def train(
 
     Args:
         config: What to train; a run that exists must have the same.
-        run: Folder of the run: `config.json`, `checkpoints/`, `samples/`, `metrics.jsonl`.
+        run: Folder of the run: `config.json`, `checkpoints/`, `samples/`, `metrics.jsonl`,
+            `validation.jsonl`, `curves.png`, `tensorboard/`, and `report.html` at every stop.
         devices: What to compute on (`devices.choose_devices`).
         time_limit: Seconds after which to save and return.
         checkpoint_every: Steps between checkpoints; by default 200, or 10 epochs of a U-Net.

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Line = dict[str, float]
-"""One line of a log: its `step` and `crops`, and numbers by name."""
+from maptile2sat.training.history import Line
 
 NOT_LOSSES = {"step", "crops", "crops_per_second", "seconds", "waiting"}
 SMOOTHED_OVER = 20

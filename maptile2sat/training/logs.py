@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +12,20 @@ from typing import Any, Self
 
 from maptile2sat.errors import TrainingError
 from maptile2sat.training.config import TrainConfig
-from maptile2sat.training.curves import Line, draw_curves
+from maptile2sat.training.curves import draw_curves
+from maptile2sat.training.history import (
+    CURVES,
+    METRICS,
+    TENSORBOARD,
+    VALIDATION,
+    append_line,
+    keep_lines,
+    read_lines,
+)
+from maptile2sat.training.report import write_report
 from maptile2sat.training.tensorboard import EventWriter
 
 LOG_EVERY = 20
-METRICS = "metrics.jsonl"
-VALIDATION = "validation.jsonl"
-CURVES = "curves.png"
-TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,8 @@ class Log:
     ) -> None:
         self.run, self.config, self.report = run, config, report
         self.step = self.first = step
-        lines = _keep(run / METRICS, step)
-        _keep(run / VALIDATION, step)
+        lines = keep_lines(run / METRICS, step)
+        keep_lines(run / VALIDATION, step)
         self.seconds = self.before = lines[-1].get("seconds", 0.0) if lines else 0.0
         self.sums: dict[str, float] = {}
         self.count = 0
@@ -77,14 +82,15 @@ class Log:
         self.since = time.monotonic()
         return self
 
-    def __exit__(self, *reason: object) -> None:
-        """Write what is left, also if the run broke off."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Write what is left, curves and report, also of a run that broke off."""
         news = self.step > self.first
         self.flush()
         if self._events is not None:
             self._events.close()
-        if news:
+        if news and (error is None or isinstance(error, TrainingError)):
             self._draw()
+            write_report(self.run, "" if error is None else str(error))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -115,7 +121,7 @@ class Log:
     def sampled(self, step: int, figures: Mapping[str, float], picture: Path) -> None:
         """Take what the validation crops show: figures by name, and their sheet."""
         line = {"step": step, "crops": step * self.config.crops_per_step, **figures}
-        _append(self.run / VALIDATION, line)
+        append_line(self.run / VALIDATION, line)
         self.events.scalars(step, {f"samples/{name}": value for name, value in figures.items()})
         self.events.picture(step, "samples/sheet", picture)
         self._draw()
@@ -134,7 +140,7 @@ class Log:
             "seconds": round(self.seconds, 1),
             "waiting": round(min(1.0, self.waited / spent), 4),
         }
-        _append(self.run / METRICS, {"step": self.step, "crops": crops, **speed, **means})
+        append_line(self.run / METRICS, {"step": self.step, "crops": crops, **speed, **means})
         self.events.scalars(self.step, {f"losses/{name}": value for name, value in means.items()})
         self.events.scalars(self.step, {f"speed/{name}": value for name, value in speed.items()})
         steps = self.config.steps
@@ -153,37 +159,3 @@ class Log:
     def _draw(self) -> None:
         metrics, validation = (read_lines(self.run / name) for name in (METRICS, VALIDATION))
         draw_curves(metrics, validation, self.run / CURVES)
-
-
-def read_lines(path: Path) -> list[Line]:
-    """Return the lines of a log, up to the first that a killed run has left torn.
-
-    A file that is missing has no lines.
-    """
-    lines: list[Line] = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                break
-            if not isinstance(line, dict) or "step" not in line:
-                break
-            lines.append(line)
-    return lines
-
-
-def _keep(path: Path, step: int) -> list[Line]:
-    """Drop lines past `step` and a torn last one from a log; return the others."""
-    lines = [line for line in read_lines(path) if line["step"] <= step]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
-    return lines
-
-
-def _append(path: Path, line: Mapping[str, float]) -> None:
-    with path.open("a") as stream:
-        stream.write(json.dumps(line) + "\n")

@@ -106,10 +106,11 @@ def cut(path: Path) -> list[Row]:
     with Image.open(path) as picture:
         sheet = np.asarray(picture.convert("RGB"))
     side = (sheet.shape[1] - 2 * GAP) // 3
+    caption = (sheet.shape[0] + GAP) % (side + GAP)
     lefts = [place * (side + GAP) for place in range(3)]
     return [
         Row(*(sheet[top : top + side, left : left + side] for left in lefts))
-        for top in range(CAPTION, sheet.shape[0] - side + 1, side + GAP)
+        for top in range(caption, sheet.shape[0] - side + 1, side + GAP)
     ]
 
 
