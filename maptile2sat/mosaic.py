@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from maptile2sat.grid import Window
-from maptile2sat.noise import Noise, noise
+from maptile2sat.noise import noise
 from maptile2sat.sources import Source
 from maptile2sat.translator import Translator
 
@@ -46,11 +46,11 @@ class Cell(NamedTuple):
 
 
 class _Input(NamedTuple):
-    """What a cell is generated from, with its halo."""
+    """A cell's map and mask, and what it is generated from: None if there is no map."""
 
     image: Pixels
     mask: Pixels
-    noise: Noise
+    packed: Any
 
 
 @dataclass
@@ -197,7 +197,12 @@ def _read(
     read = source.read(part, window)
     np.copyto(image[there], read.image, where=read.mask[..., None] > 0)
     mask[there] = read.mask
-    return _Input(image, mask, noise(seed, whole, source.info.grid.wrap))
+    core = cell.slices(whole)
+    drawn, valid = image[core], mask[core]
+    if not valid.any():
+        return _Input(drawn, valid, None)
+    grains = noise(seed, whole, source.info.grid.wrap)
+    return _Input(drawn, valid, translator.pack(image, grains))
 
 
 def _generate(
@@ -208,13 +213,12 @@ def _generate(
     stats: MosaicStats,
 ) -> Cell:
     """Generate one cell, or fill it if it has no map at all."""
-    core = slice(translator.halo, translator.halo + translator.cell)
-    drawn, mask = given.image[core, core], given.mask[core, core]
-    if not mask.any():
+    drawn, mask, packed = given
+    if packed is None:
         stats.skipped += 1
         return _nothing(cell, fill)
     start = time.perf_counter()
-    image = translator.generate(given.image, given.noise)
+    image = translator.generate(packed)
     stats.generator_seconds += time.perf_counter() - start
     stats.cells += 1
     if not mask.all():
@@ -244,8 +248,8 @@ def seconds_per_cell(translator: Translator) -> float:
     """Return how long one cell takes on this machine, the first call's tracing left out."""
     window = Window(0, 0, translator.cell, translator.cell).grown(translator.halo)
     image = np.full((window.height, window.width, 3), 230, np.uint8)
-    grains = noise(0, window)
-    translator.generate(image, grains)
+    packed = translator.pack(image, noise(0, window))
+    translator.generate(packed)
     start = time.perf_counter()
-    translator.generate(image, grains)
+    translator.generate(packed)
     return time.perf_counter() - start

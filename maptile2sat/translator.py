@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maptile2sat.bundle import Bundle
+from maptile2sat.colour_table import ColourTable, colour_table
 from maptile2sat.device import Device, load_tensorflow
 from maptile2sat.errors import UsageError
 from maptile2sat.noise import Noise
@@ -31,8 +32,14 @@ class Translator(Protocol):
     reach: int
     exact: bool
 
-    def generate(self, image: Pixels, noise: Noise) -> Pixels:
-        """Turn map pixels (cell + 2 halo, cell + 2 halo, 3) into image pixels (cell, cell, 3)."""
+    def pack(self, image: Pixels, noise: Noise) -> Any:
+        """Bring map pixels (cell + 2 halo, cell + 2 halo, 3) and noise to what `generate` takes.
+
+        May be called ahead, from other threads.
+        """
+
+    def generate(self, packed: Any) -> Pixels:
+        """Turn what `pack` returned into image pixels, uint8 (cell, cell, 3)."""
 
 
 def load_translator(
@@ -73,6 +80,7 @@ class LocalTranslator:
     def __init__(self, model: Any, device: Device, cell: int) -> None:
         import tensorflow as tf
 
+        from maptile2sat.networks.local import split_at_look
         from maptile2sat.networks.receptive_field import receptive_field
 
         self.cell, self.halo = cell, receptive_field(model).halo
@@ -80,27 +88,36 @@ class LocalTranslator:
         side = cell + 2 * self.halo
         core = slice(self.halo, self.halo + cell)
 
-        def run(image: Any, fine: Any, coarse: Any) -> Any:
-            made = model([image, fine, coarse], training=False)[:, core, core]
-            return _to_bytes(tf, made)
+        look, rest = split_at_look(model)
+
+        def run(colours: Any, places: Any, fine: Any, coarse: Any) -> Any:
+            looks = look(colours[None, :, None], training=False)[0, :, 0]
+            seen = tf.gather(looks, places)
+            return _to_bytes(tf, rest([seen, fine, coarse], training=False)[:, core, core])
 
         self._device = device.name
         # one traced shape: a cell and its halo
         self._run = tf.function(
             run,
             input_signature=[
-                tf.TensorSpec((1, side, side, 3), tf.uint8),
+                tf.TensorSpec((None, 3), tf.uint8),
+                tf.TensorSpec((1, side, side), tf.int32),
                 tf.TensorSpec((1, side, side, 1), tf.int16),
                 tf.TensorSpec((1, side // 4, side // 4, 3), tf.int16),
             ],
         )
 
-    def generate(self, image: Pixels, noise: Noise) -> Pixels:
+    def pack(self, image: Pixels, noise: Noise) -> tuple[ColourTable, Noise]:
+        """Count the colours of a cell of map with its halo."""
+        return colour_table(image), noise
+
+    def generate(self, packed: tuple[ColourTable, Noise]) -> Pixels:
         """Turn a cell of map with its halo into a cell of image."""
         import tensorflow as tf
 
+        (colours, places), noise = packed
         with tf.device(self._device):
-            made = self._run(image[None], noise.fine[None], noise.coarse[None])
+            made = self._run(colours, places[None], noise.fine[None], noise.coarse[None])
         picture: Pixels = np.asarray(made)[0]
         return picture
 
@@ -136,8 +153,12 @@ class UnetTranslator:
         ramp = np.sin(np.pi * place) ** 2
         self._weight = (ramp[:, None] * ramp)[..., None].astype(np.float64)
 
-    def generate(self, image: Pixels, noise: Noise) -> Pixels:
-        """Turn a cell of map with its halo into a cell of image; the noise is not used."""
+    def pack(self, image: Pixels, noise: Noise) -> Pixels:
+        """Leave out the noise, which is not used."""
+        return image
+
+    def generate(self, packed: Pixels) -> Pixels:
+        """Turn a cell of map with its halo into a cell of image."""
         import tensorflow as tf
 
         side = self.cell + 2 * self.halo
@@ -148,7 +169,7 @@ class UnetTranslator:
             group = places[first : first + self._batch]
             windows = np.zeros((self._batch, self.window, self.window, 3), np.uint8)
             for index, (row, col) in enumerate(group):
-                windows[index] = image[row : row + self.window, col : col + self.window]
+                windows[index] = packed[row : row + self.window, col : col + self.window]
             with tf.device(self._device):
                 made = np.asarray(self._run(windows))
             for (row, col), picture in zip(group, made, strict=False):

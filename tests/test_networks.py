@@ -25,11 +25,11 @@ from maptile2sat.networks.layers import (  # noqa: E402
     ChannelNorm,
     Conv,
     DepthToSpace,
+    Double,
+    FoldConv,
     IcnrInitializer,
     InstanceNorm,
     PaletteEncoding,
-    SpaceToDepth,
-    Upsample,
 )
 from maptile2sat.networks.local import LocalConfig, build_local  # noqa: E402
 from maptile2sat.networks.receptive_field import ReceptiveField, receptive_field  # noqa: E402
@@ -248,8 +248,14 @@ def random_floats(shape: tuple[int, ...]) -> Floats:
 
 def test_fold_and_unfold_are_inverse() -> None:
     x = random_floats((2, 8, 12, 3))
-    np.testing.assert_array_equal(DepthToSpace(4)(SpaceToDepth(4)(x)), x)
-    np.testing.assert_array_equal(np.asarray(Upsample(2)(x))[:, ::2, 1::2], x)
+    fold = FoldConv(48, 4, lambda shape, dtype: np.eye(48)[None, None])
+    np.testing.assert_array_equal(DepthToSpace(4)(fold(x)), x)
+
+
+def test_doubling_is_repetition_and_blur() -> None:
+    x = random_floats((2, 8, 12, 3))
+    repeated = x.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(Double()(x), Blur()(repeated), atol=1e-6)
 
 
 def test_blur_keeps_a_constant_and_removes_a_checkerboard() -> None:

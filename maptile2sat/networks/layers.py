@@ -96,16 +96,28 @@ class Conv(keras.layers.Layer):
         return tf.nn.bias_add(x, tf.cast(self.bias, x.dtype))
 
 
-class SpaceToDepth(keras.layers.Layer):
-    """Fold blocks of `block` x `block` pixels into channels."""
+class FoldConv(keras.layers.Layer):
+    """Fold blocks of `block` x `block` pixels into channels, then convolve these 1x1.
 
-    def __init__(self, block: int, **kwargs: Any) -> None:
+    Done as one convolution of stride `block`, half as dear here as folding first.
+    """
+
+    def __init__(self, filters: int, block: int, start: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.block = block
+        self.filters, self.block, self.start = filters, block, start
+
+    def build(self, input_shape: Any) -> None:
+        """Create the 1x1 kernel over (block row, block column, channel), and the bias."""
+        shape = (1, 1, self.block**2 * input_shape[-1], self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self.start, name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def call(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) to (N, H / block, W / block, C block^2)."""
-        return tf.nn.space_to_depth(x, self.block)
+        """(N, H, W, C) to (N, H / block, W / block, filters)."""
+        shape = (self.block, self.block, x.shape[-1], self.filters)
+        kernel = tf.reshape(tf.cast(self.kernel, x.dtype), shape)
+        x = tf.nn.conv2d(x, kernel, self.block, "VALID")
+        return tf.nn.bias_add(x, tf.cast(self.bias, x.dtype))
 
 
 class DepthToSpace(keras.layers.Layer):
@@ -133,16 +145,21 @@ class Blur(keras.layers.Layer):
         return tf.nn.depthwise_conv2d(x, tf.cast(kernel, x.dtype), [1, 1, 1, 1], "SAME")
 
 
-class Upsample(keras.layers.Layer):
-    """Repeat each pixel `factor` times in both directions."""
+class Double(keras.layers.Layer):
+    """Double the resolution: repeat pixels, then smooth with [1 2 1] in both directions.
 
-    def __init__(self, factor: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = factor
+    The four pixels that come of one are weighted means of it and its neighbours: one 3x3
+    convolution makes them, a pixel shuffle puts them in place.
+    """
 
     def call(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) to (N, H factor, W factor, C)."""
-        return tf.repeat(tf.repeat(x, self.factor, axis=1), self.factor, axis=2)
+        """(N, H, W, C) to (N, 2 H, 2 W, C); beyond the border there are zeros."""
+        channels = x.shape[-1]
+        taps = np.array([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])  # of the first, of the second
+        places = np.einsum("ai,bj->ijab", taps, taps)
+        kernel = np.einsum("ijab,cd->ijcabd", places, np.eye(channels))
+        kernel = tf.cast(kernel.reshape(3, 3, channels, 4 * channels), x.dtype)
+        return tf.nn.depth_to_space(tf.nn.conv2d(x, kernel, 1, "SAME"), 2)
 
 
 class ChannelNorm(keras.layers.Layer):

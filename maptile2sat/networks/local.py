@@ -56,6 +56,23 @@ def build_local(config: LocalConfig, precision: str = "float32") -> Any:
     return _Builder(config, precision).build()
 
 
+def split_at_look(model: Any) -> tuple[Any, Any]:
+    """Cut a generator where a pixel has been looked at, but not yet its neighbours.
+
+    Args:
+        model: What `build_local` returned.
+
+    Returns:
+        Two models that share its weights: from `map` to the look of each pixel, and from
+        [look, `fine`, `coarse`] to the image.
+    """
+    import keras
+
+    image, fine, coarse = model.inputs
+    look = model.get_layer("look").output
+    return keras.Model(image, look), keras.Model([look, fine, coarse], model.output)
+
+
 class _Builder:
     """Holds what every layer of one generator shares: dtype and a running seed."""
 
@@ -76,7 +93,8 @@ class _Builder:
         clouds = layers.NoiseScale(name="clouds", dtype="float32")(coarse)
         classes = layers.PaletteEncoding(self.config.palette, name="palette")(image)
         colour = layers.ColourScale(name="colour", dtype="float32")(image)
-        seen = keras.layers.Concatenate(name="seen", dtype=self.policy)([classes, colour, grain])
+        look = keras.layers.Concatenate(name="look", dtype=self.policy)([classes, colour])
+        seen = keras.layers.Concatenate(name="seen", dtype=self.policy)([look, grain])
         quarter = self._trunk(seen, clouds)
         half = self._upsampled(quarter, self.config.half_width, "half")
         skip = self._conv(seen, self.config.full_width, 1, "skip")
@@ -102,8 +120,9 @@ class _Builder:
         from maptile2sat.networks import layers
 
         width = self.config.width
-        x = layers.SpaceToDepth(STRIDE, name="fold", dtype=self.policy)(seen)
-        x = self._conv(x, width, 1, "stem")
+        self.seed += 1
+        start = keras.initializers.HeNormal(seed=self.seed)
+        x = layers.FoldConv(width, STRIDE, start, name="stem", dtype=self.policy)(seen)
         for index, dilation in enumerate(self.config.dilations):
             name = f"block{index}"
             y = layers.ChannelNorm(name=f"{name}_norm", dtype=self.policy)(x)
@@ -130,8 +149,7 @@ class _Builder:
         """Bring colours smoothly to twice the resolution."""
         from maptile2sat.networks import layers
 
-        rgb = layers.Upsample(2, name=f"{name}_double", dtype=self.policy)(rgb)
-        return layers.Blur(name=f"{name}_smooth", dtype=self.policy)(rgb)
+        return layers.Double(name=f"{name}_double", dtype=self.policy)(rgb)
 
     def _act(self, x: Any, name: str) -> Any:
         import keras

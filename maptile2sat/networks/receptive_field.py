@@ -107,7 +107,14 @@ def _fold(layer: Any, field: Field) -> Field:
 
 
 def _unfold(layer: Any, field: Field) -> Field:
-    block = getattr(layer, "block", None) or layer.factor
+    return _finer(field, layer.block)
+
+
+def _double(layer: Any, field: Field) -> Field:
+    return _blur(layer, _finer(field, 2))
+
+
+def _finer(field: Field, block: int) -> Field:
     return Field(
         field.jump / block, field.low - field.jump * Fraction(block - 1, block), field.high
     )
@@ -118,9 +125,9 @@ _RULES = {
     "Conv2D": _convolution,
     "Conv2DTranspose": _transposed_convolution,
     "Blur": _blur,
-    "SpaceToDepth": _fold,
+    "Double": _double,
+    "FoldConv": _fold,
     "DepthToSpace": _unfold,
-    "Upsample": _unfold,
     **dict.fromkeys(
         (
             "Activation",
