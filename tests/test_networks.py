@@ -15,9 +15,12 @@ from tests.support_render import PALETTE, input_of, random_map, tiny_model
 
 tf = load_tensorflow()
 
+from keras.layers import BatchNormalization, Conv2D, Conv2DTranspose  # noqa: E402
+
 from maptile2sat.networks.discriminators import (  # noqa: E402
     SpectralConv,
     build_patch_critic,
+    build_pix2pix_critic,
     build_seed_discriminator,
 )
 from maptile2sat.networks.layers import (  # noqa: E402
@@ -32,6 +35,11 @@ from maptile2sat.networks.layers import (  # noqa: E402
     PaletteEncoding,
 )
 from maptile2sat.networks.local import LocalConfig, build_local  # noqa: E402
+from maptile2sat.networks.norms import BatchNorm  # noqa: E402
+from maptile2sat.networks.products import (  # noqa: E402
+    ProductConv2D,
+    ProductConv2DTranspose,
+)
 from maptile2sat.networks.receptive_field import ReceptiveField, receptive_field  # noqa: E402
 from maptile2sat.networks.unet import UnetConfig, build_unet  # noqa: E402
 
@@ -390,3 +398,63 @@ def test_spectral_norm_does_not_see_the_kernels_scale() -> None:
     # growing the kernel changes nothing, so the gradient has no part along it
     along = abs((slope * np.asarray(layer.kernel)).sum())
     assert along < 1e-3 * np.linalg.norm(slope) * np.linalg.norm(layer.kernel)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 16, 6), (3, 2, 2, 6), (1, 16, 16, 3)])
+@pytest.mark.parametrize(
+    "kinds", [(Conv2D, ProductConv2D), (Conv2DTranspose, ProductConv2DTranspose)]
+)
+def test_products_are_convolutions(shape: tuple[int, ...], kinds: tuple[Any, Any]) -> None:
+    """Values and gradients are those of Keras' layers."""
+    random = np.random.default_rng(3)
+    x = tf.constant(random.normal(size=shape), tf.float32)
+    plain, product = kinds[0](5, 4, 2, "same", use_bias=False), kinds[1](5)
+    found = []
+    for layer in (plain, product):
+        layer(x)
+        layer.set_weights(
+            [random.normal(size=plain.kernel.shape)] if layer is plain else plain.get_weights()
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            made = layer(x)
+            loss = tf.reduce_sum(made**2)
+        found.append([made, *tape.gradient(loss, [x, layer.kernel.value])])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2 * np.abs(one).mean())
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 16, 6), (3, 1, 1, 6), (1, 1, 1, 6)])
+def test_fused_batch_norm_is_that_of_keras(shape: tuple[int, ...]) -> None:
+    x = tf.constant(np.random.default_rng(4).normal(2, 3, shape), tf.float32)
+    layers = (BatchNormalization(momentum=0.5), BatchNorm(momentum=0.5))
+    for training in (True, True, False):
+        one, other = (np.asarray(layer(x, training=training)) for layer in layers)
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    for one, other in zip(*(layer.get_weights() for layer in layers), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_instance_norm_looks_at_one_image_alone() -> None:
+    x = np.random.default_rng(5).normal(2, 3, (3, 8, 8, 4)).astype(np.float32)
+    layer = InstanceNorm()
+    together = np.asarray(layer(x))
+    for index in range(3):
+        np.testing.assert_array_equal(np.asarray(layer(x[index : index + 1]))[0], together[index])
+    np.testing.assert_allclose(together.mean((1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(together.std((1, 2)), 1, atol=1e-3)
+
+
+def test_pix2pix_critic_is_that_of_the_paper() -> None:
+    """30x30 logits, each of which sees 70 px (Isola et al. 2017)."""
+    model = build_pix2pix_critic()
+    assert model.output.shape == (None, 30, 30, 1)
+    random = np.random.default_rng(6)
+    drawn, image = random.uniform(-1, 1, (2, 1, 256, 256, 3)).astype(np.float32)
+    assert np.asarray(model([drawn, image])).min() < 0
+    kernels = [layer for layer in model.layers if isinstance(layer, Conv2D)]
+    reach = 1
+    for layer in reversed(kernels):
+        reach = (reach - 1) * layer.strides[0] + 4
+    assert reach == 70
+    assert [layer.filters for layer in kernels] == [64, 128, 256, 512, 1]

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from maptile2sat.networks.layers import InstanceNorm
+from maptile2sat.networks.norms import BatchNorm
 
 Tensor = Any
 
@@ -203,9 +204,7 @@ def build_seed_discriminator(
             dtype=policy,
         )(x)
         if index:
-            x = keras.layers.BatchNormalization(
-                name=f"norm{index}", dtype=policy, synchronized=synchronized
-            )(x)
+            x = BatchNorm(name=f"norm{index}", dtype=policy, synchronized=synchronized)(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
     x = keras.layers.Conv2D(1, 4, 2, kernel_initializer=start(4), name="told", dtype=policy)(x)
     told = keras.layers.Activation("sigmoid", dtype="float32", name="out")(x)

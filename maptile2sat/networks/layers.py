@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from maptile2sat.networks.norms import normalise_images
 from maptile2sat.noise import UNIT
 
 Tensor = Any
@@ -228,7 +229,4 @@ class InstanceNorm(keras.layers.Layer):
 
     def call(self, x: Tensor) -> Tensor:
         """Keep shape and dtype; statistics are taken in float32."""
-        wide = tf.cast(x, tf.float32)
-        mean, variance = tf.nn.moments(wide, [1, 2], keepdims=True)
-        scale = tf.cast(self.gamma, tf.float32) * tf.math.rsqrt(variance + 1e-3)
-        return tf.cast((wide - mean) * scale + tf.cast(self.beta, tf.float32), x.dtype)
+        return normalise_images(x, self.gamma, self.beta)

@@ -124,6 +124,8 @@ _RULES = {
     "Conv": _convolution,
     "Conv2D": _convolution,
     "Conv2DTranspose": _transposed_convolution,
+    "ProductConv2D": _convolution,
+    "ProductConv2DTranspose": _transposed_convolution,
     "Blur": _blur,
     "Double": _double,
     "FoldConv": _fold,
@@ -132,7 +134,7 @@ _RULES = {
         (
             "Activation",
             "Add",
-            "BatchNormalization",
+            "BatchNorm",
             "ChannelNorm",
             "ColourScale",
             "Concatenate",

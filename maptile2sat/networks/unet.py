@@ -13,6 +13,9 @@ from typing import Any
 DOWN = (64, 128, 256, 512, 512, 512, 512, 512)
 UP = (512, 512, 512, 512, 256, 128, 64)
 DROPOUTS = 3
+PRODUCTS_DOWN = (4, 5, 6, 7)
+PRODUCTS_UP = (0, 1, 2, 3, 4)
+"""Layers that are computed as matrix products: those of at most 16 px where windows are 256."""
 
 
 @dataclass(frozen=True)
@@ -54,42 +57,53 @@ def build_unet(
     import keras
 
     from maptile2sat.networks.layers import InstanceNorm
+    from maptile2sat.networks.norms import BatchNorm
+    from maptile2sat.networks.products import ProductConv2D, ProductConv2DTranspose
 
     config = config or UnetConfig()
     policy = precision if precision == "float32" else f"mixed_{precision}"
-    common = {"padding": "same", "dtype": policy}
 
     seeds = itertools.count(100 * seed)
 
     def start() -> Any:
         return keras.initializers.RandomNormal(stddev=0.02, seed=next(seeds))
 
+    def down(index: int, filters: int) -> Any:
+        named = {"name": f"down{index}", "kernel_initializer": start(), "dtype": policy}
+        if index in PRODUCTS_DOWN:
+            return ProductConv2D(filters, **named)
+        return keras.layers.Conv2D(filters, 4, 2, "same", use_bias=False, **named)
+
+    def up(index: int, filters: int) -> Any:
+        named = {"name": f"up{index}", "kernel_initializer": start(), "dtype": policy}
+        if index in PRODUCTS_UP:
+            return ProductConv2DTranspose(filters, **named)
+        return keras.layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, **named)
+
     def norm(name: str) -> Any:
         if config.norm == "instance":
             return InstanceNorm(name=name, dtype=policy)
-        return keras.layers.BatchNormalization(name=name, dtype=policy, synchronized=synchronized)
+        return BatchNorm(name=name, dtype=policy, synchronized=synchronized)
 
     image = keras.Input((config.size, config.size, 3), name="map")
     x = image
     skips = []
     for index, filters in enumerate(DOWN):
-        x = keras.layers.Conv2D(
-            filters, 4, 2, use_bias=False, kernel_initializer=start(), name=f"down{index}", **common
-        )(x)
+        x = down(index, filters)(x)
         innermost = index == len(DOWN) - 1
         if index and (config.bottleneck_norm or not innermost):
             x = norm(f"down{index}_norm")(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
         skips.append(x)
     for index, (filters, skip) in enumerate(zip(UP, reversed(skips[:-1]), strict=True)):
-        x = keras.layers.Conv2DTranspose(
-            filters, 4, 2, use_bias=False, kernel_initializer=start(), name=f"up{index}", **common
-        )(x)
+        x = up(index, filters)(x)
         x = norm(f"up{index}_norm")(x)
         if index < DROPOUTS:
             x = keras.layers.Dropout(0.5, seed=next(seeds), dtype=policy)(x)
         x = keras.layers.ReLU(dtype=policy)(x)
         x = keras.layers.Concatenate(dtype=policy)([x, skip])
-    x = keras.layers.Conv2DTranspose(3, 4, 2, kernel_initializer=start(), name="rgb", **common)(x)
+    x = keras.layers.Conv2DTranspose(
+        3, 4, 2, "same", kernel_initializer=start(), name="rgb", dtype=policy
+    )(x)
     out = keras.layers.Activation("tanh", dtype="float32", name="image")(x)
     return keras.Model(image, out, name="unet")

@@ -71,7 +71,7 @@ class LocalTrainer(Trainer):
         real_features, real_logits = self._judged(real_seen, training=True)
         fake_features, fake_logits = self._judged(fake_seen, training=False)
         features = [
-            _l1(tf.stop_gradient(r), f) for r, f in zip(real_features, fake_features, strict=True)
+            _l1(f, tf.stop_gradient(r)) for r, f in zip(real_features, fake_features, strict=True)
         ]
         figures = {
             "critic_real": _mean([tf.nn.relu(1.0 - logits) for logits in real_logits]),
@@ -132,4 +132,5 @@ def _pooled(x: Tensor, side: int) -> Tensor:
 
 
 def _l1(a: Tensor, b: Tensor) -> Tensor:
-    return tf.reduce_mean(tf.abs(tf.cast(a, tf.float32) - tf.cast(b, tf.float32)))
+    """Return the mean distance of `a`, towards which gradients flow, from `b`."""
+    return tf.reduce_mean(tf.cast(tf.abs(a - b), tf.float32))
