@@ -29,6 +29,7 @@ table { border-collapse: collapse; font-size: .93rem; }
 th, td { text-align: left; padding: .4rem .8rem .4rem 0; border-top: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }
 th { font-weight: 600; min-width: 6rem; }
+.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
 small { opacity: .75; } code { overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; display: block; } figure { margin: 1rem 0; }
 pre { background: var(--soft); padding: .6rem .9rem; border-radius: .4rem; overflow-x: auto; }

@@ -76,8 +76,9 @@ _SAMPLES = (
     (
         "sample_l1",
         "Distance from the photos (sample sheet)",
-        "The same on held-out crops, which training never sees. Rising here while it falls above "
-        "means that the training set is learned by heart: stop, or give more data.",
+        "The same on held-out crops, which training never sees. It may rise a little as images get "
+        "sharper. Rising for long while the curves above fall means that the training set is "
+        "learned by heart: give more data.",
         None,
     ),
     (
@@ -176,6 +177,7 @@ def _plot(axes: Any, panel: Panel, theme: Theme) -> None:
     if panel.level is not None:
         axes.axhline(panel.level, color=theme.ink, linewidth=0.8, linestyle=":")
     axes.set_xlabel("training crops of 256 px seen", color=theme.ink, fontsize=9)
+    axes.set_xlim(left=0)  # one start for all diagrams
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(colors=theme.ink, labelsize=9)
     axes.grid(color=theme.grid, linewidth=0.6)

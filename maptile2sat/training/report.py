@@ -247,7 +247,8 @@ def _figures(run: _Run) -> list[Html]:
     rows = []
     for name, value in about.metrics.items():
         meaning, short = _FIGURES.get(name, ("", name))
-        rows.append([text(short), text(f"{value:g}"), text(meaning)])
+        number = element("span", text(f"{value:g}"), kind="number")
+        rows.append([text(short), number, text(meaning)])
     step = about.training.get("steps", run.last["step"])
     words = (
         f"Of the model as exported after {step:,} steps, on held-out pairs. They tell a broken "
