@@ -6,13 +6,17 @@ it is worked out once per colour and looked up for each pixel.
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-ROWS = 4096
+TABLE_ROWS = 4096
 """Tables are a multiple of this long, so that few lengths occur."""
+
+ROWS_AT_ONCE = 64
+"""Rows of the picture worked on at once: they stay in the processor's cache."""
 
 
 class ColourTable(NamedTuple):
@@ -20,7 +24,7 @@ class ColourTable(NamedTuple):
 
     Attributes:
         colours: uint8 (n, 3), the colours in ascending order, then black up to a multiple of
-            `ROWS`.
+            `TABLE_ROWS`.
         places: int32 (height, width), the row of each pixel's colour.
     """
 
@@ -28,20 +32,38 @@ class ColourTable(NamedTuple):
     places: npt.NDArray[np.int32]
 
 
+class _Scratch(threading.local):
+    """Arrays over all 24-bit colours, one set a thread: new ones would cost more than the work."""
+
+    def __init__(self) -> None:
+        self.there = np.zeros(1 << 24, np.bool_)  # all false between calls
+        self.row_of = np.zeros(1 << 24, np.int32)
+
+
+_scratch = _Scratch()
+
+
 def colour_table(image: npt.NDArray[np.uint8]) -> ColourTable:
     """Return the table of a picture, uint8 (height, width, 3).
 
-    Marks go into an array over all 24-bit colours: no sorting, whatever the picture.
+    Colours are marked in an array over all of them: no sorting, whatever the picture.
     """
-    words = np.zeros((*image.shape[:2], 4), np.uint8)
-    words[..., 2::-1] = image  # little-endian: red is the highest byte
-    keys = words.view("<i4")[..., 0].astype(np.int32, copy=False)
-    there = np.zeros(1 << 24, np.bool_)
-    there[keys] = True
+    there, row_of = _scratch.there, _scratch.row_of
+    height, width = image.shape[:2]
+    places = np.empty((height, width), np.int32)
+    words = np.zeros((ROWS_AT_ONCE, width, 4), np.uint8)
+    parts = [slice(top, top + ROWS_AT_ONCE) for top in range(0, height, ROWS_AT_ONCE)]
+    for part in parts:
+        rows = image[part]
+        words[: len(rows), :, 2::-1] = rows  # little-endian: red is the highest byte
+        places[part] = words[: len(rows)].view("<i4")[..., 0]
+        there[places[part].astype(np.intp).ravel()] = True
     found = np.flatnonzero(there)
-    row_of = np.empty(1 << 24, np.int32)
+    there[found] = False
     row_of[found] = np.arange(len(found), dtype=np.int32)
-    colours = np.zeros((-(-len(found) // ROWS) * ROWS, 3), np.uint8)
+    for part in parts:
+        places[part] = row_of.take(places[part].astype(np.intp))
+    colours = np.zeros((-(-len(found) // TABLE_ROWS) * TABLE_ROWS, 3), np.uint8)
     for channel, shift in enumerate((16, 8, 0)):
         colours[: len(found), channel] = found >> shift & 255
-    return ColourTable(colours, row_of.take(keys))
+    return ColourTable(colours, places)

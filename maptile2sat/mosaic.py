@@ -195,7 +195,10 @@ def _read(
     part = _context(cell, translator, window)
     there = part.slices(whole)
     read = source.read(part, window)
-    np.copyto(image[there], read.image, where=read.mask[..., None] > 0)
+    if read.mask.all():
+        image[there] = read.image
+    else:
+        np.copyto(image[there], read.image, where=read.mask[..., None] > 0)
     mask[there] = read.mask
     core = cell.slices(whole)
     drawn, valid = image[core], mask[core]

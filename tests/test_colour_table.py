@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maptile2sat.colour_table import ROWS, colour_table
+from maptile2sat.colour_table import TABLE_ROWS, colour_table
 from tests.support_render import Pixels
 
 
-@pytest.mark.parametrize("colours", [1, 3, ROWS, ROWS + 1])
+@pytest.mark.parametrize("colours", [1, 3, TABLE_ROWS, TABLE_ROWS + 1])
 def test_table_gives_the_map_back(colours: int) -> None:
     rng = np.random.default_rng(colours)
     chosen = rng.choice(1 << 24, colours, replace=False)
@@ -17,7 +17,7 @@ def test_table_gives_the_map_back(colours: int) -> None:
     image: Pixels = np.stack([keys >> 16, keys >> 8 & 255, keys & 255], -1).astype(np.uint8)
     table = colour_table(image)
     np.testing.assert_array_equal(table.colours[table.places], image)
-    assert len(table.colours) == -(-colours // ROWS) * ROWS
+    assert len(table.colours) == -(-colours // TABLE_ROWS) * TABLE_ROWS
     assert table.places.max() == colours - 1
 
 

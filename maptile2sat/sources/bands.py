@@ -39,6 +39,11 @@ class Bands:
     table: npt.NDArray[np.uint8] | None
     masked: bool
 
+    @property
+    def plain(self) -> bool:
+        """Whether the bands are the colours, with data everywhere."""
+        return self.alpha is None and self.table is None and not self.masked
+
 
 def find_bands(dataset: Any, name: str) -> Bands:
     """Look at a raster's bands.
@@ -64,6 +69,15 @@ def find_bands(dataset: Any, name: str) -> Bands:
     flags = dataset.mask_flag_enums[colours[0] - 1]
     masked = alpha is None and MaskFlags.all_valid not in flags
     return Bands(colours, alpha, table, masked)
+
+
+def read_rgb(dataset: Any, bands: Bands, window: RasterWindow) -> npt.NDArray[np.uint8]:
+    """Read a window of plain colours at full resolution as uint8 (height, width, 3)."""
+    values = dataset.read(list(bands.colours), window=window)
+    rgb = np.empty((*values.shape[1:], 3), np.uint8)
+    for channel in range(3):
+        rgb[..., channel] = values[channel if len(values) == 3 else 0]
+    return rgb
 
 
 def read_rgba(dataset: Any, bands: Bands, window: RasterWindow) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -18,7 +17,7 @@ from rasterio.windows import Window as RasterWindow
 from maptile2sat.errors import Maptile2satError, SourceError
 from maptile2sat.grid import Window, parse_crs, raster_grid
 from maptile2sat.source import Read, Source, SourceInfo, blank
-from maptile2sat.sources.bands import Bands, find_bands, read_rgba
+from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
@@ -62,11 +61,13 @@ class RasterSource:
 
     def read(self, window: Window, needed: Window | None = None) -> Read:
         """Return the pixels of `window`; see `Source.read`."""
-        result = blank(window)
         extent = self._info.extent
-        for part, wanted in self._info.grid.pieces(window, extent):
-            rgba = self._rgba(part.shifted(-extent.col, -extent.row))
-            read = flatten(rgba, self._fill)
+        pieces = list(self._info.grid.pieces(window, extent))
+        if [wanted for _, wanted in pieces] == [window]:
+            return self._read(pieces[0][0].shifted(-extent.col, -extent.row))
+        result = blank(window)
+        for part, wanted in pieces:
+            read = self._read(part.shifted(-extent.col, -extent.row))
             there = wanted.slices(window)
             result.image[there], result.mask[there] = read
         return result
@@ -78,12 +79,14 @@ class RasterSource:
         """Close the file."""
         self._handles.close()
 
-    def _rgba(self, part: Window) -> npt.NDArray[np.uint8]:
+    def _read(self, part: Window) -> Read:
         """Read pixels counted from the file's corner."""
+        window = RasterWindow(part.col, part.row, part.width, part.height)
         with self._lend() as dataset:
-            return read_rgba(
-                dataset, self._bands, RasterWindow(part.col, part.row, part.width, part.height)
-            )
+            if self._bands.plain:
+                image = read_rgb(dataset, self._bands, window)
+                return Read(image, np.full(image.shape[:2], 255, np.uint8))
+            return flatten(read_rgba(dataset, self._bands, window), self._fill)
 
     @contextmanager
     def _lend(self) -> Iterator[Any]:
