@@ -13,12 +13,14 @@ from maptile2sat._version import __version__
 if TYPE_CHECKING:
     from maptile2sat.drawing import DrawResult, draw
     from maptile2sat.errors import Maptile2satError
+    from maptile2sat.evaluation import Evaluation, evaluate
     from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult, plan, render
     from maptile2sat.sources import Source, SourceOptions, open_source
     from maptile2sat.training import TrainConfig, train
 
 __all__ = [
     "DrawResult",
+    "Evaluation",
     "Maptile2satError",
     "RenderOptions",
     "RenderPlan",
@@ -28,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "draw",
+    "evaluate",
     "open_source",
     "plan",
     "render",
@@ -38,6 +41,8 @@ _HOMES = {
     "DrawResult": "drawing",
     "draw": "drawing",
     "Maptile2satError": "errors",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
     "RenderOptions": "rendering",
     "RenderPlan": "rendering",
     "RenderResult": "rendering",

@@ -10,6 +10,7 @@ from maptile2sat._version import __version__
 from maptile2sat.cli.about import doctor_command, info_command, models_command
 from maptile2sat.cli.dataset import app as dataset_app
 from maptile2sat.cli.draw import draw_command
+from maptile2sat.cli.evaluate import evaluate_command
 from maptile2sat.cli.render import render_command
 from maptile2sat.cli.train import export_command, train_command
 
@@ -27,6 +28,7 @@ app.command("info")(info_command)
 app.command("doctor")(doctor_command)
 app.command("train")(train_command)
 app.command("export")(export_command)
+app.command("evaluate")(evaluate_command)
 app.add_typer(dataset_app, name="dataset")
 
 
