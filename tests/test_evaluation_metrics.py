@@ -16,8 +16,9 @@ from maptile2sat.evaluation.classes import CLASSES, NONE, PALETTES, find_style, 
 from maptile2sat.evaluation.distortion import measure_distortion, psnr, rmse, ssim
 from maptile2sat.evaluation.fcn_score import Confusion
 from maptile2sat.evaluation.frechet import frechet_distance
-from maptile2sat.evaluation.halves import against_real, halve
+from maptile2sat.evaluation.halves import Figure, against_real, halve
 from maptile2sat.evaluation.kernel import kernel_distance
+from maptile2sat.evaluation.measuring import Measured
 from maptile2sat.evaluation.noise_response import noise_response
 from maptile2sat.evaluation.seams import measure_steps, seam_ratio
 from maptile2sat.evaluation.sliced_wasserstein import (
@@ -38,6 +39,7 @@ from maptile2sat.evaluation.texture import (
     measure_texture,
     std_distance,
 )
+from maptile2sat.evaluation.verdict import judge
 
 Pixels = npt.NDArray[np.uint8]
 SIDE = 256
@@ -250,10 +252,10 @@ def test_seam_ratio_is_one_without_and_more_with_a_seam() -> None:
 
 def test_seam_ratio_of_a_ramp_counts_steps() -> None:
     ramp = np.arange(SIDE, dtype=np.uint8)[:, None, None].repeat(SIDE, 1).repeat(3, 2) // 2
-    # 127 of 255 steps down are 1, those between odd and even rows; none across
-    steps = measure_steps(ramp, [128])
+    # steps down are 1 between odd and even rows, else 0; there are none across
+    steps = measure_steps(ramp, [128, 600])
     assert (steps.border, steps.borders) == (SIDE, 2 * SIDE)
-    assert (steps.inside, steps.insides) == (126 * SIDE, 2 * 254 * SIDE)
+    assert (steps.inside, steps.insides) == (16 * SIDE, 2 * 32 * SIDE)
 
 
 def test_noise_response_is_the_deviation_over_seeds() -> None:
@@ -331,3 +333,25 @@ def test_style_is_found_by_its_colours() -> None:
             drawn[number * 20 : number * 20 + 20] = list(colour)
         assert find_style([drawn]) == style
     assert find_style([np.full((60, 60, 3), 30, np.uint8)]) is None
+
+
+def measured(name: str, **figures: Figure) -> Measured:
+    return Measured(name, name, "local", True, "none", figures)
+
+
+def test_two_models_are_judged_on_the_same_halves() -> None:
+    # they vary alike from half to half, so a difference smaller than the spread is sure
+    one = measured("one", swd=Figure(10, 5, 3.0, (7, 10, 13)))
+    other = measured("other", swd=Figure(11, 5, 3.0, (8, 11, 14)))
+    unsure = measured("unsure", swd=Figure(11, 5, 3.0, (14, 8, 11)))
+    assert judge(one, other) == {"swd": "one"}
+    assert judge(other, one) == {"swd": "one"}
+    assert judge(one, unsure) == {"swd": "even"}
+
+
+def test_a_verdict_knows_which_way_is_better_and_where_the_floor_is() -> None:
+    one = measured("one", fcn_accuracy=Figure(0.5, 0.6), seam=Figure(0.98, 1.0), ssim=Figure(0.9))
+    other = measured("other", fcn_accuracy=Figure(0.4, 0.6), seam=Figure(1.0, 1.0), ssim=Figure(0))
+    assert judge(one, other) == {"fcn_accuracy": "one", "seam": "even"}
+    unknown = measured("unknown", fcn_accuracy=Figure(float("nan"), 0.6))
+    assert judge(one, unknown) == {"fcn_accuracy": "even"}

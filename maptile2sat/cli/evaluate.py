@@ -142,4 +142,4 @@ def _show_table(found: Evaluation) -> None:
             f"{name} better in {list(found.better.values()).count(name)}" for name in names
         )
         print(f"of {len(found.better)} figures that rank: {counts}, the others even")
-    print("real: what real photos score in place of generated ones; ±: smaller means nothing")
+    print("real: what real photos score in place of generated ones; ±: over halves of the places")

@@ -102,7 +102,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         True,
         3,
-        "Steps in brightness across the borders of cells over steps elsewhere; 1 is no seam.",
+        "Steps in brightness across the borders of cells over steps beside them; 1 is no seam.",
         "×",
     ),
     "fid": Metric(

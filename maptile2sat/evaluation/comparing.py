@@ -18,7 +18,7 @@ from maptile2sat.evaluation.halves import (
     Indices,
     against_real,
     mean_figure,
-    spread_of,
+    on_all,
 )
 from maptile2sat.evaluation.kernel import kernel_distance
 from maptile2sat.evaluation.sliced_wasserstein import sliced_wasserstein
@@ -31,11 +31,12 @@ PERIODS = (4, 2)
 
 def compare_pixels(made: Pixels, real: Pixels, halves: Sequence[Halves]) -> dict[str, Figure]:
     """Return L1, RMSE, PSNR and SSIM, means over pictures."""
-    found = {}
-    for name, values in measure_distortion(made, real).items():
-        spread = spread_of(lambda half, values=values: float(values[half].mean()), halves)  # type: ignore[misc]
-        found[name] = Figure(float(values.mean()), None, spread)
-    return found
+    found = measure_distortion(made, real)
+    return {name: _mean_figure(values, halves) for name, values in found.items()}
+
+
+def _mean_figure(values: npt.NDArray[np.float64], halves: Sequence[Halves]) -> Figure:
+    return on_all(lambda chosen: float(values[chosen].mean()), halves)
 
 
 def compare_sets(
@@ -60,10 +61,9 @@ def compare_sets(
     for period in PERIODS:
         found[f"grid_{period}"] = _peak_figure(made, real, period, halves)
     if made.inception is not None and real.inception is not None:
-        floor = against_real(frechet_distance, made.inception, real.inception, halves)
+        halved = against_real(frechet_distance, made.inception, real.inception, halves)
         # on all pictures, as the literature has it: it falls with their number
-        value = frechet_distance(made.inception, real.inception)
-        found["fid"] = Figure(value, floor.floor, floor.spread)
+        found["fid"] = halved._replace(value=frechet_distance(made.inception, real.inception))
         found["kid"] = against_real(
             lambda a, b: 1000 * kernel_distance(a, b), made.inception, real.inception, halves
         )
@@ -73,8 +73,7 @@ def compare_sets(
 def _peak_figure(
     made: Description, real: Description, period: int, halves: Sequence[Halves]
 ) -> Figure:
-    spread = spread_of(lambda half: peak(made.logs[half], period), halves)
-    return Figure(peak(made.logs, period), peak(real.logs, period), spread)
+    return on_all(lambda chosen: peak(made.logs[chosen], period), halves, peak(real.logs, period))
 
 
 def compare_classes(
@@ -87,19 +86,10 @@ def compare_classes(
         confusion.add(labels[chosen], side.reading.classes[chosen])
         return confusion.score()
 
-    everything = np.arange(len(labels))
-    mine, theirs = score(made, everything), score(real, everything)
+    best = score(real, np.arange(len(labels)))
     found = {
-        "fcn_accuracy": Figure(
-            mine.accuracy,
-            theirs.accuracy,
-            spread_of(lambda half: score(made, half).accuracy, halves),
-        ),
-        "fcn_mean_iou": Figure(
-            mine.mean_iou,
-            theirs.mean_iou,
-            spread_of(lambda half: score(made, half).mean_iou, halves),
-        ),
+        "fcn_accuracy": on_all(lambda chosen: score(made, chosen).accuracy, halves, best.accuracy),
+        "fcn_mean_iou": on_all(lambda chosen: score(made, chosen).mean_iou, halves, best.mean_iou),
     }
     if made.texture is not None and real.texture is not None:
         found["class_std"] = against_real(std_distance, made.texture.std, real.texture.std, halves)

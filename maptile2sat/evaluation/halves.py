@@ -34,12 +34,15 @@ class Figure(NamedTuple):
     Attributes:
         value: Of the generated pictures.
         floor: The same of real pictures, the best that can be hoped for; None if there is none.
-        spread: Standard deviation over halves of the places; smaller differences mean nothing.
+        spread: Standard deviation over halves of the places.
+        samples: The values on these halves, which are the same for every model: differences
+            between two models vary less than the values do.
     """
 
     value: float
     floor: float | None = None
     spread: float | None = None
+    samples: tuple[float, ...] = ()
 
 
 def halve(places: Sequence[int], seed: int, splits: int = SPLITS) -> list[Halves]:
@@ -81,20 +84,35 @@ def against_real(
     values = [
         distance(generated[one], real[other]) for a, b in halves for one, other in ((a, b), (b, a))
     ]
-    return Figure(float(np.mean(values)), float(np.mean(floors)), float(np.std(values)))
+    return _figure(float(np.mean(values)), float(np.mean(floors)), values)
 
 
 def mean_figure(figures: Sequence[Figure]) -> Figure:
     """Return the mean of several figures, for example one per scale."""
-    values, floors, spreads = zip(*figures, strict=True)
-    return Figure(float(np.mean(values)), float(np.mean(floors)), float(np.mean(spreads)))
+    value = float(np.mean([figure.value for figure in figures]))
+    floor = float(np.mean([figure.floor for figure in figures if figure.floor is not None]))
+    return _figure(value, floor, np.mean([figure.samples for figure in figures], axis=0))
 
 
-def spread_of(measure: Callable[[Indices], float], halves: Sequence[Halves]) -> float:
-    """Return the standard error of a measure, from its values on halves of the pictures.
+def on_all(
+    measure: Callable[[Indices], float],
+    halves: Sequence[Halves],
+    floor: float | None = None,
+) -> Figure:
+    """Return a measure of all pictures, with its standard error from halves of them.
 
     Half of a sample, drawn without replacement, differs from the whole by as much as the whole
     differs from the truth.
+
+    Args:
+        measure: Takes the indices of pictures.
+        halves: Indices of pictures.
+        floor: What real pictures have.
     """
-    values = [measure(half) for both in halves for half in both]
-    return float(np.nanstd(values))
+    everything = np.sort(np.concatenate(halves[0]))
+    return _figure(measure(everything), floor, [measure(half) for both in halves for half in both])
+
+
+def _figure(value: float, floor: float | None, samples: Sequence[float] | Any) -> Figure:
+    given = tuple(float(sample) for sample in samples)
+    return Figure(value, floor, float(np.std(given)), given)

@@ -21,7 +21,7 @@ from maptile2sat.evaluation.comparing import (
 from maptile2sat.evaluation.description import Description, describe
 from maptile2sat.evaluation.fcn import Fcn
 from maptile2sat.evaluation.generation import Generator
-from maptile2sat.evaluation.halves import Figure, Halves, halve, spread_of
+from maptile2sat.evaluation.halves import Figure, Halves, halve, on_all
 from maptile2sat.evaluation.noise_response import noise_response
 from maptile2sat.evaluation.samples import Pair, cut_squares
 from maptile2sat.evaluation.seams import measure_steps, seam_ratio
@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 NOISE_SEEDS = 4
 NOISE_PAIRS = 4
-SEAM_PAIRS = 12
+SEAM_PAIRS = 16
 STYLE_MAPS = 20
 
 Pixels = npt.NDArray[np.uint8]
@@ -158,8 +158,9 @@ def _seam_figure(generator: Generator, pairs: Sequence[Pair], seed: int) -> Figu
         mine.append(measure_steps(picture, borders))
         real.append(measure_steps(pair.real, borders))
     halves = halve(range(len(mine)), seed)
-    spread = spread_of(lambda half: seam_ratio([mine[index] for index in half]), halves)
-    return Figure(seam_ratio(mine), seam_ratio(real), spread)
+    return on_all(
+        lambda chosen: seam_ratio([mine[index] for index in chosen]), halves, seam_ratio(real)
+    )
 
 
 def _noise(generator: Generator, held: Held, seed: int) -> dict[str, float]:

@@ -58,8 +58,9 @@ def write_page(found: Evaluation, sheet: Image.Image) -> str:
         _verdict(found),
         "<h2>Figures that rank</h2>",
         "<p>“Real” is what real photos of the same kind score in place of generated ones, by the "
-        "same measure: nothing can be expected to do better. Differences smaller than the ± mean "
-        "nothing.</p>",
+        "same measure: nothing can be expected to do better. ± is the standard deviation over "
+        "halves of the places; two models are compared on the same halves, where they differ more "
+        "surely.</p>",
         _table(found, [name for name, metric in METRICS.items() if metric.ranks]),
         *_left_out(found),
         "<h2>Other figures</h2>",
@@ -101,7 +102,8 @@ def _verdict(found: Evaluation) -> str:
     text = ", ".join(f"{escape(name)} is better in {count}" for name, count in won.items())
     return (
         f'<p class="note">Of {len(found.better)} figures that rank, {text}; {even} are even '
-        "(within their spread, or as good as real photos).</p>"
+        "(too near to tell, or both as good as "
+        "real photos).</p>"
     )
 
 

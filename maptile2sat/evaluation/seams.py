@@ -1,4 +1,4 @@
-"""Seams: do neighbouring pixels differ more across the borders of cells than elsewhere?"""
+"""Seams: do neighbouring pixels differ more across the borders of cells than beside them?"""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 
+BESIDE = 16
+"""Pixels on either side of a border with which it is compared: the same ground and texture."""
+
+
 class Steps(NamedTuple):
     """Differences between neighbouring pixels of a picture, summed over rows and columns.
 
     Attributes:
         border: Sum over pairs of pixels on either side of a border.
         borders: How many such pairs there are.
-        inside: Sum over all other pairs.
+        inside: Sum over pairs up to `BESIDE` pixels from a border.
         insides: How many.
     """
 
@@ -38,9 +42,9 @@ def measure_steps(picture: Pixels, borders: Sequence[int]) -> Steps:
     for axis in (0, 1):
         gaps = np.abs(np.diff(picture.astype(np.float64), axis=axis)).mean(-1)
         lines = np.moveaxis(gaps, axis, 0)
-        crossing = np.zeros(len(lines), bool)
-        crossing[[border - 1 for border in borders if 0 < border < picture.shape[axis]]] = True
-        for place, part in ((0, lines[crossing]), (2, lines[~crossing])):
+        places = np.arange(1, len(lines) + 1)
+        gap = np.abs(places[:, None] - np.array(borders, int)).min(axis=1, initial=len(places))
+        for place, part in ((0, lines[gap == 0]), (2, lines[(gap > 0) & (gap <= BESIDE)])):
             totals[place] += float(part.sum())
             totals[place + 1] += part.size
     border, count, inside, others = totals
@@ -48,7 +52,7 @@ def measure_steps(picture: Pixels, borders: Sequence[int]) -> Steps:
 
 
 def seam_ratio(steps: Sequence[Steps]) -> float:
-    """Return the mean step across borders over the mean step elsewhere; about 1 without seams.
+    """Return the mean step across borders over the mean step beside them; about 1 without seams.
 
     nan if there is no border; 1 if all pixels are equal.
     """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from maptile2sat.evaluation.catalogue import METRICS, RANKING
 from maptile2sat.evaluation.halves import Figure
 from maptile2sat.evaluation.measuring import Measured
@@ -11,17 +13,23 @@ from maptile2sat.evaluation.measuring import Measured
 EVEN = "even"
 
 
+DOUBT = 2.0
+"""Standard deviations of a difference that it must exceed to count."""
+
+
 def judge(one: Measured, other: Measured) -> dict[str, str]:
     """Return the better model's name for each figure that ranks, or `even`.
 
-    A difference within the spread of both is even, and so is what reaches the floor of real
-    images: no one can be more real than they are.
+    A difference counts if it exceeds twice its standard deviation over halves of the places.
+    What reaches the floor of real images is even: no one can be more real than they are.
     """
     verdicts = {}
     for name in RANKING:
         if name in one.figures and name in other.figures:
-            gap = _excess(name, one.figures[name]) - _excess(name, other.figures[name])
-            doubt = math.hypot(one.figures[name].spread or 0, other.figures[name].spread or 0)
+            first, second = one.figures[name], other.figures[name]
+            gap = _excess(name, first) - _excess(name, second)
+            differences = np.subtract(first.samples, second.samples)
+            doubt = DOUBT * float(differences.std()) if differences.size else 0.0
             if math.isnan(gap) or abs(gap) <= doubt:
                 verdicts[name] = EVEN
             else:
