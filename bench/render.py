@@ -1,85 +1,162 @@
-"""Time a whole render against its generator, as a ratio measured in one run.
+"""Time a whole render against its generator, a U-Net and GDAL, as ratios measured in one run.
 
-    python bench/render.py [--side 4096] [--model maps] [--repeat 3]
+    python bench/render.py [--side 6144] [--model maps] [--repeat 3]
 
 The map is the sample map repeated over a square, written as a GeoTIFF first. TensorFlow is warm:
-a small render runs before the clock starts.
+a small render runs before the clock starts. The parts are timed in turns, so that a machine that
+slows down slows all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.shutil
+from common import clocks, medians, timed, write_map
 
-from maptile2sat import open_source, render
-from maptile2sat.grid import Window, mercator_grid
-from maptile2sat.resources import sample_map
+from maptile2sat import mosaic, open_source, render
+from maptile2sat.bundle import find_bundle
+from maptile2sat.device import choose_device
+from maptile2sat.geotiff import creation_options
+from maptile2sat.noise import noise
+from maptile2sat.translator import Translator, load_translator
+
+UNET_BATCH = 16
 
 
-def write_map(path: Path, side: int) -> None:
-    """Write a web mercator GeoTIFF of `side` px, the valid part of the sample map repeated."""
-    with closing(open_source(sample_map())) as source:
-        extent = source.info.extent
-        image, mask = source.read(extent)
-    rows, cols = np.where(mask.any(1))[0], np.where(mask.any(0))[0]
-    tile = image[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    times = (-(-side // tile.shape[0]), -(-side // tile.shape[1]), 1)
-    pixels = np.tile(tile, times)[:side, :side]
-    window = Window(extent.col // 1024 * 1024, extent.row // 1024 * 1024, side, side)
-    grid = mercator_grid(16)
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=side,
-        height=side,
-        count=3,
-        dtype="uint8",
-        crs=grid.crs,
-        transform=grid.transform(window),
-        tiled=True,
-        compress="deflate",
-    ) as dataset:
-        dataset.write(pixels.transpose(2, 0, 1))
+def packed_cells(drawn: Path, translator: Translator) -> list[Any]:
+    """Return everything that the generator takes for the cells of a map."""
+    with closing(open_source(drawn)) as source:
+        cells = mosaic.cells_of(source.info.extent, translator.cell)
+        windows = [cell.grown(translator.halo) for cell in cells]
+        return [translator.pack(source.read(w).image, noise(0, w)) for w in windows]
+
+
+def unet_tiles() -> Any:
+    """Return a function that generates `UNET_BATCH` tiles by a classic U-Net of 54 M weights."""
+    import tensorflow as tf
+
+    from maptile2sat.networks.unet import UnetConfig, build_unet
+
+    device = choose_device("auto", "auto")
+    model = build_unet(UnetConfig(norm="instance"), device.precision)
+    tiles = np.random.default_rng(0).integers(0, 256, (UNET_BATCH, 256, 256, 3)).astype(np.uint8)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def run(image: Any) -> Any:
+        made = model(tf.cast(image, tf.float32) / 127.5 - 1.0, training=False)
+        return tf.cast(tf.round((made + 1.0) * 127.5), tf.uint8)
+
+    def generate() -> None:
+        run(tiles).numpy()
+
+    return generate
+
+
+def one_tile(drawn: Path, translator: Translator) -> None:
+    """Render one 256 px tile from an open map to pixels in memory."""
+    with closing(open_source(drawn)) as source:
+        middle = source.info.extent
+        window = middle._replace(
+            col=middle.col + middle.width // 2, row=middle.row + 512, width=256, height=256
+        )
+        with clocks() as times:
+            mosaic.make_mosaic(
+                source,
+                translator,
+                window,
+                seed=0,
+                fill=(234, 230, 222),
+                take=lambda cell: None,
+            )
+    one_tile.times = times  # type: ignore[attr-defined]
 
 
 def main() -> None:
     """Run the benchmark and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--side", type=int, default=6144)
     parser.add_argument("--model", default="maps")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        drawn, output = Path(scratch) / "map.tif", Path(scratch) / "out.tif"
-        write_map(drawn, options.side)
-        render(None, output, model=options.model)
-        runs = [
-            render(drawn, output, model=options.model, overwrite=True)
-            for _ in range(options.repeat)
-        ]
-    ratios = [run.seconds / run.generator_seconds for run in runs]
-    print(
-        json.dumps(
-            {
-                "side": options.side,
-                "model": runs[0].model,
-                "precision": runs[0].precision,
-                "wall_over_generator": round(statistics.median(ratios), 3),
-                "useful_megapixels_per_second": round(
-                    statistics.median(run.useful_megapixels_per_second for run in runs), 3
-                ),
-                "peak_rss_mb": runs[-1].peak_rss_mb,
-            }
+        print(json.dumps(measure(Path(scratch), options), indent=2))
+
+
+def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures."""
+    drawn, output = scratch / "map.tif", scratch / "out.tif"
+    write_map(drawn, options.side)
+    render(None, output, model=options.model)
+    device = choose_device("auto", "auto")
+    translator = load_translator(find_bundle(options.model), device)
+    packed = packed_cells(drawn, translator)
+    translator.generate(packed[0])
+    unet = unet_tiles()
+    unet()
+    runs: dict[str, list[dict[str, float]]] = {}
+    for _ in range(options.repeat):
+        with clocks() as whole:
+            made = render(drawn, output, model=options.model, overwrite=True)
+        # loading the model and tracing it are not part of `seconds`
+        whole["loading"] = whole["wall"] - made.seconds
+        runs.setdefault("render", []).append(whole)
+        runs.setdefault("generator", []).append(
+            timed(lambda: [translator.generate(cell) for cell in packed])
         )
-    )
+        runs.setdefault("translate", []).append(timed(lambda: translate(output, scratch)))
+        runs.setdefault("unet", []).append(timed(lambda: [unet() for _ in range(4)]))
+        one_tile(drawn, translator)
+        runs.setdefault("tile", []).append(one_tile.times)  # type: ignore[attr-defined]
+    times = {name: medians(run) for name, run in runs.items()}
+    return figures(times, options.side, len(packed)) | {
+        "model": made.model,
+        "cell": translator.cell,
+        "precision": device.precision,
+        "peak_rss_mb": made.peak_rss_mb,
+    }
+
+
+def translate(output: Path, scratch: Path) -> None:
+    """Do what `gdal_translate -of COG` does to the output's pixels, from a plain GeoTIFF."""
+    plain = scratch / "plain.tif"
+    if not plain.exists():
+        with rasterio.open(output) as dataset:
+            profile = {**dataset.profile, "compress": None, "interleave": "pixel"}
+            with rasterio.open(plain, "w", **profile) as copy:
+                copy.write(dataset.read())
+    settings = creation_options("deflate", {}, cog=True)
+    rasterio.shutil.copy(plain, scratch / "translated.tif", driver="COG", **settings)
+
+
+def figures(times: dict[str, dict[str, float]], side: int, cells: int) -> dict[str, Any]:
+    """Return the ratios of the project's budget, and the seconds that they come from."""
+    tiles = (side / 256) ** 2
+    render_wall = times["render"]["wall"] - times["render"]["loading"]
+    unet_wall = times["unet"]["wall"] / (4 * UNET_BATCH) * tiles
+    outside = times["render"]["cpu"] - times["generator"]["cpu"]
+    return {
+        "side": side,
+        "cells": cells,
+        "cpu_outside_generator_over_translate": round(outside / times["translate"]["cpu"], 3),
+        "wall_over_generator": round(render_wall / times["generator"]["wall"], 3),
+        "pixels_per_second_over_unet": round(unet_wall / render_wall, 3),
+        "tile_over_its_cell": round(
+            times["tile"]["wall"] / (times["generator"]["wall"] / cells), 3
+        ),
+        "useful_megapixels_per_second": round(side * side / 1e6 / render_wall, 3),
+        "seconds": {
+            name: {clock: round(value, 2) for clock, value in run.items()}
+            for name, run in times.items()
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from maptile2sat.noise import Noise
 
 Pixels = npt.NDArray[np.uint8]
 MIN_CELL, MAX_CELL = 256, 8192
+KEPT = 4
+"""Generators that stay built: a second render of a process starts at once."""
 
 
 class Translator(Protocol):
@@ -42,10 +45,14 @@ class Translator(Protocol):
         """Turn what `pack` returned into image pixels, uint8 (cell, cell, 3)."""
 
 
+_kept: dict[Any, Translator] = {}
+_keeping = threading.Lock()
+
+
 def load_translator(
     bundle: Bundle, device: Device, *, cell: int | None = None, batch_size: int = 8
 ) -> Translator:
-    """Build a bundle's generator on a device.
+    """Build a bundle's generator on a device, or take the one of an earlier call.
 
     Args:
         bundle: The model.
@@ -62,6 +69,16 @@ def load_translator(
         raise UsageError(f"cell {side} is not a multiple of {MIN_CELL} up to {MAX_CELL}")
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size} is below 1")
+    key = (bundle.folder.resolve(), repr(bundle.description), device, side, batch_size)
+    with _keeping:
+        if key not in _kept:
+            _kept[key] = _build(bundle, device, side, batch_size)
+            while len(_kept) > KEPT:
+                del _kept[next(iter(_kept))]
+        return _kept[key]
+
+
+def _build(bundle: Bundle, device: Device, side: int, batch_size: int) -> Translator:
     tf = load_tensorflow()
     from maptile2sat.networks.generator import build_generator
 

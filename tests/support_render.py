@@ -31,7 +31,6 @@ from maptile2sat.grid import Grid, Window
 from maptile2sat.noise import noise
 from maptile2sat.rendering import RenderResult, render
 from maptile2sat.resources import sample_map
-from maptile2sat.translator import Translator, load_translator
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -182,24 +181,12 @@ class Rendered(NamedTuple):
         return self.raster.mask
 
 
-_translators: dict[Any, Translator] = {}
-
-
-def _kept_translator(bundle: Any, device: Any, **settings: Any) -> Translator:
-    """Return a translator made before, as building one takes most of a small render."""
-    key = (bundle.id, device, tuple(sorted(settings.items())))
-    if key not in _translators:
-        _translators[key] = load_translator(bundle, device, **settings)
-    return _translators[key]
-
-
 def tiny_render(source: Any, folder: Path, **changes: Any) -> Rendered:
     """Render with the tiny bundle in float32 into a new file of `folder`."""
     number = len(list(folder.glob("render-*.tif")))
     output = folder / f"render-{number}.tif"
     settings = {"model": str(tiny_bundle()), "precision": "float32", **changes}
-    with mock.patch("maptile2sat.rendering.run.load_translator", _kept_translator):
-        result = render(source, output, **settings)
+    result = render(source, output, **settings)
     return Rendered(result, read_back(output))
 
 

@@ -247,9 +247,9 @@ def test_cells_have_no_seams() -> None:
 
 
 def test_shipped_model_in_its_own_precision(tmp_path: Path) -> None:
-    # across the border of two cells, 1024 px wide
-    outer = Window(9_327 * 1024 - 150, WHOLE.row + 520, 400, 300)
-    assert outer.col // 1024 < outer.right // 1024
+    # across the border of two cells, 2048 px high
+    outer = Window(WHOLE.col + 300, 2_371 * 2048 - 150, 300, 400)
+    assert outer.row // 2048 < outer.bottom // 2048
     result = render(sample_map(), tmp_path / "large.tif", bbox=bbox_of(GRID, outer))
     assert result.precision in ("float32", "bfloat16", "float16")
     assert result.exact
@@ -257,7 +257,7 @@ def test_shipped_model_in_its_own_precision(tmp_path: Path) -> None:
     large = read_back(tmp_path / "large.tif")
     assert large.image.std() > 5
     for number, shift in enumerate((7, 340)):
-        window = Window(outer.col + shift, outer.row + 11, 37, 233)
+        window = Window(outer.col + 11, outer.row + shift, 233, 37)
         path = tmp_path / f"{number}.tif"
         render(sample_map(), path, bbox=bbox_of(GRID, window))
         assert_same_as_in(large, read_back(path), window, outer)

@@ -17,7 +17,7 @@ from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import Pairs, dominant_colours
 from maptile2sat.training.validation import validate
 
-CELL = 1024
+CELL = 2048
 SHOWN_COLOURS = 16
 
 
