@@ -171,7 +171,12 @@ def build_pix2pix_critic(
 
 
 def build_seed_discriminator(
-    precision: str = "float32", side: int = 256, *, synchronized: bool = False, seed: int = 0
+    precision: str = "float32",
+    side: int = 256,
+    *,
+    base: int = 64,
+    synchronized: bool = False,
+    seed: int = 0,
 ) -> Any:
     """Build the discriminator of the classic notebook: 256 px pairs to 7x7 probabilities.
 
@@ -181,6 +186,7 @@ def build_seed_discriminator(
     Args:
         precision: What convolutions compute in.
         side: Side of its input in pixels.
+        base: Channels of the first layer.
         synchronized: Whether batch statistics are taken over the devices of a strategy.
         seed: Seed of the initial weights.
     """
@@ -192,9 +198,9 @@ def build_seed_discriminator(
     drawn = keras.Input((side, side, 3), name="map")
     image = keras.Input((side, side, 3), name="image")
     x = keras.layers.Concatenate(dtype=policy)([drawn, image])
-    for index, filters in enumerate((64, 128, 256, 512)):
+    for index, ratio in enumerate((1, 2, 4, 8)):
         x = keras.layers.Conv2D(
-            filters,
+            ratio * base,
             4,
             2,
             "same",

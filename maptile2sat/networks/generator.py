@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from maptile2sat.networks.unet import UnetConfig, build_unet
 MAX_WIDTH = 512
 MAX_BLOCKS = 32
 MAX_DILATION = 64
+MAX_UNET_BASE = 96
 
 
 def build_generator(bundle: Bundle, precision: str) -> Any:
@@ -37,9 +39,9 @@ def build_generator(bundle: Bundle, precision: str) -> Any:
                 raise BundleError(f"{bundle.folder}: a unet's size is a multiple of 256 to 2048")
             # batch statistics of one window are instance statistics: as at training's batch 1,
             # and no tile influences another in the batch
-            model = build_unet(
-                UnetConfig(config.size, "instance", config.bottleneck_norm), precision
-            )
+            if not 1 <= config.base <= MAX_UNET_BASE:
+                raise BundleError(f"{bundle.folder}: a unet's base is 1 to {MAX_UNET_BASE}")
+            model = build_unet(dataclasses.replace(config, norm="instance"), precision)
     except KeyError as error:
         raise BundleError(f"{bundle.folder}: the architecture lacks {error}") from error
     except (TypeError, ValueError) as error:

@@ -10,8 +10,10 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-DOWN = (64, 128, 256, 512, 512, 512, 512, 512)
-UP = (512, 512, 512, 512, 256, 128, 64)
+DOWN = (1, 2, 4, 8, 8, 8, 8, 8)
+UP = (8, 8, 8, 8, 4, 2, 1)
+"""Channels of the layers, as multiples of the first one's."""
+
 DROPOUTS = 3
 PRODUCTS_DOWN = (4, 5, 6, 7)
 PRODUCTS_UP = (0, 1, 2, 3, 4)
@@ -28,11 +30,13 @@ class UnetConfig:
             window's own, as the paper does), `instance` to normalise per image in training too.
         bottleneck_norm: Whether the innermost encoder layer is normalised. The classic one
             is, which zeroes it at batch 1 (erratum of the paper).
+        base: Channels of the first layer, 64 in the classic one; the others keep their ratio.
     """
 
     size: int = 256
     norm: str = "batch"
     bottleneck_norm: bool = True
+    base: int = 64
 
 
 def build_unet(
@@ -89,14 +93,14 @@ def build_unet(
     x = image
     skips = []
     for index, filters in enumerate(DOWN):
-        x = down(index, filters)(x)
+        x = down(index, filters * config.base)(x)
         innermost = index == len(DOWN) - 1
         if index and (config.bottleneck_norm or not innermost):
             x = norm(f"down{index}_norm")(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
         skips.append(x)
     for index, (filters, skip) in enumerate(zip(UP, reversed(skips[:-1]), strict=True)):
-        x = up(index, filters)(x)
+        x = up(index, filters * config.base)(x)
         x = norm(f"up{index}_norm")(x)
         if index < DROPOUTS:
             x = keras.layers.Dropout(0.5, seed=next(seeds), dtype=policy)(x)

@@ -63,9 +63,9 @@ def train(
             training fails.
         BundleError: If the bundle to start from cannot be used.
     """
+    check_devices(devices)
     pairs, validation = Pairs.of(config, "train"), Pairs.of(config, "val")
     require_sound(Path(config.data), 0 if config.resize else config.loss_crop)
-    check_devices(devices)
     if config.init:
         starting_bundle(config)
     config = _agreed(run, config)
@@ -122,6 +122,8 @@ def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
 def _claim(run: Path, config: TrainConfig, devices: Devices) -> TrainConfig:
     """Make the run's folder and write down its configuration, which is returned."""
     count = len(devices.names)
+    if config.deterministic and count > 1:
+        raise UsageError("--deterministic computes on one device: say --devices cpu or 1")
     if config.batch_size % count:
         raise UsageError(
             f"a batch of {config.batch_size} cannot be shared out among {count} devices: "

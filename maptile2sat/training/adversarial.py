@@ -64,6 +64,8 @@ class Trainer(abc.ABC):
                 config.critic_rate, *betas, "adam_1", self.critic.trainable_variables, scaled
             )
         self.restart_average()
+        # sums of several gradients are otherwise taken in the order in which they get ready
+        self._executor = "SINGLE_THREADED_EXECUTOR" if config.deterministic else None
         self._compiled = tf.function(self._step)
 
     @abc.abstractmethod
@@ -127,9 +129,10 @@ class Trainer(abc.ABC):
         # the average follows closely at first, so that early samples are not the start
         decay = min(self.config.ema, (number + 1) / (number + 10))
         self._seed_dropout(number)
-        return self._compiled(  # type: ignore[no-any-return]
-            self._shared_out(batch), tf.constant(decay, tf.float32)
-        )
+        with tf.experimental.function_executor_type(self._executor):
+            return self._compiled(  # type: ignore[no-any-return]
+                self._shared_out(batch), tf.constant(decay, tf.float32)
+            )
 
     def _seed_dropout(self, number: int) -> None:
         for layer in self.generator.layers:

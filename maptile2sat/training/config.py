@@ -60,6 +60,7 @@ class TrainConfig:
         jitter: Whether maps are changed as tile servers and formats do (`pairs.jitter`).
         antialias: Whether a resize averages what it leaves out; the classic notebook takes the
             nearest pixel.
+        unet_base: Channels of a U-Net's first layer.
         deterministic: Whether every operation is repeatable bit by bit, which is slower.
         annotate: Share of the crops over whose map labels are drawn, 0..1; the discriminator
             always sees the map without them.
@@ -102,6 +103,7 @@ class TrainConfig:
     mirror: bool = False
     jitter: bool = True
     antialias: bool = True
+    unet_base: int = 64
     deterministic: bool = False
     annotate: float = 0.0
     critic_scales: int = 1
@@ -140,10 +142,16 @@ class TrainConfig:
             "decay_from must be in 0..1": 0.0 <= self.decay_from <= 1.0,
             "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,
             "annotate must be in 0..1": 0.0 <= self.annotate <= 1.0,
+            "widths must be at least 1": (
+                min(self.width, self.colours, self.critic_base, self.unet_base) >= 1
+            ),
             "critic_scales must be 1 or 2": self.critic_scales in (1, 2),
             "critic_sees must be palette or image": self.critic_sees in ("palette", "image"),
             "critic_translate must be 0 or more, and less than half of loss_crop": (
                 0 <= self.critic_translate < self.loss_crop / 2
+            ),
+            "deterministic needs precision float32 or bfloat16": (
+                not self.deterministic or self.precision != "float16"
             ),
             "seed must be in 0..4294967295": 0 <= self.seed < 2**32,
         }

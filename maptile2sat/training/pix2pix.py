@@ -34,7 +34,9 @@ class UnetTrainer(Trainer):
     def __init__(self, config: TrainConfig, devices: Devices | None = None) -> None:
         classic = config.preset == "seed"
         self.classic = classic
-        self.unet = UnetConfig(config.crop, "batch" if classic else "instance", classic)
+        self.unet = UnetConfig(
+            config.crop, "batch" if classic else "instance", classic, config.unet_base
+        )
         self._shown: Any = None
         super().__init__(config, devices or Devices())
 
@@ -51,7 +53,11 @@ class UnetTrainer(Trainer):
         seed = config.seed + 1000
         if self.classic:
             return build_seed_discriminator(
-                config.precision, side, synchronized=self.replicas > 1, seed=seed
+                config.precision,
+                side,
+                base=config.critic_base,
+                synchronized=self.replicas > 1,
+                seed=seed,
             )
         return build_pix2pix_critic(config.critic_base, config.precision, side, seed=seed)
 

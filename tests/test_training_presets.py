@@ -1,0 +1,303 @@
+"""Presets: what they stand for, and classic U-Nets from the first step to a render."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maptile2sat.bundle import open_bundle
+from maptile2sat.errors import BundleError, TrainingError, UsageError
+from maptile2sat.resources import sample_map
+from maptile2sat.training import TrainConfig, preset_config, train
+from maptile2sat.training import checkpoint as checkpoints
+from maptile2sat.training.export import About, export
+from maptile2sat.training.pairs import Pairs, epoch_steps, make_batch
+from tests.support_render import files_in, read_back, run_cli, scratch
+from tests.test_training import INSIDE, data, finished_run, newest, run_training, tiny
+
+SMALL: dict[str, Any] = {"unet_base": 4, "critic_base": 4, "precision": "float32"}
+
+
+def small(preset: str, **changes: Any) -> TrainConfig:
+    return preset_config(preset, data(), **{"steps": 3, **SMALL, **changes})
+
+
+@functools.cache
+def unet_run(preset: str) -> tuple[Path, list[str]]:
+    """Return a finished run of a small U-Net and what it said; do not change it."""
+    run, said = scratch("unet") / preset, []
+    assert train(small(preset), run, sample_every=2, say=said.append) == 3
+    return run, said
+
+
+def test_seed_is_the_notebook() -> None:
+    config = preset_config("seed", data(), precision="float32")
+    assert (config.batch_size, config.resize, config.crop, config.loss_crop) == (1, 286, 256, 256)
+    assert (config.generator_rate, config.critic_rate) == (2e-4, 2e-4)
+    assert (config.beta_1, config.beta_2, config.fine_l1_weight) == (0.5, 0.999, 100.0)
+    assert (config.mirror, config.jitter, config.antialias, config.ema) == (True, False, False, 0)
+    assert config.steps == 200 * 8
+    assert {config.learning_scale(step) for step in range(config.steps)} == {1.0}
+
+
+def test_networks_of_the_seed_are_counted() -> None:
+    from maptile2sat.training.building import build_trainer
+
+    trainer = build_trainer(preset_config("seed", data(), steps=1, precision="float32"), [])
+    assert trainer.parameters() == {
+        "generator": (54_425_859, 54_414_979),
+        "discriminator": (2_770_433, 2_768_641),
+    }
+
+
+def test_lengths() -> None:
+    assert preset_config("local", data()).steps == TrainConfig(data="x").steps
+    assert preset_config("local", data(), epochs=3).steps == 3 * (8 // 4)
+    assert preset_config("pix2pix", data(), epochs=3, batch_size=3).steps == 3 * (8 // 3)
+    assert preset_config("pix2pix", data(), steps=7).steps == 7
+    assert epoch_steps(3, 4) == 1
+    with pytest.raises(UsageError, match="--epochs or --steps"):
+        preset_config("local", data(), epochs=1, steps=1)
+    with pytest.raises(UsageError, match="preset 'pix' is not one of local, pix2pix, seed"):
+        preset_config("pix", data())
+
+
+def test_learning_rate_keeps_the_ratio() -> None:
+    local = preset_config("local", data(), learning_rate=1e-3)
+    assert (local.generator_rate, local.critic_rate) == (1e-3, pytest.approx(2e-3))
+    seed = preset_config("seed", data(), learning_rate=1e-3)
+    assert seed.generator_rate == seed.critic_rate == 1e-3
+
+
+def test_epoch_of_an_uneven_number_of_pairs() -> None:
+    """An epoch is whole batches; what is left over comes in another."""
+    config, pairs = tiny(batch_size=3), Pairs.find(data() / "train", "right")
+    seen = [make_batch(pairs, config, step).clean for step in range(4)]
+    for first in (0, 2):
+        pictures = np.concatenate(seen[first : first + 2])
+        assert len(pictures) == 6
+        assert len({picture.tobytes() for picture in pictures}) == 6
+
+
+def test_mirrored_pairs_stay_pairs() -> None:
+    config = small("pix2pix", resize=0, batch_size=8)
+    batch = make_batch(Pairs.of(config, "train"), config, 0)
+    plain = make_batch(
+        Pairs.of(config, "train"), small("pix2pix", resize=0, batch_size=8, mirror=False), 0
+    )
+    flipped = [not np.array_equal(a, b) for a, b in zip(batch.map, plain.map, strict=True)]
+    assert 0 < sum(flipped) < 8
+    for drawn, image in zip(batch.map, batch.image, strict=True):
+        assert np.abs(drawn[..., ::-1] * 0.5 + 20 - image).mean() < 16
+
+
+def test_resize_of_the_seed_takes_pixels_as_they_are() -> None:
+    sharp, smooth = (Pairs.of(small(preset), "train")[0].map for preset in ("seed", "pix2pix"))
+    assert sharp.shape == smooth.shape == (286, 286, 3)
+    own = {tuple(colour) for colour in Pairs.find(data() / "train", "right")[0].map.reshape(-1, 3)}
+    assert {tuple(colour) for colour in sharp.reshape(-1, 3)} == own
+    assert len({tuple(colour) for colour in smooth.reshape(-1, 3)}) > len(own)
+
+
+@pytest.mark.parametrize("preset", ["seed", "pix2pix"])
+def test_unet_run(preset: str) -> None:
+    run, said = unet_run(preset)
+    assert said[0].startswith("generator: ")
+    assert "parameters" in said[0]
+    assert said[1].startswith("discriminator: ")
+    stored = newest(run)
+    assert {name.split("/")[0] for name in stored} == {
+        "generator",
+        "critic",
+        "generator_optimizer",
+        "critic_optimizer",
+    }
+    assert [name for name in files_in(run) if name.endswith(".png")] == [
+        "curves.png",
+        "samples/step-00000002.png",
+        "samples/step-00000003.png",
+    ]
+    with Image.open(run / "samples" / "step-00000003.png") as picture:
+        assert np.asarray(picture).std() > 10
+    assert ("down7_norm" in " ".join(stored)) == (preset == "seed")
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"critic_real", "critic_fake", "adversarial", "l1"} <= set(line)
+
+
+def test_epochs_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    train(small("pix2pix", batch_size=4, steps=4, crop=256), tmp_path / "run", say=said.append)
+    told = [line for line in said if line.startswith("epoch")]
+    assert [line.split(":")[0] for line in told] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert all("minutes" in line and "s per image" in line for line in told)
+
+
+@pytest.mark.parametrize("preset", ["seed", "pix2pix"])
+def test_unet_run_becomes_a_bundle_that_renders(preset: str, tmp_path: Path) -> None:
+    run, _ = unet_run(preset)
+    bundle = export(run, tmp_path / "bundle", About(name="classic", metres_per_pixel=2.0))
+    about = bundle.description
+    assert about.kind == "unet"
+    assert about.architecture["norm"] == ("batch" if preset == "seed" else "instance")
+    # pairs of 256 px were resized to 286
+    assert about.metres_per_pixel == pytest.approx(2.0 * 256 / 286, rel=1e-3)
+    assert about.metrics["val_pairs"] == 2
+    assert (
+        "| statistics in a render | each window's own |"
+        in (bundle.folder / "README.md").read_text()
+    )
+    output = tmp_path / "out.tif"
+    options = ["--bbox", INSIDE, "--cell", "256"]
+    made = run_cli("render", sample_map(), "-o", output, "-m", bundle.folder, *options)
+    assert made.code == 0, made.err
+    assert read_back(output).image.std() > 1
+    assert read_back(output).tags["EXACT"] == "NO"
+
+
+def test_render_of_the_seed_is_what_training_computed(tmp_path: Path) -> None:
+    """At batch 1, batch statistics are those of the window that a render takes."""
+    from maptile2sat.networks.generator import build_generator
+    from maptile2sat.training.building import build_trainer
+
+    run, _ = unet_run("seed")
+    config = TrainConfig.load(run / "config.json")
+    trainer = build_trainer(config, [])
+    checkpoints.load(checkpoints.find(run / "checkpoints")[-1], trainer.variables())
+    model = build_generator(export(run, tmp_path / "bundle", About("x")), "float32")
+    drawn = Pairs.of(config, "val")[0].map
+    given = drawn[None].astype(np.float32) / 127.5 - 1.0
+    for layer in trainer.generator.layers:
+        if hasattr(layer, "seed_generator"):
+            layer.rate = 0.0
+    trained = np.asarray(trainer.generator(given, training=True))
+    shipped = np.asarray(model(given, training=False))
+    sampled = trainer.generate()(drawn, 0)
+    np.testing.assert_allclose(shipped, trained, atol=0.02)  # weights are stored as float16
+    np.testing.assert_allclose(sampled[None], trained, atol=1e-3)
+
+
+# starting from a model
+
+
+def test_start_from_a_bundle(tmp_path: Path) -> None:
+    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"))
+    changes = {"crop": 96, "loss_crop": 64, "batch_size": 2, "critic_base": 8, "colours": None}
+    config = preset_config(
+        "local", data(), steps=2, init=str(bundle.folder), precision="float32", seed=5, **changes
+    )
+    assert (config.width, config.dilations, config.colours) == (8, (1, 2), 6)
+    run = tmp_path / "run"
+    assert run_training(config, run, time_limit=-1.0) == 0
+    stored = newest(run)
+    for name, value in bundle.weights().items():
+        for part in ("generator", "average"):
+            found = [
+                v for key, v in stored.items() if key.startswith(part) and key.endswith(f"/{name}")
+            ]
+            np.testing.assert_array_equal(found[0], value)
+    assert run_training(config, run) == 2
+    assert open_bundle(bundle.folder).description.architecture["palette"] == json.loads(
+        (run / "palette.json").read_text()
+    )
+
+
+def test_start_from_a_unet(tmp_path: Path) -> None:
+    bundle = export(unet_run("seed")[0], tmp_path / "bundle", About("x"))
+    run = tmp_path / "run"
+    config = small("seed", init=str(bundle.folder), seed=9)
+    assert train(config, run, time_limit=-1.0) == 0
+    stored = newest(run)
+    for name, value in bundle.weights().items():
+        found = [
+            v for key, v in stored.items() if key.startswith("gen") and key.endswith(f"/{name}")
+        ]
+        np.testing.assert_array_equal(found[0], value)
+
+
+def test_start_from_something_else(tmp_path: Path) -> None:
+    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"))
+    with pytest.raises(
+        BundleError, match=r"is a local generator, the preset pix2pix trains a unet"
+    ):
+        train(small("pix2pix", init=str(bundle.folder)), tmp_path / "run")
+    with pytest.raises(BundleError, match="no model 'nothing'"):
+        preset_config("local", data(), init="nothing")
+    assert not (tmp_path / "run").exists()
+
+
+# the length of a run
+
+
+def started(folder: Path, done: int, **changes: Any) -> Path:
+    """Return a run of which `done` of 10 steps are done, as far as its files tell."""
+    run = folder / f"run{done}"
+    run.mkdir()
+    tiny(steps=10, **changes).save(run / "config.json")
+    checkpoints.save(run / "checkpoints", done, {})
+    return run
+
+
+def test_longer_run_before_the_rate_falls(tmp_path: Path) -> None:
+    from maptile2sat.training import _agreed
+
+    assert _agreed(started(tmp_path, 5), tiny(steps=20)).steps == 20
+    with pytest.raises(TrainingError, match=r"steps: 10 != 20\) \(steps decide the learning rate"):
+        _agreed(started(tmp_path, 8), tiny(steps=20))
+    with pytest.raises(TrainingError, match="steps: 10 != 4"):
+        _agreed(started(tmp_path, 6), tiny(steps=4))
+    with pytest.raises(TrainingError, match=r"\(width: 8 != 16\): repeat"):
+        _agreed(started(tmp_path, 4), tiny(steps=20, width=16))
+
+
+def test_constant_rate_may_always_go_on(tmp_path: Path) -> None:
+    from maptile2sat.training import _agreed
+
+    run = started(tmp_path, 10, decay_from=1.0)
+    assert _agreed(run, tiny(steps=30, decay_from=1.0)).steps == 30
+
+
+def test_same_data_by_another_way(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(data().parent)
+    assert tiny().differences(tiny(data=data().name)) == []
+
+
+def test_old_configuration_is_a_local_one(tmp_path: Path) -> None:
+    """A file from before there were presets has none of their fields."""
+    old = {"data": "d", "steps": 6680, "dilations": [1, 2], "ema": 0.99, "precision": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config = TrainConfig.load(tmp_path / "config.json")
+    assert (config.preset, config.kind, config.decay_from, config.ema) == (
+        "local",
+        "local",
+        0.5,
+        0.99,
+    )
+
+
+def test_command_line_knows_the_presets(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["--set", "unet_base=4", "--set", "critic_base=4", "--precision", "float32"]
+    arguments = ["train", data(), "--out", run, "--preset", "pix2pix", "--steps", "2", *options]
+    stopped = run_cli(*arguments, "--time-limit", "0")
+    assert (stopped.code, stopped.out) == (0, "")
+    assert "saved and stopped after step 0 of 2" in stopped.err
+    done = run_cli(*arguments)
+    assert done.code == 0, done.err
+    assert done.out == f"{run / 'bundle'}\n"
+    assert "generator: " in done.err
+    cases = {
+        ("--epochs", "1", "--steps", "2"): "--epochs or --steps",
+        ("--preset", "big"): "preset 'big' is not one of",
+        ("--devices", "tpu"): "devices 'tpu' is not one of",
+    }
+    for words, message in cases.items():
+        refused = run_cli("train", data(), "--out", tmp_path / "other", *words)
+        assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
+        assert message in refused.err
+    assert not (tmp_path / "other").exists()
