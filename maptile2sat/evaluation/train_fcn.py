@@ -33,7 +33,7 @@ from maptile2sat.evaluation.fcn_score import Confusion
 CROP = 192
 BATCH = 8
 RATE = 2e-3
-STEPS = 1600
+STEPS = 3200
 KEEP_EVERY = 100
 MEASURED = 150
 SCALE_BATCHES = 100
