@@ -35,6 +35,14 @@ class OutputError(Maptile2satError):
     """The output cannot be written."""
 
 
+class UnfinishedError(OutputError):
+    """The output's folder of unfinished work is not free: in use, not asked for, or of another."""
+
+
+class DeviceError(Maptile2satError):
+    """A processor cannot do what was asked, for example for lack of memory."""
+
+
 class TrainingError(Maptile2satError):
     """Training data or a training run cannot be used."""
 

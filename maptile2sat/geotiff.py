@@ -192,8 +192,9 @@ class GeoTiffWriter:
         options: Mapping[str, str],
         *,
         cog: bool = True,
+        folder: Path | None = None,
     ) -> None:
-        """Make the temporary files.
+        """Make the temporary files, or open those of an earlier try.
 
         Args:
             path: The destination; its folder must exist.
@@ -202,6 +203,8 @@ class GeoTiffWriter:
             tags: Metadata of the file.
             options: What `creation_options` returned.
             cog: Whether to make a COG.
+            folder: Where the temporary files lie, on the disk of the destination, and stay;
+                None for a new folder that goes away at the end.
 
         Raises:
             OutputError: If the temporary files cannot be made.
@@ -211,9 +214,13 @@ class GeoTiffWriter:
         if cog:
             self._options.setdefault("BLOCKSIZE", str(cog_block(window.width, window.height)))
         with output_errors(path), ExitStack() as on_failure:
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            on_failure.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            self._blocks = RawBlocks(self._folder, window)
+            self._temporary = folder is None
+            self._folder = folder or Path(
+                tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+            )
+            if self._temporary:
+                on_failure.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self.blocks = RawBlocks(self._folder, window)
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -227,8 +234,9 @@ class GeoTiffWriter:
         trace: TracebackType | None,
     ) -> None:
         """Remove what is temporary."""
-        self._blocks.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.blocks.close()
+        if self._temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def write(
         self, window: Window, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]
@@ -244,7 +252,9 @@ class GeoTiffWriter:
             OutputError: If they cannot be written.
         """
         with output_errors(self.path):
-            self._blocks.write(window, image, mask)
+            self.blocks.write(window, image, mask)
+            if not self._temporary:
+                self.blocks.sync()
 
     def finish(self) -> None:
         """Compress, build overviews and put the file in its place.
@@ -255,12 +265,12 @@ class GeoTiffWriter:
         driver = "COG" if self.cog else "GTiff"
         done = self._folder / "done.tif"
         with output_errors(self.path):
-            self._blocks.close()
+            self.blocks.close()
             view = self._folder / "view.vrt"
-            view.write_text(self._blocks.vrt(self.grid, self._tags), encoding="utf-8")
+            view.write_text(self.blocks.vrt(self.grid, self._tags), encoding="utf-8")
             with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True):
                 rasterio.shutil.copy(view, done, driver=driver, **self._options)
-                if not is_whole(done, cog=self.cog, masked=self._blocks.masked):
+                if not is_whole(done, cog=self.cog, masked=self.blocks.masked):
                     raise OutputError(
                         f"{self.path} cannot be written: it came out damaged (disk full?)"
                     )

@@ -60,11 +60,13 @@ class MosaicStats:
     Attributes:
         cells: Cells generated.
         skipped: Cells without any map, not generated.
+        resumed: Cells that an earlier run had done.
         generator_seconds: Time in the generator.
     """
 
     cells: int = 0
     skipped: int = 0
+    resumed: int = 0
     generator_seconds: float = 0.0
 
 
@@ -97,6 +99,7 @@ def make_mosaic(
     seed: int,
     fill: tuple[int, int, int],
     take: Callable[[Cell], None],
+    done: Callable[[Window], bool] = lambda part: False,
     ahead: int = READERS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MosaicStats:
@@ -109,6 +112,7 @@ def make_mosaic(
         seed: Of the noise.
         fill: Colour that the generator sees where there is no map.
         take: Called with each cell, in order, from one other thread.
+        done: Whether the pixels of a cell, cut to the window, are there from an earlier run.
         ahead: Cells to read ahead; changes no pixel.
         progress: Called with (cells done, all cells).
 
@@ -117,26 +121,32 @@ def make_mosaic(
     """
     stats = MosaicStats()
     total = cell_count(window, translator.cell)
-    with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "write") as writer:
-        reads: deque[tuple[Window, Future[_Input] | None]] = deque()
-        writes: deque[Future[None]] = deque()
+    reads: deque[tuple[Window, Future[_Input] | None]] = deque()
+    writes: deque[Future[None]] = deque()
+    readers = ThreadPoolExecutor(READERS, "read")
 
-        def generate_next() -> None:
-            cell, given = reads.popleft()
-            if given is None:
-                stats.skipped += 1
-                made = _nothing(cell.intersection(window), fill)
-            else:
-                made = _cut(_generate(translator, cell, given.result(), fill, stats), window)
-            while len(writes) >= WRITES_PENDING:
-                writes.popleft().result()
-            writes.append(writer.submit(take, made))
-            progress(stats.cells + stats.skipped, total)
+    def generate_next() -> None:
+        cell, given = reads.popleft()
+        if given is None:
+            stats.skipped += 1
+            made = _nothing(cell.intersection(window), fill)
+        else:
+            made = _cut(_generate(translator, cell, given.result(), fill, stats), window)
+        while len(writes) >= WRITES_PENDING:
+            writes.popleft().result()
+        writes.append(writer.submit(take, made))
+        progress(stats.cells + stats.skipped + stats.resumed, total)
 
+    # what has been generated is written even if there will be no more
+    with ThreadPoolExecutor(1, "write") as writer:
         try:
             for cell in cells_of(window, translator.cell):
+                part = cell.intersection(window)
+                if done(part):
+                    stats.resumed += 1
+                    continue
                 given = None
-                if _may_have_map(source, cell.intersection(window)):
+                if _may_have_map(source, part):
                     source.prefetch(_context(cell, translator, window))
                     given = readers.submit(_read, source, cell, translator, window, seed, fill)
                 reads.append((cell, given))
@@ -146,12 +156,12 @@ def make_mosaic(
                 generate_next()
             for write in writes:
                 write.result()
+        except Exception:
+            readers.shutdown(cancel_futures=True)
+            raise
         finally:
-            for _, given in reads:
-                if given is not None:
-                    given.cancel()
-            for write in writes:
-                write.cancel()
+            # who interrupts does not want to wait for a server that does not answer
+            readers.shutdown(wait=False, cancel_futures=True)
     return stats
 
 

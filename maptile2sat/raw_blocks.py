@@ -6,6 +6,7 @@ says at once when a disk is full, while GDAL writes late and may keep quiet abou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
@@ -30,10 +31,10 @@ class RawBlocks:
     """
 
     def __init__(self, folder: Path, window: Window) -> None:
-        """Make the files, as holes: they take room as they are filled.
+        """Open the files, or make them as holes: they take room as they are filled.
 
         Args:
-            folder: Where they go.
+            folder: Where they lie.
             window: The pixels of the grid that they hold.
 
         Raises:
@@ -41,10 +42,11 @@ class RawBlocks:
         """
         self.folder, self.window = folder, window
         self.masked = False
+        """Whether any pixel is known to be masked; set it when old files are opened."""
         pixels = window.width * window.height
-        self._rgb = _holes(folder / "rgb.raw", pixels * COLOURS)
+        self._rgb = _opened(folder / "rgb.raw", pixels * COLOURS)
         try:
-            self._mask = _holes(folder / "mask.raw", pixels)
+            self._mask = _opened(folder / "mask.raw", pixels)
         except OSError:
             self._rgb.close()
             raise
@@ -64,15 +66,43 @@ class RawBlocks:
         """
         self.masked = self.masked or bool((mask == 0).any())
         for row in range(window.height):
-            place = (window.row + row - self.window.row) * self.window.width
-            place += window.col - self.window.col
+            place = self._place(window, row)
             _put(self._rgb, place * COLOURS, image[row])
             _put(self._mask, place, mask[row])
+
+    def read(self, window: Window) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Return image (height, width, 3) and mask (height, width) of `window`.
+
+        Raises:
+            OSError: If the files cannot be read.
+        """
+        image = np.empty((window.height, window.width, COLOURS), np.uint8)
+        mask = np.empty((window.height, window.width), np.uint8)
+        for row in range(window.height):
+            place = self._place(window, row)
+            _get(self._rgb, place * COLOURS, image[row])
+            _get(self._mask, place, mask[row])
+        return image, mask
+
+    def sync(self) -> None:
+        """Make sure that what was written outlives a crash of the machine.
+
+        Raises:
+            OSError: If the disk does not take it.
+        """
+        os.fsync(self._rgb.fileno())
+        os.fsync(self._mask.fileno())
 
     def close(self) -> None:
         """Close the files; they stay."""
         self._rgb.close()
         self._mask.close()
+
+    def _place(self, window: Window, row: int) -> int:
+        """Return which pixel of the files a row of `window` starts at."""
+        return (window.row + row - self.window.row) * self.window.width + (
+            window.col - self.window.col
+        )
 
     def vrt(self, grid: Grid, tags: Mapping[str, str]) -> str:
         """Return a VRT that shows the files as RGB with georeference, tags and mask.
@@ -108,9 +138,9 @@ class RawBlocks:
         )
 
 
-def _holes(path: Path, size: int) -> FileIO:
-    """Make a file of `size` bytes that takes no room yet."""
-    stream = path.open("w+b", buffering=0)
+def _opened(path: Path, size: int) -> FileIO:
+    """Open a file, or make it: of `size` bytes that take no room yet."""
+    stream = path.open("r+b" if path.exists() else "w+b", buffering=0)
     try:
         stream.truncate(size)
     except OSError:
@@ -125,3 +155,14 @@ def _put(stream: FileIO, place: int, pixels: npt.NDArray[np.uint8]) -> None:
     stream.seek(place)
     while left:
         left = left[stream.write(left) :]
+
+
+def _get(stream: FileIO, place: int, pixels: npt.NDArray[np.uint8]) -> None:
+    """Read a row of pixels from a place of the file."""
+    left = pixels.data.cast("B")
+    stream.seek(place)
+    while left:
+        count = stream.readinto(left)
+        if not count:
+            raise OSError(f"{stream.name} is too short")
+        left = left[count:]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy.typing as npt
 from maptile2sat.bundle import Bundle
 from maptile2sat.colour_table import ColourTable, colour_table
 from maptile2sat.device import Device, load_tensorflow
-from maptile2sat.errors import UsageError
+from maptile2sat.errors import DeviceError, UsageError
 from maptile2sat.noise import Noise
 
 Pixels = npt.NDArray[np.uint8]
@@ -133,7 +135,7 @@ class LocalTranslator:
         import tensorflow as tf
 
         (colours, places), noise = packed
-        with tf.device(self._device):
+        with _memory_errors(tf), tf.device(self._device):
             made = self._run(colours, places[None], noise.fine[None], noise.coarse[None])
         picture: Pixels = np.asarray(made)[0]
         return picture
@@ -187,13 +189,25 @@ class UnetTranslator:
             windows = np.zeros((self._batch, self.window, self.window, 3), np.uint8)
             for index, (row, col) in enumerate(group):
                 windows[index] = packed[row : row + self.window, col : col + self.window]
-            with tf.device(self._device):
+            with _memory_errors(tf), tf.device(self._device):
                 made = np.asarray(self._run(windows))
             for (row, col), picture in zip(group, made, strict=False):
                 total[row : row + self.window, col : col + self.window] += self._weight * picture
         core = slice(self.halo, self.halo + self.cell)
         levels = np.rint((total[core, core] + 1.0) * 127.5)
         return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+@contextmanager
+def _memory_errors(tf: Any) -> Iterator[None]:
+    """Say what to lower when the memory does not suffice."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise DeviceError(
+            "the memory does not suffice for the generator: say a smaller --cell (a multiple of "
+            "256), for a unet a smaller --batch-size, or --device cpu instead of a GPU"
+        ) from error
 
 
 def _to_bytes(tf: Any, made: Any) -> Any:

@@ -340,11 +340,13 @@ from maptile2sat import mosaic
 from maptile2sat.cli import main
 
 real = mosaic._generate
+calls = []
 
 def generate(*given):
-    made = real(*given)
-    os.kill(os.getpid(), signal.SIGTERM)
-    return made
+    calls.append(given)
+    if len(calls) == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(*given)
 
 mosaic._generate = generate
 sys.argv = ["maptile2sat", *sys.argv[1:]]
@@ -352,7 +354,7 @@ main()
 """
 
 
-def test_termination_leaves_nothing(tmp_path: Path) -> None:
+def test_termination_leaves_no_output(tmp_path: Path) -> None:
     command = ["render", str(sample_map()), "-o", str(tmp_path / "out.tif"), "-m", tiny_bundle()]
     done = subprocess.run(
         [sys.executable, "-c", TERMINATE, *map(str, command)],
@@ -362,11 +364,14 @@ def test_termination_leaves_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 143
     assert done.stderr.splitlines()[-1] == "error: terminated"
-    assert files_in(tmp_path) == []
+    assert f"-o {tmp_path / 'out.tif'}" in done.stderr
+    assert "--resume" in done.stderr
+    assert [name for name in files_in(tmp_path) if "partial" not in name] == []
+    assert (tmp_path / "out.tif.partial").is_dir()
 
 
 def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the middle of the work leaves nothing."""
+    """Ctrl-C in the middle of the work leaves what there is, and says how to go on."""
     from maptile2sat.translator import LocalTranslator
 
     calls = []
@@ -381,7 +386,8 @@ def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = render(tmp_path)
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == "error: interrupted"
-    assert files_in(tmp_path) == []
+    assert [name for name in files_in(tmp_path) if "partial" not in name] == []
+    assert (tmp_path / "out.tif.partial").is_dir()
 
 
 # the other commands

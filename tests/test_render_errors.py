@@ -290,8 +290,9 @@ def test_output_that_fails_leaves_no_preview(
         *("render", sample_map(), "-o", tmp_path / "out.tif", "-m", tiny_bundle()),
         *("--bbox", INSIDE, "--preview", tmp_path / "p.png", "-qq"),
     )
-    assert (done.code, done.err) == (1, "error: no\n")
-    assert files_in(tmp_path) == []
+    said = "error: no; what is done is kept: --resume goes on with it\n"
+    assert (done.code, done.err) == (1, said)
+    assert not [name for name in files_in(tmp_path) if "partial" not in name]
 
 
 def test_names_that_are_not_text(tmp_path: Path) -> None:
@@ -401,8 +402,12 @@ def test_server_fails_in_the_middle(server: TileServer, tmp_path: Path) -> None:
     tile_map = TileMap(16, TileMap.block(16, 37_306, 18_964, 6, 10).tiles, random_map)
     url = server.serve(tile_map)
     del server.pages["/16/37308/18971.png"]
+    arguments = ("-o", tmp_path / "out.tif", "-m", tiny_bundle())
     with impatient():
-        refused(tmp_path, "tile 16/37308/18971", url, "--bbox", "24.939,60.1645,24.944,60.1790")
+        done = run_cli("render", url, *arguments, "--bbox", "24.939,60.1645,24.944,60.1790")
+    assert_one_line(done, "tile 16/37308/18971", 1)
+    assert done.err.endswith("; what is done is kept: --resume goes on with it\n")
+    assert not [name for name in files_in(tmp_path) if "partial" not in name]
     assert len(server.log) > 10
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["main", "process"]
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -48,7 +48,7 @@ def main() -> None:
             _complain(error.format_message() + _hint(error))
         code = error.exit_code
     except Maptile2satError as error:
-        _complain(str(error))
+        _complain("; ".join([str(error), *getattr(error, "__notes__", [])]))
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
@@ -60,6 +60,18 @@ def main() -> None:
         if in_main:
             signal.signal(signal.SIGTERM, previous)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def process() -> None:
+    """Be the whole process: as `main`, but who interrupts does not wait for a slow server."""
+    try:
+        main()
+    except SystemExit as leaving:
+        if leaving.code not in (INTERRUPTED, TERMINATED):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(leaving.code)  # or Python waits for the threads that download
 
 
 def _settle_streams() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -18,6 +22,7 @@ from maptile2sat.cli.console import (
     show_json,
     warn,
 )
+from maptile2sat.errors import Maptile2satError, UnfinishedError
 
 if TYPE_CHECKING:
     from maptile2sat.rendering import RenderPlan, RenderResult
@@ -118,6 +123,9 @@ def render_command(
         int | None, typer.Option(min=1, help="Most tiles to read; default 20,000.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a render that was interrupted.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
     quiet: Annotated[
@@ -150,6 +158,7 @@ def render_command(
         missing=missing.value,
         max_tiles=max_tiles,
         overwrite=overwrite,
+        resume=resume,
     )
     if uses_sample(source):
         note("no map given: rendering the sample map (central Helsinki)", level)
@@ -157,10 +166,32 @@ def render_command(
         planned = plan(source, output, options, warn=partial(warn, verbosity=level))
         show_json(planned) if as_json else _show_plan(planned)
         return
-    with progress_bar("cells", level) as move:
+    with progress_bar("cells", level) as move, _hinting_at_resume(output):
         tell = partial(warn, verbosity=level)
         result = render(source, output, options, progress=move, warn=tell)
     show_json(result) if as_json else _show_result(result, level)
+
+
+@contextmanager
+def _hinting_at_resume(output: Path) -> Iterator[None]:
+    """Say how to go on if work is left behind."""
+    from maptile2sat.rendering import partial_folder
+    from maptile2sat.sources.naming import safe_url
+
+    try:
+        yield
+    except UnfinishedError:
+        raise
+    except Maptile2satError as error:
+        if partial_folder(output).is_dir():
+            error.add_note("what is done is kept: --resume goes on with it")
+        raise
+    except BaseException:  # Ctrl-C or SIGTERM
+        if partial_folder(output).is_dir():
+            words = [word if safe_url(word) == word else "URL" for word in sys.argv[1:]]
+            words += [] if "--resume" in words else ["--resume"]
+            print(f"to go on: maptile2sat {shlex.join(words)}", file=sys.stderr)
+        raise
 
 
 def _show_plan(planned: RenderPlan) -> None:
@@ -183,8 +214,9 @@ def _show_result(result: RenderResult, level: int) -> None:
     print(result.output)
     if result.preview is not None:
         print(result.preview)
+    resumed = f" ({result.resumed_cells} more done before)" if result.resumed_cells else ""
     note(
-        f"{result.width} x {result.height} px, {result.crs}, {_cells(result.cells)} in "
+        f"{result.width} x {result.height} px, {result.crs}, {_cells(result.cells)}{resumed} in "
         f"{result.seconds:.1f} s ({result.generator_seconds:.1f} s in the generator, "
         f"{result.precision}); model {result.model}; map: {result.attribution or result.source}",
         level,

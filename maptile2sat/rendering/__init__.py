@@ -1,5 +1,6 @@
 """Rendering a map as satellite-style imagery."""
 
+from maptile2sat.partial import partial_folder
 from maptile2sat.rendering.job import choose_source, uses_sample
 from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
 from maptile2sat.rendering.run import plan, render
@@ -9,6 +10,7 @@ __all__ = [
     "RenderPlan",
     "RenderResult",
     "choose_source",
+    "partial_folder",
     "plan",
     "render",
     "uses_sample",

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -186,6 +188,39 @@ def _window(source: Source, bbox: BBox | None, crs: CRS, notices: Notices) -> Wi
             "beyond its eastern end is masked (-z ZOOM reads across)"
         )
     return window
+
+
+def made_of(job: Job, numerics: str) -> dict[str, Any]:
+    """Return all that decides the pixels of a render, without anything secret.
+
+    Args:
+        job: The render.
+        numerics: The fingerprint of what computes.
+    """
+    grid, options = job.source.info.grid, job.options
+    return {
+        "source": job.source.info.name,
+        "source_file": _file_state(job.origin),
+        "grid": [grid.crs.to_wkt(), *grid.transform(Window(0, 0, 1, 1))[:6]],
+        "window": list(job.window),
+        "model": job.bundle.description.weights_sha256,
+        "architecture": job.bundle.description.architecture,
+        "fill": job.bundle.description.fill,
+        "numerics": numerics,
+        "seed": options.seed,
+        "missing": options.missing,
+        "resampling": options.resampling,
+        "tile_size": options.tile_size,
+    }
+
+
+def _file_state(origin: str | os.PathLike[str]) -> list[int] | None:
+    """Return size and time of change of a map that is a file: another map has others."""
+    try:
+        state = Path(origin).stat()
+    except OSError:  # an address, or a template
+        return None
+    return [state.st_size, state.st_mtime_ns]
 
 
 def checked_tiles(job: Job, translator: Translator) -> int:

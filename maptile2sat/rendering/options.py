@@ -38,7 +38,8 @@ class RenderOptions:
         preview: Path of a PNG with map and result side by side.
         missing: `error` or `mask`: what a tile that a server does not have is.
         max_tiles: Most tiles to fetch. None: 20,000.
-        overwrite: Whether an existing output is replaced.
+        overwrite: Whether an existing output is replaced, and unfinished work thrown away.
+        resume: Whether to go on with the work of a render that was interrupted.
     """
 
     bbox: str | tuple[float, float, float, float] | None = None
@@ -61,6 +62,7 @@ class RenderOptions:
     missing: str = "error"
     max_tiles: int | None = None
     overwrite: bool = False
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class RenderResult:
         attribution: Who is to be named for the map and the model.
         cells: Cells generated.
         skipped_cells: Cells without any map.
+        resumed_cells: Cells that an interrupted render had done.
         tiles: Tiles of the map read, the halo's included; 0 for rasters.
         seconds: Wall time, without loading TensorFlow.
         generator_seconds: Of it, time in the generator.
@@ -133,6 +136,7 @@ class RenderResult:
     attribution: str
     cells: int
     skipped_cells: int
+    resumed_cells: int
     tiles: int
     seconds: float
     generator_seconds: float

@@ -22,8 +22,9 @@ from maptile2sat.geotiff import (
     check_destination,
     creation_options,
 )
+from maptile2sat.partial import Partial
 from maptile2sat.preview import Preview
-from maptile2sat.rendering.job import Job, check_fit, checked_tiles, prepared
+from maptile2sat.rendering.job import Job, check_fit, checked_tiles, made_of, prepared
 from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
 from maptile2sat.translator import Translator, load_translator
 
@@ -114,12 +115,26 @@ def _write(
     progress: Callable[[int, int], None],
 ) -> mosaic.MosaicStats:
     """Generate every cell and write the output, and the preview if one was asked for."""
-    grid, options = job.source.info.grid, job.options
-    preview = Preview(job.window) if preview_path is not None else None
-    with GeoTiffWriter(path, grid, job.window, tags, creation, cog=options.cog) as writer:
+    grid, window, options = job.source.info.grid, job.window, job.options
+    preview = Preview(window) if preview_path is not None else None
+    made_from = made_of(job, tags["NUMERICS"])
+    with (
+        Partial(path, made_from, resume=options.resume, overwrite=options.overwrite) as partial,
+        GeoTiffWriter(
+            path, grid, window, tags, creation, cog=options.cog, folder=partial.folder
+        ) as writer,
+    ):
+        writer.blocks.masked = partial.masked
+        if preview is not None:
+            for cell in mosaic.cells_of(window, translator.cell):
+                part = cell.intersection(window)
+                if partial.done(part):
+                    drawn = job.source.read(part).image
+                    preview.add(mosaic.Cell(part, drawn, *writer.blocks.read(part)))
 
         def take(cell: mosaic.Cell) -> None:
             writer.write(cell.window, cell.image, cell.mask)
+            partial.add(cell.window, masked=bool((cell.mask == 0).any()))
             if preview is not None:
                 preview.add(cell)
 
@@ -130,6 +145,7 @@ def _write(
             seed=options.seed,
             fill=job.bundle.description.fill,
             take=take,
+            done=partial.done,
             ahead=min(options.batch_size, mosaic.READERS),
             progress=progress,
         )
@@ -138,6 +154,7 @@ def _write(
             saving = preview.saving(preview_path, tags)
         with saving:  # the preview gets its name once the output has, or neither does
             writer.finish()
+        partial.remove()
     return stats
 
 
@@ -163,6 +180,7 @@ def _result(
         attribution=_attribution(job),
         cells=stats.cells,
         skipped_cells=stats.skipped,
+        resumed_cells=stats.resumed,
         tiles=tiles,
         seconds=round(seconds, 3),
         generator_seconds=round(stats.generator_seconds, 3),

@@ -96,7 +96,8 @@ class TiledSource:
 
     def close(self) -> None:
         """Drop all tiles and free what the loader holds."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        # a download under way may take as long as its server likes
+        self._workers.shutdown(wait=not self._info.remote, cancel_futures=True)
         self._tiles.clear()
         self._loader.close()
 

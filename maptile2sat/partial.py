@@ -1,0 +1,183 @@
+"""The work of a render, kept beside its output until that is finished.
+
+`OUT.tif.partial/` holds the pixels made so far and a journal: a first line that says what they
+were made from, then a line for each cell whose pixels are safely on disk. Another run goes on
+from there, if it would make the same pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from maptile2sat.errors import UnfinishedError
+from maptile2sat.geotiff import output_errors
+from maptile2sat.grid import Window
+
+JOURNAL = "journal.jsonl"
+LOCK = "lock"
+FORMAT = 1
+
+
+def partial_folder(output: Path) -> Path:
+    """Return where the unfinished work of a render lies."""
+    return output.with_name(f"{output.name}.partial")
+
+
+class Partial:
+    """The folder of an unfinished render; only one process at a time has it.
+
+    A context manager: at the end the folder stays if it holds any cell, unless `remove` was
+    called.
+
+    Attributes:
+        folder: Where the work lies.
+        masked: Whether any cell done has masked pixels.
+    """
+
+    def __init__(
+        self, output: Path, made_from: dict[str, Any], *, resume: bool, overwrite: bool
+    ) -> None:
+        """Take the folder, with what an earlier run has done if it may be used.
+
+        Args:
+            output: The render's output.
+            made_from: All that decides its pixels, as JSON can hold it.
+            resume: Whether to go on with an earlier run.
+            overwrite: Whether to throw the work of an earlier run away.
+
+        Raises:
+            UnfinishedError: If another process has it, if it holds work that was not asked for, or
+                work made from something else.
+        """
+        self.folder = partial_folder(output)
+        self.masked = False
+        self._output = output
+        self._done: set[tuple[int, int]] = set()
+        self._removed = False
+        # as JSON gives it back
+        header = {"format": FORMAT, **json.loads(json.dumps(made_from))}
+        with output_errors(output):
+            self.folder.mkdir(exist_ok=True)
+            self._lock = FileLock(self.folder / LOCK, timeout=0)
+            self._take()
+            try:
+                self._open(header, resume=resume, overwrite=overwrite)
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def _take(self) -> None:
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise UnfinishedError(
+                f"another render is writing {self._output}: wait for it, or give another name"
+            ) from error
+
+    def _open(self, header: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Read the journal of an earlier run, or begin one."""
+        path = self.folder / JOURNAL
+        lines = _lines(path)
+        if len(lines) > 1 and not resume and not overwrite:
+            raise UnfinishedError(
+                f"{self.folder} holds {len(lines) - 1} cells of an interrupted render: say "
+                "--resume to go on with it, or --overwrite to begin anew"
+            )
+        if len(lines) > 1 and resume:
+            self._refuse_other(lines[0], header)
+            self._done = {(line["col"], line["row"]) for line in lines[1:]}
+            self.masked = any(line["masked"] for line in lines[1:])
+            _rewrite(path, lines)  # without what a crash tore
+        else:
+            for name in ("rgb.raw", "mask.raw"):
+                (self.folder / name).unlink(missing_ok=True)
+            _rewrite(path, [header])
+        self._journal = path.open("a", encoding="utf-8")
+
+    def _refuse_other(self, found: dict[str, Any], header: dict[str, Any]) -> None:
+        """Make sure that the earlier run made the same pixels."""
+        names = sorted(found.keys() | header.keys())
+        differences = [
+            f"{name} was {found.get(name)}, is {header.get(name)}"
+            for name in names
+            if found.get(name) != header.get(name)
+        ]
+        if differences:
+            raise UnfinishedError(
+                f"{self.folder} is of another render ({'; '.join(differences)}): repeat what was "
+                "asked for then, or say --overwrite instead of --resume"
+            )
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let the folder go; remove it if it holds nothing of use."""
+        self._journal.close()
+        if self._removed or not self._done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+        if self._removed or not self._done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def done(self, cell: Window) -> bool:
+        """Return whether the pixels of a cell are there already."""
+        return (cell.col, cell.row) in self._done
+
+    def add(self, part: Window, *, masked: bool) -> None:
+        """Note that the pixels of a cell, or the part of it that is wanted, are on disk.
+
+        Args:
+            part: The pixels.
+            masked: Whether any of them is.
+
+        Raises:
+            OutputError: If the journal cannot be written.
+        """
+        line = {"col": part.col, "row": part.row, "masked": masked}
+        with output_errors(self._output):
+            self._journal.write(json.dumps(line) + "\n")
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+        self._done.add((part.col, part.row))
+
+    def remove(self) -> None:
+        """Have the folder removed at the end: the output is finished."""
+        self._removed = True
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a journal; a crash may have torn the last one."""
+    if not path.exists():
+        return []
+    found = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        found.append(line)
+    return found
+
+
+def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a journal anew, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in lines)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
