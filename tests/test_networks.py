@@ -16,6 +16,7 @@ from tests.support_render import PALETTE, input_of, random_map, tiny_model
 tf = load_tensorflow()
 
 from keras.layers import BatchNormalization, Conv2D, Conv2DTranspose  # noqa: E402
+from keras.layers import LeakyReLU as PlainLeakyReLU  # noqa: E402
 
 from maptile2sat.networks.discriminators import (  # noqa: E402
     SpectralConv,
@@ -32,6 +33,7 @@ from maptile2sat.networks.layers import (  # noqa: E402
     FoldConv,
     IcnrInitializer,
     InstanceNorm,
+    LeakyReLU,
     PaletteEncoding,
 )
 from maptile2sat.networks.local import LocalConfig, build_local  # noqa: E402
@@ -458,3 +460,14 @@ def test_pix2pix_critic_is_that_of_the_paper() -> None:
         reach = (reach - 1) * layer.strides[0] + 4
     assert reach == 70
     assert [layer.filters for layer in kernels] == [64, 128, 256, 512, 1]
+
+
+def test_leaky_relu_is_that_of_keras() -> None:
+    x = tf.constant([-3.0, -0.5, 0.0, 0.5, 2.0])
+    found = []
+    for layer in (PlainLeakyReLU(0.2), LeakyReLU(0.2)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            made = layer(x)
+        found.append([np.asarray(made), np.asarray(tape.gradient(made, x))])
+    np.testing.assert_array_equal(found[0], found[1])

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maptile2sat.networks.layers import InstanceNorm
+from maptile2sat.networks.layers import InstanceNorm, LeakyReLU
 from maptile2sat.networks.norms import BatchNorm
 
 Tensor = Any
@@ -77,7 +77,8 @@ def build_patch_critic(
         that at half size.
     """
     policy = precision if precision == "float32" else f"mixed_{precision}"
-    given = keras.Input((None, None, channels))
+    # taken in what it is computed in: a cast of so many channels costs as much as a layer
+    given = keras.Input((None, None, channels), dtype=keras.DTypePolicy(policy).compute_dtype)
     features, logits = _patch_layers(given, base, norm, policy, seed, "")
     if scales == 1:
         return keras.Model(given, [*features, logits], name="critic")
@@ -109,7 +110,7 @@ def _patch_layers(
             )(x)
             if index:
                 x = InstanceNorm(name=f"norm{index}{suffix}", dtype=policy)(x)
-        act = keras.layers.LeakyReLU(0.2, name=f"act{index}{suffix}", dtype=policy)
+        act = LeakyReLU(0.2, name=f"act{index}{suffix}", dtype=policy)
         x = act(x)
         features.append(x)
     if norm == "spectral":
@@ -165,7 +166,7 @@ def build_pix2pix_critic(
         if index and not last:
             x = InstanceNorm(name=f"norm{index}", dtype=policy)(x)
         if not last:
-            x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
+            x = LeakyReLU(negative_slope=0.2, dtype=policy)(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="out")(x)
     return keras.Model([drawn, image], logits, name="pix2pix_critic")
 
@@ -211,7 +212,7 @@ def build_seed_discriminator(
         )(x)
         if index:
             x = BatchNorm(name=f"norm{index}", dtype=policy, synchronized=synchronized)(x)
-        x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
+        x = LeakyReLU(negative_slope=0.2, dtype=policy)(x)
     x = keras.layers.Conv2D(1, 4, 2, kernel_initializer=start(4), name="told", dtype=policy)(x)
     told = keras.layers.Activation("sigmoid", dtype="float32", name="out")(x)
     return keras.Model([drawn, image], told, name="seed_discriminator")

@@ -152,9 +152,9 @@ class _Builder:
         return layers.Double(name=f"{name}_double", dtype=self.policy)(rgb)
 
     def _act(self, x: Any, name: str) -> Any:
-        import keras
+        from maptile2sat.networks import layers
 
-        return keras.layers.LeakyReLU(negative_slope=0.2, name=name, dtype=self.policy)(x)
+        return layers.LeakyReLU(negative_slope=0.2, name=name, dtype=self.policy)(x)
 
     def _conv(
         self,

@@ -60,7 +60,7 @@ def build_unet(
     """
     import keras
 
-    from maptile2sat.networks.layers import InstanceNorm
+    from maptile2sat.networks.layers import InstanceNorm, LeakyReLU
     from maptile2sat.networks.norms import BatchNorm
     from maptile2sat.networks.products import ProductConv2D, ProductConv2DTranspose
 
@@ -97,7 +97,7 @@ def build_unet(
         innermost = index == len(DOWN) - 1
         if index and (config.bottleneck_norm or not innermost):
             x = norm(f"down{index}_norm")(x)
-        x = keras.layers.LeakyReLU(negative_slope=0.2, dtype=policy)(x)
+        x = LeakyReLU(negative_slope=0.2, dtype=policy)(x)
         skips.append(x)
     for index, (filters, skip) in enumerate(zip(UP, reversed(skips[:-1]), strict=True)):
         x = up(index, filters * config.base)(x)

@@ -65,7 +65,7 @@ class LocalTrainer(Trainer):
         drawn = tf.cast(batch.map, tf.float32)
         real = tf.cast(batch.image, tf.float32) / 127.5 - 1.0
         fake = self.generator([drawn, batch.fine, batch.coarse], training=True)[:, core, core]
-        seen = tf.stop_gradient(self.encode(batch.clean))
+        seen = tf.stop_gradient(tf.cast(self.encode(batch.clean), self.critic.input.dtype))
         # both moved alike, because feature matching compares place by place
         real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
         real_features, real_logits = self._judged(real_seen, training=True)
@@ -91,6 +91,7 @@ class LocalTrainer(Trainer):
 
     def _shown(self, image: Tensor, seen: Tensor) -> Tensor:
         """Return what the discriminator sees of an image."""
+        image = tf.cast(image, seen.dtype)
         return tf.concat([image, seen], -1) if self.config.critic_sees == "palette" else image
 
     def _judged(self, shown: Tensor, training: bool) -> tuple[list[Tensor], list[Tensor]]:
