@@ -31,7 +31,6 @@ from tests.support_render import (
     FILL,
     Outcome,
     Pixels,
-    _kept_translator,
     copy_of_tiny,
     files_in,
     run_cli,
@@ -48,9 +47,8 @@ COLOURS = [list(bytes.fromhex(texts[0])) for texts in PALETTES["maps"].values()]
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
-    """Build each tiny network once, and compare fewer patches: the rest is as for users."""
+    """Load the classifier once, and compare fewer patches: the rest is as for users."""
     with (
-        mock.patch("maptile2sat.evaluation.generation.load_translator", _kept_translator),
         mock.patch("maptile2sat.evaluation.run.load_fcn", functools.cache(load_fcn)),
         mock.patch("maptile2sat.evaluation.sliced_wasserstein.DIRECTIONS", 16),
         mock.patch("maptile2sat.evaluation.sliced_wasserstein.PATCHES", 16),
