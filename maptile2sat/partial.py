@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -63,15 +64,15 @@ class Partial:
         self._removed = False
         # as JSON gives it back
         header = {"format": FORMAT, **json.loads(json.dumps(made_from))}
-        with output_errors(output):
+        with output_errors(output), ExitStack() as on_failure:
+            if not self.folder.exists():
+                on_failure.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self.folder.mkdir(exist_ok=True)
             self._lock = FileLock(self.folder / LOCK, timeout=0)
             self._take()
-            try:
-                self._open(header, resume=resume, overwrite=overwrite)
-            except BaseException:
-                self._lock.release()
-                raise
+            on_failure.callback(self._lock.release)
+            self._open(header, resume=resume, overwrite=overwrite)
+            on_failure.pop_all()
 
     def _take(self) -> None:
         try:

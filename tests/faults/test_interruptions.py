@@ -1,0 +1,335 @@
+"""Renders that are killed, stopped or starved, and then go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import maptile2sat
+from maptile2sat.errors import DeviceError, OutputError, UnfinishedError
+from maptile2sat.partial import JOURNAL, Partial, partial_folder
+from maptile2sat.resources import sample_map
+from maptile2sat.translator import LocalTranslator
+from tests.conftest import TileMap, TileServer
+from tests.support_render import (
+    Outcome,
+    files_in,
+    large_render,
+    random_map,
+    read_back,
+    run_cli,
+    tiny_bundle,
+)
+
+LONG = os.environ.get("MAPTILE2SAT_FAULTS") == "long"
+KILLS = 20 if LONG else 3
+CELLS = 24
+SCRIPT = "import sys; sys.argv[0] = 'maptile2sat'; from maptile2sat.cli import process; process()"
+
+
+def command(output: Path, *more: object) -> list[str]:
+    arguments = ["render", sample_map(), "-o", output, "-m", tiny_bundle(), *more]
+    return [sys.executable, "-c", SCRIPT, *map(str, arguments), "--precision", "float32", "-q"]
+
+
+def resumed(output: Path, *more: object) -> dict[str, Any]:
+    done = run_cli(
+        *("render", sample_map(), "-o", output, "-m", tiny_bundle(), "--precision", "float32"),
+        *("--resume", "--json", "-q", *more),
+    )
+    assert done.code == 0, done.err
+    said: dict[str, Any] = json.loads(done.out)
+    return said
+
+
+def cells_noted(output: Path) -> int:
+    """Return how many cells the journal of an unfinished render holds."""
+    path = partial_folder(output) / JOURNAL
+    return max(0, len(path.read_text().splitlines()) - 1) if path.exists() else 0
+
+
+def assert_same_as_uninterrupted(output: Path) -> None:
+    made, expected = read_back(output), large_render().raster
+    np.testing.assert_array_equal(made.image, expected.image)
+    np.testing.assert_array_equal(made.mask, expected.mask)
+
+
+# killed
+
+
+@pytest.mark.parametrize("moment", range(KILLS))
+def test_killed_at_any_moment(tmp_path: Path, moment: int) -> None:
+    """What the journal held at the kill is not done again, and the pixels are the same."""
+    output = tmp_path / "out.tif"
+    after = 1 + moment * (CELLS - 2) // max(1, KILLS - 1)
+    running = subprocess.Popen(command(output), stderr=subprocess.DEVNULL)
+    while running.poll() is None and cells_noted(output) < after:
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    noted = cells_noted(output)
+    if output.exists():  # it was faster than the kill
+        assert running.returncode == 0
+        assert_same_as_uninterrupted(output)
+        return
+    assert noted >= after
+    said = resumed(output)
+    assert said["resumed_cells"] >= noted
+    assert said["resumed_cells"] + said["cells"] + said["skipped_cells"] == CELLS
+    assert_same_as_uninterrupted(output)
+    assert files_in(tmp_path) == ["out.tif"]
+
+
+def unfinished(folder: Path, cells: int = 9) -> Path:
+    """Return the output of a render that broke off after some cells."""
+    output = folder / "out.tif"
+    calls = []
+    real = LocalTranslator.generate
+
+    def stop(translator: LocalTranslator, packed: Any) -> Any:
+        calls.append(packed)
+        if len(calls) > cells:
+            raise KeyboardInterrupt
+        return real(translator, packed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalTranslator, "generate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            maptile2sat.render(sample_map(), output, model=str(tiny_bundle()), precision="float32")
+    assert cells_noted(output) >= cells
+    return output
+
+
+def test_torn_journal(tmp_path: Path) -> None:
+    """The machine lost power while a line was written: that cell is made again."""
+    output = unfinished(tmp_path)
+    journal = partial_folder(output) / JOURNAL
+    journal.write_text(journal.read_text()[:-9])
+    noted = cells_noted(output) - 1
+    assert resumed(output)["resumed_cells"] == noted
+    assert_same_as_uninterrupted(output)
+
+
+def test_preview_of_a_resumed_render_is_whole(tmp_path: Path) -> None:
+    output = unfinished(tmp_path)
+    resumed(output, "--preview", tmp_path / "resumed.png")
+    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    maptile2sat.render(
+        sample_map(), tmp_path / "whole.tif", preview=tmp_path / "whole.png", **settings
+    )
+    assert (tmp_path / "resumed.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"cell": 512}, "numerics was "),
+        ({"bbox": "24.94,60.166,24.942,60.167"}, "window was "),
+        ({"missing": "mask"}, "missing was error, is mask"),
+    ],
+)
+def test_another_render_is_not_gone_on_with(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    output = unfinished(tmp_path)
+    before = files_in(tmp_path)
+    settings = {"model": str(tiny_bundle()), "precision": "float32", "resume": True, **changes}
+    with pytest.raises(UnfinishedError, match=words):
+        maptile2sat.render(sample_map(), output, **settings)
+    assert files_in(tmp_path) == before
+
+
+def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    drawn = tmp_path / "map.mbtiles"
+    shutil.copy(sample_map(), drawn)
+    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maptile2sat.geotiff.GeoTiffWriter.finish", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            maptile2sat.render(drawn, tmp_path / "out.tif", **settings)
+    os.utime(drawn, (1, 1))
+    with pytest.raises(UnfinishedError, match="source_file was"):
+        maptile2sat.render(drawn, tmp_path / "out.tif", resume=True, **settings)
+
+
+def _interrupted(*given: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_unfinished_work_is_neither_lost_nor_taken_unasked(tmp_path: Path) -> None:
+    output = unfinished(tmp_path)
+    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    with pytest.raises(UnfinishedError, match="say --resume to go on with it, or --overwrite"):
+        maptile2sat.render(sample_map(), output, **settings)
+    assert cells_noted(output) >= 9
+    made = maptile2sat.render(sample_map(), output, overwrite=True, **settings)
+    assert made.resumed_cells == 0
+    assert_same_as_uninterrupted(output)
+
+
+def test_resume_of_nothing_is_a_render(tmp_path: Path) -> None:
+    assert resumed(tmp_path / "out.tif")["resumed_cells"] == 0
+    assert_same_as_uninterrupted(tmp_path / "out.tif")
+
+
+def test_two_renders_to_one_output(tmp_path: Path) -> None:
+    output = tmp_path / "out.tif"
+    with Partial(output, {}, resume=False, overwrite=False):
+        done = run_cli("render", sample_map(), "-o", output, "-m", tiny_bundle(), "--overwrite")
+        assert done.code == 1
+        assert "error: another render is writing" in done.err
+    assert files_in(tmp_path) == []
+
+
+# stopped
+
+
+def test_ctrl_c_does_not_wait_for_a_server(tmp_path: Path, server: TileServer) -> None:
+    """Tiles under way would take a minute and a half to time out."""
+    tile_map = TileMap(16, TileMap.block(16, 37_306, 18_964, 3, 6).tiles, random_map)
+    url = server.serve(tile_map)
+    stuck, over = threading.Event(), threading.Event()
+
+    def answer(path: str, number: int) -> None:
+        if "/18968" in path:
+            stuck.set()
+            over.wait(120)
+
+    server.answer = answer  # type: ignore[assignment]
+    box = ",".join(map(str, maptile2sat_box(tile_map)))
+    arguments = ["render", url, "-o", tmp_path / "out.tif", "-m", tiny_bundle(), "--bbox", box]
+    settings = {**os.environ, "MAPTILE2SAT_CACHE_DIR": str(tmp_path / "cache")}
+    running = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments), "-q"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=settings,
+    )
+    try:
+        assert stuck.wait(60)
+        while cells_noted(tmp_path / "out.tif") < 3:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=20)[1]
+    finally:
+        over.set()
+        running.kill()
+    assert running.returncode == 130
+    assert f"to go on: maptile2sat render '{url}' -o {tmp_path / 'out.tif'}" in said
+    assert said.splitlines()[-1] == "error: interrupted"
+    assert not (tmp_path / "out.tif").exists()
+
+
+def maptile2sat_box(tile_map: TileMap) -> Any:
+    from maptile2sat.grid import mercator_grid
+
+    return mercator_grid(tile_map.zoom).lonlat_bounds(tile_map.extent)
+
+
+# starved
+
+
+def test_limit_on_file_sizes(tmp_path: Path) -> None:
+    output = tmp_path / "out.tif"
+
+    def starve() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    done = subprocess.run(
+        command(output), capture_output=True, text=True, check=False, preexec_fn=starve
+    )
+    assert done.returncode == 1
+    assert "out.tif cannot be written" in done.stderr
+    assert files_in(tmp_path) == []
+
+
+def test_full_disk_then_room_again(tmp_path: Path) -> None:
+    """What was done before the disk was full is kept, and used when there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting a small disk takes rights that are not there")
+    try:
+        done = run_cli(*command(disk / "out.tif")[3:])
+        assert done.code == 1
+        assert "out.tif cannot be written: No space left" in done.err
+        assert done.err.endswith("what is done is kept: --resume goes on with it\n")
+        noted = cells_noted(disk / "out.tif")
+        assert noted > 0
+        assert not (disk / "out.tif").exists()
+        more = ["mount", "-o", "remount,size=64m", str(disk)]
+        subprocess.run(more, check=True)
+        assert resumed(disk / "out.tif")["resumed_cells"] == noted
+        assert_same_as_uninterrupted(disk / "out.tif")
+        assert files_in(disk) == ["out.tif"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_output_folder_deleted_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    real = LocalTranslator.generate
+
+    def delete(translator: LocalTranslator, packed: Any) -> Any:
+        shutil.rmtree(folder, ignore_errors=True)
+        return real(translator, packed)
+
+    monkeypatch.setattr(LocalTranslator, "generate", delete)
+    done = run_cli("render", sample_map(), "-o", folder / "out.tif", "-m", tiny_bundle(), "-qq")
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "out.tif cannot be written: " in done.err
+    assert files_in(tmp_path) == []
+
+
+def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def fail(translator: LocalTranslator, packed: Any) -> Any:
+        with maptile2sat.translator._memory_errors(tf):  # type: ignore[attr-defined]
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(LocalTranslator, "generate", fail)
+    with pytest.raises(DeviceError, match="say a smaller --cell"):
+        maptile2sat.render(sample_map(), tmp_path / "out.tif", model=str(tiny_bundle()))
+    assert files_in(tmp_path) == []
+
+
+def test_cache_that_cannot_be_written(
+    tmp_path: Path, server: TileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("MAPTILE2SAT_CACHE_DIR", str(tmp_path / "cache"))
+    tile_map = TileMap(16, TileMap.block(16, 37_306, 18_964, 2, 2).tiles, random_map)
+    url = server.serve(tile_map)
+    box = ",".join(map(str, maptile2sat_box(tile_map)))
+    done: Outcome = run_cli(
+        *("render", url, "-o", tmp_path / "out.tif", "-m", tiny_bundle(), "--bbox", box)
+    )
+    assert done.code == 0, done.err
+    assert "warning: downloads are not cached" in done.err
+
+
+def test_journal_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=r"out\.tif cannot be written: No space left"):
+        maptile2sat.render(sample_map(), tmp_path / "out.tif", model=str(tiny_bundle()))
+    assert files_in(tmp_path) == []
