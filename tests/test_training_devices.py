@@ -269,3 +269,27 @@ def test_checkpoint_for_which_there_is_no_room(tmp_path: Path, monkeypatch: Any)
 def test_time_limit_of_nothing_saves(tmp_path: Path) -> None:
     assert train(tiny(), tmp_path / "run", time_limit=-1.0) == 0
     assert checkpoints.find(tmp_path / "run" / "checkpoints")
+
+
+def test_checkpoint_that_numbers_its_weights(tmp_path: Path) -> None:
+    """As those written before 0.1.0 do, in an order that the code of the network decided."""
+    np.savez(tmp_path / "step-00000004.npz", **{"critic/007/conv0/kernel": np.ones(2)})
+
+    class Holder:
+        def assign(self, value: Any) -> None:
+            self.value = value
+
+    holder = Holder()
+    assert checkpoints.load(tmp_path / "step-00000004.npz", {"critic/conv0/kernel": holder}) == 4
+    np.testing.assert_array_equal(holder.value, [1, 1])
+
+
+@pytest.mark.parametrize("changes", [{"critic_scales": 2, "critic_norm": "spectral"}, {}])
+def test_every_variable_has_a_name_of_its_own(changes: dict[str, Any]) -> None:
+    from maptile2sat.training.building import build_trainer
+
+    trainer = build_trainer(tiny(precision="float16", **changes), [[1.0, 2.0, 3.0]])
+    networks = (trainer.generator, trainer.average, trainer.critic)
+    optimizers = (trainer.generator_optimizer, trainer.critic_optimizer)
+    parts = [*(model.weights for model in networks), *(each.variables for each in optimizers)]
+    assert len(trainer.variables()) == sum(map(len, parts))

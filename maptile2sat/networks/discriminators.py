@@ -30,10 +30,17 @@ class SpectralConv(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Create kernel, bias and the power iteration's vector."""
         shape = (self.size, self.size, input_shape[-1], self.filters)
-        self.kernel = self.add_weight(shape=shape, initializer=self.start, name="kernel")
+        # the singular value is taken in float32, whatever the convolution computes in
+        self.kernel = self.add_weight(
+            shape=shape, initializer=self.start, autocast=False, name="kernel"
+        )
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
         self.vector = self.add_weight(
-            shape=(1, self.filters), initializer=self.direction, trainable=False, name="vector"
+            shape=(1, self.filters),
+            initializer=self.direction,
+            trainable=False,
+            autocast=False,
+            name="vector",
         )
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:

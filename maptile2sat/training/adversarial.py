@@ -94,7 +94,7 @@ class Trainer(abc.ABC):
             self.average.set_weights(self.generator.get_weights())
 
     def variables(self) -> dict[str, Any]:
-        """Return every variable of the run's state under a stable name.
+        """Return every variable of the run's state under a stable name, part and path.
 
         Dropout has none: its masks follow from seed and step.
         """
@@ -106,9 +106,9 @@ class Trainer(abc.ABC):
             "critic_optimizer": self.critic_optimizer.variables,
         }
         return {
-            f"{part}/{index:03d}/{variable.path}": variable
+            f"{part}/{variable.path}": variable
             for part, variables in parts.items()
-            for index, variable in enumerate(variables)
+            for variable in variables
         }
 
     def parameters(self) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,9 @@ import numpy as np
 from maptile2sat.errors import TrainingError
 
 NAME = re.compile(r"step-(\d{8})\.npz")
+NUMBERED = re.compile(r"^([a-z_]+)/\d{3}/")
+"""How names began that counted a network's weights, whose order is not the network's business."""
+
 BEST = "best.json"
 KEEP = 2
 
@@ -153,12 +156,13 @@ def load(path: Path, variables: dict[str, Any]) -> int:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            if set(stored.files) != set(variables):
+            names = {NUMBERED.sub(r"\1/", name): name for name in stored.files}
+            if set(names) != set(variables):
                 raise TrainingError(
                     f"checkpoint {path} is of another network: start a new run in another folder"
                 )
             for name, variable in variables.items():
-                variable.assign(stored[name])
+                variable.assign(stored[names[name]])
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise TrainingError(f"checkpoint {path} cannot be read: {error}; delete it") from error
     return step_of(path)
