@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from maptile2sat.errors import Maptile2satError
     from maptile2sat.evaluation import Evaluation, evaluate
     from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult, plan, render
+    from maptile2sat.serving import ServeOptions, serve
     from maptile2sat.sources import Source, SourceOptions, open_source
     from maptile2sat.training import TrainConfig, train
 
@@ -25,6 +26,7 @@ __all__ = [
     "RenderOptions",
     "RenderPlan",
     "RenderResult",
+    "ServeOptions",
     "Source",
     "SourceOptions",
     "TrainConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "open_source",
     "plan",
     "render",
+    "serve",
     "train",
 ]
 
@@ -48,6 +51,8 @@ _HOMES = {
     "RenderResult": "rendering",
     "plan": "rendering",
     "render": "rendering",
+    "ServeOptions": "serving",
+    "serve": "serving",
     "Source": "sources",
     "SourceOptions": "sources",
     "open_source": "sources",

@@ -124,13 +124,17 @@ def _cache() -> Finding:
 
 
 def _extras() -> Finding:
-    parts = {"osm": ("osmium", "shapely"), "pmtiles": ("pmtiles",)}
+    parts = {
+        "osm": ("osmium", "shapely"),
+        "pmtiles": ("pmtiles",),
+        "serve": ("starlette", "uvicorn"),
+    }
     missing = [
         extra
         for extra, modules in parts.items()
         if any(find_spec(name) is None for name in modules)
     ]
     if not missing:
-        return Finding("extras", True, "osm, pmtiles")
+        return Finding("extras", True, ", ".join(parts))
     advice = f"if needed: pip install 'maptile2sat[{','.join(missing)}]'"
     return Finding("extras", True, f"without {', '.join(missing)}", advice)

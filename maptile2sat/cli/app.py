@@ -12,6 +12,7 @@ from maptile2sat.cli.dataset import app as dataset_app
 from maptile2sat.cli.draw import draw_command
 from maptile2sat.cli.evaluate import evaluate_command
 from maptile2sat.cli.render import render_command
+from maptile2sat.cli.serve import serve_command
 from maptile2sat.cli.train import export_command, train_command
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command("render")(render_command)
 app.command("draw")(draw_command)
+app.command("serve")(serve_command)
 app.command("models")(models_command)
 app.command("info")(info_command)
 app.command("doctor")(doctor_command)

@@ -1,0 +1,124 @@
+"""`maptile2sat serve`."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maptile2sat.cli.console import note, set_logging, show_json, warn
+from maptile2sat.cli.render import Missing, Precision
+from maptile2sat.errors import UsageError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.I)
+
+
+def parse_size(text: str) -> int:
+    """Return bytes from text such as `500M`, `2GB` or `0`.
+
+    Raises:
+        UsageError: If it is not of this form.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"'{text}' is not a size: say for example 500M or 2G")
+    return int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1 if match[2] else 0))
+
+
+def serve_command(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="The map, as for render. Without it: $MAPTILE2SAT_SOURCE, or the sample map.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="MAPTILE2SAT_MODEL",
+            help="A shipped model or a bundle's folder; repeatable, the viewer switches. "
+            "Default: maps.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for any that is free.")] = 8080,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the tiles made; default: the user's cache.")
+    ] = None,
+    cache_size: Annotated[
+        str, typer.Option(help="Most disk space for them, such as 500M; 0 keeps none.")
+    ] = "2G",
+    queue: Annotated[
+        int, typer.Option(min=1, help="Cells that may wait before requests get a 503.")
+    ] = 64,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may read tiles, or *; repeatable. Default: none."),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    bbox: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", help="Serve only this area (degrees).")
+    ] = None,
+    zoom: Annotated[
+        int | None, typer.Option("--zoom", "-z", help="Zoom to read the map at, as for render.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
+    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
+    device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
+    src_crs: Annotated[str | None, typer.Option(help="CRS of a raster that states none.")] = None,
+    tile_size: Annotated[
+        int | None, typer.Option(help="Side of a server's tiles if its URL does not say: 256, 512.")
+    ] = None,
+    missing: Annotated[
+        Missing, typer.Option(help="What tiles that a map server does not have are.")
+    ] = Missing.mask,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
+    quiet: Annotated[
+        int, typer.Option("--quiet", "-q", count=True, help="Say less; -qq: no warnings.")
+    ] = 0,
+) -> None:
+    """Serve satellite-style tiles, made on demand, with a viewer."""
+    from maptile2sat.rendering import RenderOptions
+    from maptile2sat.serving import ServeOptions, serve
+
+    level = verbose - quiet
+    set_logging(level)
+    options = ServeOptions(
+        models=tuple(model or ("maps",)),
+        render=RenderOptions(
+            bbox=bbox,
+            zoom=zoom,
+            seed=seed,
+            precision=precision.value,
+            device=device,
+            src_crs=src_crs,
+            tile_size=tile_size,
+            missing=missing.value,
+        ),
+        host=host,
+        port=port,
+        cache=cache,
+        cache_bytes=parse_size(cache_size),
+        queue=queue,
+        cors=tuple(cors or ()),
+    )
+
+    def ready(url: str) -> None:
+        if as_json:
+            show_json({"url": url, "health": f"{url}healthz"})
+        else:
+            print(url, flush=True)
+        note("open this address in a browser; Ctrl-C ends the server", level)
+
+    tell = partial(warn, verbosity=level)
+    serve(source, options, ready=ready, warn=tell, open_browser=open_browser)

@@ -1,0 +1,133 @@
+"""GeoTIFFs of small areas, and the command that makes the same."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, Response
+
+from maptile2sat.errors import UsageError
+from maptile2sat.grid import BBox, parse_bbox
+from maptile2sat.rendering import render
+from maptile2sat.resources import sample_map
+from maptile2sat.serving.cell_queue import BusyError
+from maptile2sat.serving.layer import ImageLayer
+from maptile2sat.serving.service import Service, bounds
+from maptile2sat.serving.tiles import ABOVE, BELOW, SHALLOW
+
+WAIT_SECONDS = 5
+
+_rendering = threading.Lock()
+"""One GeoTIFF at a time: each takes all processors for seconds."""
+
+
+async def area_response(service: Service, layer: ImageLayer, text: str) -> Response:
+    """Render an area and send it.
+
+    Args:
+        service: The server.
+        layer: Of what.
+        text: West, south, east, north in degrees.
+
+    Raises:
+        UsageError: If the area is too large, or not on the map.
+        BusyError: If another one is being rendered.
+    """
+    box = parse_bbox(text)
+    window = layer.job.source.info.grid.window(box)
+    limit = service.options.max_download
+    if window.width * window.height > limit:
+        raise UsageError(
+            f"{window.width} x {window.height} px are more than the {limit:,} that are rendered "
+            "here: use the command"
+        )
+    if layer.job.options.bbox is not None and not layer.window.contains(window):
+        raise UsageError("the area is not inside the one that is served")
+    if not _rendering.acquire(blocking=False):
+        raise BusyError(WAIT_SECONDS)
+    # the lock goes with the thread: it stays if the client leaves
+    folder = await asyncio.to_thread(_render, service, layer, box)
+    service.counts.requests["downloads"] += 1
+    return FileResponse(
+        folder / "area.tif",
+        media_type="image/tiff",
+        filename=f"{layer.name}-{box.west:.5f}-{box.south:.5f}.tif",
+        headers={"Cache-Control": "no-store"},
+        background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
+    )
+
+
+def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
+    """Render into a new temporary folder, which goes away if that fails."""
+    start = time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix="maptile2sat-"))
+    try:
+        render(layer.job.origin, folder / "area.tif", replace(layer.job.options, bbox=box))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        _rendering.release()
+        service.counts.clock("download", time.perf_counter() - start)
+    return folder
+
+
+def viewer_settings(service: Service) -> dict[str, Any]:
+    """Return what the viewer needs to know."""
+    return {
+        "map": {
+            "version": service.layers.map.digest[:12],
+            "attribution": service.layers.map.job.source.info.attribution,
+        },
+        "maxPixels": service.options.max_download,
+        "models": [_model(service, layer) for layer in service.layers.images.values()],
+    }
+
+
+def _model(service: Service, layer: ImageLayer) -> dict[str, Any]:
+    about = layer.job.bundle.description
+    return {
+        "name": layer.name,
+        "title": f"{layer.name} {about.version}",
+        "version": layer.digest[:12],
+        "attribution": layer.attribution,
+        "zoom": layer.zoom,
+        "lowest": max(0, layer.zoom - SHALLOW),
+        "whole": max(0, layer.zoom - BELOW),
+        "highest": layer.zoom + ABOVE,
+        "bounds": list(bounds(layer)),
+        "command": command(layer, private=not service.options.loopback),
+    }
+
+
+def command(layer: ImageLayer, *, private: bool) -> list[str]:
+    """Return the words before and after the box of the command that renders the same pixels.
+
+    Args:
+        layer: Of what.
+        private: Whether to leave out in which folders map and model lie.
+    """
+    info, options = layer.job.source.info, layer.job.options
+    words = ["maptile2sat", "render"]
+    if Path(layer.job.origin) != sample_map():
+        words.append(Path(info.name).name if private and not info.remote else info.name)
+    model = Path(options.model).name if private else options.model
+    words += ["-m", model]
+    if options.zoom is not None:
+        words += ["-z", str(options.zoom)]
+    if options.seed:
+        words += ["--seed", str(options.seed)]
+    if options.precision != "auto":
+        words += ["--precision", options.precision]
+    if info.remote and options.missing != "error":
+        words += ["--missing", options.missing]
+    return [shlex.join([*words, "--bbox"]), "-o area.tif"]

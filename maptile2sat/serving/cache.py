@@ -1,0 +1,201 @@
+"""The tiles made, in memory and on disk.
+
+Several processes may use one folder: files appear whole, by renaming, and only one process at a
+time throws the oldest away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from maptile2sat.errors import OutputError
+
+MEMORY_BYTES = 64 << 20
+DIGEST = 16
+"""Bytes before each file's content that tell whether it is whole."""
+
+BLOCK = 4096
+"""What a file takes on disk is a multiple of this."""
+
+STALE_SECONDS = 3600.0
+"""Age at which the temporary file of a process that was killed is thrown away."""
+
+_log = logging.getLogger("maptile2sat")
+
+
+class Key(NamedTuple):
+    """Which tile: of what (a digest of all that decides its pixels), where, in which format."""
+
+    of: str
+    zoom: int
+    col: int
+    row: int
+    form: str
+
+
+class Kept(NamedTuple):
+    """A kept tile: its bytes, and text that differs whenever they do."""
+
+    content: bytes
+    tag: str
+
+
+class TileCache:
+    """Keeps tiles, up to a number of bytes of disk; the least recently used go first.
+
+    A tile without any map is kept too, as no bytes. All methods may be called from any thread.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        """Open a cache.
+
+        Args:
+            folder: Where the tiles are kept; made if it is not there.
+            limit: Most bytes of disk.
+
+        Raises:
+            OutputError: If the folder cannot be made.
+        """
+        self.folder, self.limit = folder, limit
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the cache folder {folder} cannot be made: {error.strerror}: give another --cache"
+            ) from error
+        self._memory: OrderedDict[Key, Kept] = OrderedDict()
+        self._memory_bytes = 0
+        self._lock = threading.Lock()
+        self._written = 0
+        self._broken = False
+        self._shrink()
+
+    def recall(self, key: Key) -> Kept | None:
+        """Return a tile that is still in memory."""
+        with self._lock:
+            kept = self._memory.get(key)
+            if kept is not None:
+                self._memory.move_to_end(key)
+            return kept
+
+    def read(self, key: Key) -> Kept | None:
+        """Return a tile, or None if it is not kept, or damaged."""
+        kept = self.recall(key)
+        if kept is not None:
+            return kept
+        path = self._path(key)
+        try:
+            file = path.read_bytes()
+        except OSError:
+            return None
+        digest, content = file[:DIGEST], file[DIGEST:]
+        if _digest(content) != digest:
+            path.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):  # another process has thrown it away
+            os.utime(path)  # used just now
+        return self._remember(key, Kept(content, digest.hex()))
+
+    def write(self, key: Key, content: bytes) -> Kept:
+        """Keep a tile."""
+        digest = _digest(content)
+        self._store(self._path(key), digest + content)
+        return self._remember(key, Kept(content, digest.hex()))
+
+    def tiles(self, of: str, zoom: int, cols: range, rows: range) -> list[tuple[int, int]]:
+        """Return which tiles are kept on disk in some columns and rows."""
+        found = []
+        for col in cols:
+            folder = self.folder / of / str(zoom) / str(col)
+            if folder.is_dir():
+                names = {path.name for path in folder.iterdir()}
+                found += [(col, row) for row in rows if f"{row}.webp" in names]
+        return found
+
+    def _path(self, key: Key) -> Path:
+        return self.folder / key.of / str(key.zoom) / str(key.col) / f"{key.row}.{key.form}"
+
+    def _remember(self, key: Key, kept: Kept) -> Kept:
+        with self._lock:
+            old = self._memory.pop(key, None)
+            self._memory_bytes += len(kept.content) - (len(old.content) if old else 0)
+            self._memory[key] = kept
+            while self._memory_bytes > MEMORY_BYTES:
+                _, gone = self._memory.popitem(last=False)
+                self._memory_bytes -= len(gone.content)
+        return kept
+
+    def _store(self, path: Path, file: bytes) -> None:
+        """Write a file whole; a full disk costs nothing but the cache."""
+        if not self.limit:
+            return
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            number, temporary = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
+            with os.fdopen(number, "wb") as stream:
+                stream.write(file)
+            Path(temporary).replace(path)
+        except OSError as error:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            if not self._broken:
+                _log.warning("tiles are not kept in %s: %s", self.folder, error.strerror)
+            self._broken = True
+            return
+        with self._lock:
+            self._written += _on_disk(len(file))
+            full = self._written > self.limit // 20
+        if full:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Throw the least recently used tiles away if they take more than the limit."""
+        with self._lock:
+            self._written = 0
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                self._throw_away()
+        except (Timeout, OSError):  # another process does it, or the folder is gone
+            return
+
+    def _throw_away(self) -> None:
+        files: list[tuple[float, int, str]] = []
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                if name == ".lock":
+                    continue
+                path = os.path.join(folder, name)  # noqa: PTH118  # a hundred thousand of them
+                try:
+                    state = os.stat(path)  # noqa: PTH116
+                except OSError:
+                    continue
+                stale = name.endswith(".tmp") and time.time() - state.st_mtime > STALE_SECONDS
+                files.append((0.0 if stale else state.st_mtime, _on_disk(state.st_size), path))
+        total = sum(size for _, size, _ in files)
+        # somewhat below the limit, so that this is not done again at once
+        goal = self.limit if total <= self.limit else self.limit * 9 // 10
+        for used, size, path in sorted(files):
+            if total <= goal and used:
+                break
+            Path(path).unlink(missing_ok=True)
+            total -= size
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST).digest()

@@ -1,0 +1,268 @@
+"""What is served: the imagery that a model makes of a map, and the map itself.
+
+A layer makes one cell at a time and cuts it into tiles. Its digest says all that decides its
+pixels, so tiles kept by an earlier run are only used if they would come out the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from maptile2sat._version import __version__
+from maptile2sat.device import choose_device
+from maptile2sat.errors import UsageError
+from maptile2sat.grid import TILE, Window
+from maptile2sat.mosaic import Cell, make_mosaic
+from maptile2sat.rendering import RenderOptions
+from maptile2sat.rendering.job import Job, check_fit, made_of, prepared
+from maptile2sat.serving.options import RESERVED, ServeOptions
+from maptile2sat.serving.pictures import Tile, pack
+from maptile2sat.translator import Translator, load_translator
+
+MAP_CELL = 1024
+"""Side of what is read of the map at once."""
+
+Clock = Callable[[str, float], None]
+"""Told a stage's name and the seconds spent in it, from any thread."""
+
+Tiles = dict[tuple[int, int], bytes]
+"""Packed tiles by column and row."""
+
+
+class Layer(Protocol):
+    """Makes tiles of its own zoom, a cell of them at a time.
+
+    Attributes:
+        name: As it is called in addresses.
+        digest: Differs whenever a pixel may.
+        zoom: The zoom that its pixels have.
+        window: The pixels of that zoom that it has.
+        side: Side of a cell in pixels.
+    """
+
+    name: str
+    digest: str
+    zoom: int
+    window: Window
+    side: int
+
+    def make(self, col: int, row: int) -> Tiles:
+        """Make all tiles of a cell; `col` and `row` count cells. May be called from any thread.
+
+        Raises:
+            Maptile2satError: If the map cannot be read.
+        """
+
+
+def tiles_of(cell: Tile, window: Window) -> Tiles:
+    """Cut the pixels of `window` into packed tiles."""
+    made = {}
+    for top in range(0, window.height, TILE):
+        for left in range(0, window.width, TILE):
+            part = np.s_[top : top + TILE, left : left + TILE]
+            place = ((window.col + left) // TILE, (window.row + top) // TILE)
+            made[place] = pack(Tile(cell.image[part], cell.mask[part]))
+    return made
+
+
+@dataclass
+class ImageLayer:
+    """The imagery that one model makes of a map."""
+
+    name: str
+    job: Job
+    translator: Translator
+    digest: str
+    clock: Clock
+    side: int = field(init=False)
+    zoom: int = field(init=False)
+    window: Window = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the cell of the model: a pixel is the same as a render's only in that."""
+        self.side = self.translator.cell
+        self.zoom = _zoom(self.job)
+        self.window = self.job.window
+
+    @property
+    def attribution(self) -> str:
+        """Who is to be named, and that no camera saw it."""
+        about = self.job.bundle.description
+        owners = (self.job.source.info.attribution, about.attribution)
+        return "; ".join(["synthetic imagery, made by maptile2sat", *filter(None, owners)])
+
+    def make(self, col: int, row: int) -> Tiles:
+        """Generate a cell."""
+        window = Window(col * self.side, row * self.side, self.side, self.side)
+        cell = _blank(window)
+        start = time.perf_counter()
+        generator = 0.0
+        for part in _parts(self.job, window):
+            stats = make_mosaic(
+                self.job.source,
+                self.translator,
+                part.own,
+                seed=self.job.options.seed,
+                fill=self.job.bundle.description.fill,
+                take=lambda made, part=part: _paste(cell, window, made, part),  # type: ignore[misc]
+                ahead=0,
+            )
+            generator += stats.generator_seconds
+        made = time.perf_counter()
+        tiles = tiles_of(cell, window)
+        self.clock("generate", generator)
+        self.clock("read", made - start - generator)
+        self.clock("pack", time.perf_counter() - made)
+        return tiles
+
+
+@dataclass
+class MapLayer:
+    """The map itself."""
+
+    job: Job
+    digest: str
+    clock: Clock
+    name: str = "source"
+    side: int = MAP_CELL
+    zoom: int = field(init=False)
+    window: Window = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the map's zoom."""
+        self.zoom = _zoom(self.job)
+        self.window = self.job.window
+
+    def make(self, col: int, row: int) -> Tiles:
+        """Read a cell."""
+        window = Window(col * self.side, row * self.side, self.side, self.side)
+        cell = _blank(window)
+        start = time.perf_counter()
+        for part in _parts(self.job, window):
+            read = self.job.source.read(part.own)
+            _paste(cell, window, Cell(part.own, read.image, read.image, read.mask), part)
+        tiles = tiles_of(cell, window)
+        self.clock("map", time.perf_counter() - start)
+        return tiles
+
+
+class _Part(NamedTuple):
+    """A part of the area served: in its own columns, and a whole turn around the world away."""
+
+    own: Window
+    there: Window
+
+
+def _parts(job: Job, window: Window) -> Iterator[_Part]:
+    for own, there in job.source.info.grid.pieces(window, job.window):
+        yield _Part(own, there)
+
+
+def _blank(window: Window) -> Tile:
+    shape = (window.height, window.width)
+    return Tile(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))
+
+
+def _paste(cell: Tile, window: Window, made: Cell, part: _Part) -> None:
+    place = made.window.shifted(part.there.col - part.own.col, 0).slices(window)
+    cell.image[place], cell.mask[place] = made.image, made.mask
+
+
+class _OneAtATime:
+    """A translator that two cells may be given to at once: reading one, generating the other."""
+
+    def __init__(self, translator: Translator) -> None:
+        self.cell, self.halo = translator.cell, translator.halo
+        self.reach, self.exact = translator.reach, translator.exact
+        self.pack = translator.pack
+        self._generate = translator.generate
+
+    def generate(self, packed: Any) -> Any:
+        """Generate when no other cell is being generated."""
+        with _generating:
+            return self._generate(packed)
+
+
+_generating = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All that is served: the map, and the imagery of every model by name."""
+
+    map: MapLayer
+    images: dict[str, ImageLayer]
+
+
+@contextmanager
+def open_layers(
+    source: Any, options: ServeOptions, clock: Clock, warn: Callable[[str], None]
+) -> Iterator[Layers]:
+    """Open the map once for every model, with what suits it; close it at the end.
+
+    Args:
+        source: What `open_source` takes; None for the sample map.
+        options: What to serve.
+        clock: Told how long each stage takes.
+        warn: Told what the user should know.
+
+    Raises:
+        Maptile2satError: If the map or a model cannot be used.
+    """
+    images: dict[str, ImageLayer] = {}
+    with ExitStack() as stack:
+        for model in options.models:
+            job = _job(stack, source, replace(options.render, model=model), warn)
+            device = choose_device(options.render.device, options.render.precision)
+            translator = load_translator(job.bundle, device, batch_size=job.options.batch_size)
+            check_fit(job, colours=not job.source.info.remote)
+            name = _free_name(job.bundle.description.name, images)
+            numerics = f"{device.fingerprint}; cell {translator.cell}"
+            digest = _digest(made_of(job, numerics))
+            images[name] = ImageLayer(name, job, _OneAtATime(translator), digest, clock)
+        first = next(iter(images.values())).job
+        about_map = {**made_of(first, ""), "model": None, "architecture": None, "seed": None}
+        yield Layers(MapLayer(first, _digest(about_map), clock), images)
+
+
+def _job(stack: ExitStack, source: Any, options: RenderOptions, warn: Callable[[str], None]) -> Job:
+    """Open a map on the web mercator grid, warped to the model's zoom if it has another."""
+    opened = ExitStack()
+    job = opened.enter_context(prepared(source, options, warn))
+    if job.source.info.grid.zoom is None:
+        opened.close()
+        zoom = job.bundle.description.zoom
+        return stack.enter_context(prepared(source, replace(options, zoom=zoom), warn))
+    stack.push(opened)
+    return job
+
+
+def _zoom(job: Job) -> int:
+    zoom = job.source.info.grid.zoom
+    if zoom is None:
+        raise UsageError(f"{job.source.info.name} has no web mercator grid: say --zoom")
+    return zoom
+
+
+def _free_name(name: str, taken: dict[str, ImageLayer]) -> str:
+    """Return a name for addresses: a second model of one name gets a number."""
+    number = 1
+    free = name
+    while free in taken or free in RESERVED:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _digest(values: dict[str, Any]) -> str:
+    text = json.dumps({**values, "maptile2sat": __version__}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,0 +1,69 @@
+"""What a server is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from maptile2sat.errors import UsageError
+from maptile2sat.rendering import RenderOptions
+from maptile2sat.sources import SourceOptions
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine reaches."""
+
+RESERVED = ("source", "static", "healthz", "viewer.json")
+"""First parts of paths that are no model's name."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Everything that decides what is served, and how, apart from the map.
+
+    Attributes:
+        models: Names of shipped models or folders of bundles; the first is shown first.
+        render: How the map is read and generated; its `model` is not used.
+        host: Address to listen at; anything but loopback lets other machines in.
+        port: Port to listen at; 0 for any that is free.
+        cache: Folder of the tiles made; None for the user's cache folder.
+        cache_bytes: Most bytes of disk that it takes.
+        queue: Cells that may wait to be generated before requests are turned away.
+        cors: Origins whose pages may read tiles, such as `https://maps.example.com` or `*`.
+        max_download: Most pixels of a GeoTIFF that the viewer offers.
+    """
+
+    models: tuple[str, ...] = ("maps",)
+    render: RenderOptions = field(default_factory=lambda: RenderOptions(missing="mask"))
+    host: str = "127.0.0.1"
+    port: int = 8080
+    cache: Path | None = None
+    cache_bytes: int = 2 << 30
+    queue: int = 64
+    cors: tuple[str, ...] = ()
+    max_download: int = 4096 * 4096
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if not self.models:
+            raise UsageError("a server needs at least one model")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port {self.port} is not in 0..65535")
+        if self.queue < 1:
+            raise UsageError("the queue must hold 1 cell or more")
+        if self.cache_bytes < 0:
+            raise UsageError("the cache's size must be 0 bytes or more")
+        for origin in self.cors:
+            if origin != "*" and not origin.startswith(("http://", "https://")):
+                raise UsageError(
+                    f"origin '{origin}' is not known: say for example https://maps.example.com or *"
+                )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in LOOPBACK
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the tiles made."""
+        return self.cache or SourceOptions().cache_folder / "tiles"

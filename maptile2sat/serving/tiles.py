@@ -1,0 +1,188 @@
+"""Tiles of every zoom, from those of a layer's own zoom.
+
+Up to `BELOW` zooms below it they are averaged from their four children, and kept; below that
+only from what is kept anyway. Above it they are enlarged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from maptile2sat.grid import TILE, Window
+from maptile2sat.serving.cache import Kept, Key, TileCache
+from maptile2sat.serving.cell_queue import CellQueue
+from maptile2sat.serving.layer import Layer
+from maptile2sat.serving.pictures import (
+    EMPTY,
+    KEPT,
+    MARGIN,
+    Tile,
+    enlarged,
+    halved,
+    repacked,
+    unpack,
+)
+
+BELOW = 3
+"""Zooms below a layer's own that are made whole."""
+
+SHALLOW = 6
+"""Zooms below a layer's own that are put together from what is kept."""
+
+ABOVE = 4
+"""Zooms above a layer's own that are served."""
+
+
+@dataclass
+class TileMaker:
+    """Makes the tiles of one layer, or takes them from the cache.
+
+    Attributes:
+        layer: What makes the tiles of its own zoom.
+        cache: Where tiles are kept.
+        queue: Makes cells; its keys are (layer's name, column, row).
+    """
+
+    layer: Layer
+    cache: TileCache
+    queue: CellQueue
+
+    def covers(self, zoom: int, col: int, row: int) -> bool:
+        """Whether the layer may have pixels of a tile that can be served."""
+        own = self.layer.zoom
+        if not own - SHALLOW <= zoom <= own + ABOVE:
+            return False
+        return self._touches(_scaled(zoom, col, row, own), own)
+
+    def recall(self, zoom: int, col: int, row: int, form: str) -> Kept | None:
+        """Return a tile that is in memory."""
+        return self.cache.recall(self._key(zoom, col, row, form))
+
+    async def get(self, zoom: int, col: int, row: int, form: str = KEPT) -> tuple[Kept, bool]:
+        """Return a tile, and whether it was kept.
+
+        Raises:
+            BusyError: If too much is asked for at once.
+            Maptile2satError: If the map cannot be read.
+        """
+        key = self._key(zoom, col, row, form)
+        kept = await asyncio.to_thread(self.cache.read, key)
+        if kept is not None:
+            return kept, True
+        if form != KEPT:
+            base, was_kept = await self.get(zoom, col, row)
+            return await asyncio.to_thread(self._repack, key, base, zoom), was_kept
+        if not self.covers(zoom, col, row):
+            return Kept(EMPTY, "0"), False
+        if zoom == self.layer.zoom:
+            return await self._own(col, row), False
+        if zoom > self.layer.zoom:
+            content = await self._above(zoom, col, row)
+        elif zoom >= self.layer.zoom - BELOW:
+            content = await self._below(zoom, col, row)
+        else:
+            return Kept(await self._shallow(zoom, col, row), ""), False
+        return await asyncio.to_thread(self.cache.write, key, content), False
+
+    def _key(self, zoom: int, col: int, row: int, form: str) -> Key:
+        return Key(self.layer.digest, zoom, col, row, form)
+
+    def _repack(self, key: Key, base: Kept, zoom: int) -> Kept:
+        content = repacked(base.content, key.form)
+        if zoom < self.layer.zoom - BELOW:  # changes with what is kept
+            return Kept(content, "")
+        return self.cache.write(key, content)
+
+    def _touches(self, window: Window, zoom: int) -> bool:
+        """Whether the layer has any of `window`, also a whole turn around the world away."""
+        turn = TILE << zoom
+        return any(
+            not window.shifted(shift, 0).intersection(self.layer.window).empty
+            for shift in (-turn, 0, turn)
+        )
+
+    async def _own(self, col: int, row: int) -> Kept:
+        """Make the cell that a tile of the layer's own zoom lies in; all of it is kept."""
+        kept = self.recall(self.layer.zoom, col, row, KEPT)
+        if kept is not None:  # its cell was finished while the disk was being asked
+            return kept
+        cells = self.layer.side // TILE
+        made: dict[tuple[int, int], Kept] = await self.queue.get(
+            (self.layer.name, col // cells, row // cells)
+        )
+        return made[col, row]
+
+    def make_cell(self, col: int, row: int) -> dict[tuple[int, int], Kept]:
+        """Make a cell and keep its tiles; for the queue's threads."""
+        zoom = self.layer.zoom
+        return {
+            place: self.cache.write(self._key(zoom, *place, KEPT), content)
+            for place, content in self.layer.make(col, row).items()
+        }
+
+    async def _below(self, zoom: int, col: int, row: int) -> bytes:
+        """Average the four tiles of the next zoom, one after the other: they share cells."""
+        children = []
+        for down in (0, 1):
+            for right in (0, 1):
+                child, _ = await self.get(zoom + 1, 2 * col + right, 2 * row + down)
+                children.append(child.content)
+        return await asyncio.to_thread(halved, children)
+
+    async def _shallow(self, zoom: int, col: int, row: int) -> bytes:
+        """Average what is kept at the lowest zoom that is made whole."""
+        lowest = self.layer.zoom - BELOW
+        scale = 1 << (lowest - zoom)
+        cols = range(col * scale, (col + 1) * scale)
+        rows = range(row * scale, (row + 1) * scale)
+        return await asyncio.to_thread(self._gather, zoom, lowest, cols, rows)
+
+    def _gather(self, zoom: int, lowest: int, cols: range, rows: range) -> bytes:
+        level: dict[tuple[int, int], bytes] = {}
+        for place in self.cache.tiles(self.layer.digest, lowest, cols, rows):
+            kept = self.cache.read(self._key(lowest, *place, KEPT))
+            if kept is not None:
+                level[place] = kept.content
+        for _ in range(lowest - zoom):
+            parents = {(col // 2, row // 2) for col, row in level}
+            level = {
+                (col, row): halved(
+                    [
+                        level.get((2 * col + right, 2 * row + down), EMPTY)
+                        for down in (0, 1)
+                        for right in (0, 1)
+                    ]
+                )
+                for col, row in parents
+            }
+        return next(iter(level.values()), EMPTY)
+
+    async def _above(self, zoom: int, col: int, row: int) -> bytes:
+        """Enlarge a part of the layer's own zoom."""
+        window = _scaled(zoom, col, row, self.layer.zoom).grown(MARGIN)
+        image = np.zeros((window.height, window.width, 3), np.uint8)
+        mask = np.zeros(image.shape[:2], np.uint8)
+        world = 1 << self.layer.zoom
+        for tile_row in range(window.row // TILE, -(-window.bottom // TILE)):
+            for tile_col in range(window.col // TILE, -(-window.right // TILE)):
+                if not 0 <= tile_row < world:
+                    continue
+                kept, _ = await self.get(self.layer.zoom, tile_col % world, tile_row)
+                tile = await asyncio.to_thread(unpack, kept.content)
+                whole = Window(tile_col * TILE, tile_row * TILE, TILE, TILE)
+                part = whole.intersection(window)
+                there, here = part.slices(window), part.slices(whole)
+                image[there], mask[there] = tile.image[here], tile.mask[here]
+        return await asyncio.to_thread(enlarged, Tile(image, mask))
+
+
+def _scaled(zoom: int, col: int, row: int, own: int) -> Window:
+    """Return a tile as pixels of another zoom: whole ones, since tiles have 2^8 a side."""
+    if zoom <= own:
+        side = TILE << (own - zoom)
+        return Window(col * side, row * side, side, side)
+    side = TILE >> (zoom - own)
+    return Window(col * side, row * side, side, side)

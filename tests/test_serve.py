@@ -1,0 +1,303 @@
+"""Tiles as they are served: the pixels, the zooms, what a cache may keep."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import requests
+from PIL import Image
+
+from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.rendering import RenderOptions
+from maptile2sat.resources import sample_map
+from maptile2sat.sources import open_source
+from tests.conftest import TileMap, write_mbtiles, write_raster
+from tests.support_render import bbox_of, read_back, tiny_render
+from tests.support_serve import SIDE, Running, model, running
+
+pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
+pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+
+ZOOM = 16
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of the sample map."""
+    with running(sample_map(), tmp_path_factory.mktemp("tiles")) as server:
+        yield server
+
+
+def extent() -> Window:
+    source = open_source(sample_map())
+    try:
+        return source.info.extent
+    finally:
+        source.close()
+
+
+def tiles() -> list[tuple[int, int]]:
+    """Return all tiles of the sample map at its zoom."""
+    area = extent()
+    return [
+        (col, row)
+        for row in range(area.row // TILE, -(-area.bottom // TILE))
+        for col in range(area.col // TILE, -(-area.right // TILE))
+    ]
+
+
+def test_every_tile_is_the_same_as_in_a_render(sample: Running, tmp_path: Path) -> None:
+    made = tiny_render(sample_map(), tmp_path, model=str(model()))
+    area = extent()
+    for col, row in tiles():
+        window = Window(col * TILE, row * TILE, TILE, TILE)
+        served = sample.tile("tiny", ZOOM, col, row)
+        rows, cols = window.slices(area)
+        np.testing.assert_array_equal(served[..., :3], made.image[rows, cols])
+        np.testing.assert_array_equal(served[..., 3], made.mask[rows, cols])
+    assert np.ptp(made.image) > 50  # there was something to compare
+
+
+def test_a_tile_is_the_same_as_in_a_render_of_that_tile_alone(
+    sample: Running, tmp_path: Path
+) -> None:
+    col, row = tiles()[5]
+    box = bbox_of(mercator_grid(ZOOM), Window(col * TILE, row * TILE, TILE, TILE))
+    made = tiny_render(sample_map(), tmp_path, model=str(model()), bbox=box)
+    np.testing.assert_array_equal(sample.tile("tiny", ZOOM, col, row)[..., :3], made.image)
+
+
+def test_the_map_itself_is_served(sample: Running) -> None:
+    source = open_source(sample_map())
+    for col, row in tiles()[::3]:
+        read = source.read(Window(col * TILE, row * TILE, TILE, TILE))
+        served = sample.tile("source", ZOOM, col, row)
+        np.testing.assert_array_equal(served[..., :3], read.image)
+        np.testing.assert_array_equal(served[..., 3], read.mask)
+    source.close()
+
+
+def test_formats_show_the_same_picture(sample: Running) -> None:
+    col, row = tiles()[0]
+    png = sample.tile("tiny", ZOOM, col, row, "png")
+    np.testing.assert_array_equal(png, sample.tile("tiny", ZOOM, col, row, "webp"))
+    jpeg = sample.tile("tiny", ZOOM, col, row, "jpg")
+    assert abs(png[..., :3].astype(int) - jpeg[..., :3]).mean() < 12
+    for form, media in (("png", "image/png"), ("webp", "image/webp"), ("jpg", "image/jpeg")):
+        answer = sample.get(f"/tiny/{ZOOM}/{col}/{row}.{form}")
+        assert answer.headers["Content-Type"] == media
+
+
+def average(picture: np.ndarray) -> np.ndarray:
+    """Average each two by two, valid pixels only; valid if at least two are."""
+    valid = picture[..., 3] > 0
+    out = np.zeros((picture.shape[0] // 2, picture.shape[1] // 2, 4), np.uint8)
+    for row in range(out.shape[0]):
+        for col in range(out.shape[1]):
+            four = picture[2 * row : 2 * row + 2, 2 * col : 2 * col + 2].reshape(4, 4)
+            seen = valid[2 * row : 2 * row + 2, 2 * col : 2 * col + 2].reshape(4)
+            colours = four[seen] if seen.any() else four
+            mean = colours[:, :3].astype(float).mean(axis=0)
+            out[row, col, :3] = np.floor(mean + 0.5)
+            out[row, col, 3] = 255 if seen.sum() >= 2 else 0
+    return out
+
+
+@pytest.mark.parametrize("below", [1, 3])
+def test_lower_zooms_are_averages_of_their_children(sample: Running, below: int) -> None:
+    zoom = ZOOM - below
+    col, row = (value >> below for value in tiles()[0])
+    served = sample.tile("tiny", zoom, col, row)
+    children = [
+        [sample.tile("tiny", zoom + 1, 2 * col + right, 2 * row + down) for right in (0, 1)]
+        for down in (0, 1)
+    ]
+    expected = average(np.concatenate([np.concatenate(two, 1) for two in children], 0))
+    np.testing.assert_array_equal(served[..., 3], expected[..., 3])
+    seen = expected[..., 3] > 0
+    assert seen.any()
+    np.testing.assert_array_equal(served[seen], expected[seen])
+
+
+def test_zooms_far_below_show_what_is_kept_and_generate_nothing(tmp_path: Path) -> None:
+    col, row = tiles()[0]
+    with running(sample_map(), tmp_path) as server:
+        far = f"/tiny/{ZOOM - 5}/{col >> 5}/{row >> 5}.png"
+        before = server.get(far)
+        assert server.health()["cells"]["made"] == 0
+        server.tile("tiny", ZOOM - 3, col >> 3, row >> 3)
+        made = server.health()["cells"]["made"]
+        after = server.get(far)
+        assert server.health()["cells"]["made"] == made > 0
+        assert before.headers["Cache-Control"] == after.headers["Cache-Control"] == "no-store"
+    pixels = [np.asarray(Image.open(io.BytesIO(page.content))) for page in (before, after)]
+    assert not pixels[0][..., 3].any()
+    assert pixels[1][..., 3].any()
+
+
+def test_higher_zooms_fit_together(sample: Running) -> None:
+    col, row = next(place for place in tiles() if (place[0] + 1, place[1] + 1) in tiles())
+    native = np.concatenate(
+        [
+            np.concatenate([sample.tile("tiny", ZOOM, col + x, row + y) for x in (0, 1)], 1)
+            for y in (0, 1)
+        ],
+        0,
+    )
+    whole = np.asarray(
+        Image.fromarray(native).resize((4 * TILE, 4 * TILE), Image.Resampling.BILINEAR)
+    )
+    for x, y in ((1, 1), (2, 1), (1, 2), (2, 2)):  # those that look at no other tile
+        served = sample.tile("tiny", ZOOM + 1, 2 * col + x, 2 * row + y)
+        part = whole[y * TILE : (y + 1) * TILE, x * TILE : (x + 1) * TILE]
+        assert abs(served.astype(int) - part).max() <= 1
+
+
+def test_outside_the_map_tiles_are_transparent(sample: Running) -> None:
+    col, row = tiles()[-1]
+    for path in (
+        f"/tiny/{ZOOM}/{col + 9}/{row}",
+        f"/tiny/{ZOOM}/0/0",
+        "/tiny/2/1/1",
+        "/tiny/25/0/0",
+    ):
+        for form in ("png", "webp"):
+            answer = sample.get(f"{path}.{form}")
+            assert answer.status_code == 200
+            assert not np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGBA")).any()
+        assert sample.get(f"{path}.jpg").status_code == 204
+
+
+def test_one_request_makes_all_tiles_of_its_cell(tmp_path: Path) -> None:
+    cells = {(col * TILE // SIDE, row * TILE // SIDE) for col, row in tiles()}
+    with running(sample_map(), tmp_path) as server, ThreadPoolExecutor(16) as pool:
+        jobs = [
+            pool.submit(server.tile, "tiny", ZOOM, col, row)
+            for col, row in tiles()
+            for _ in range(3)
+        ]
+        for job in jobs:
+            job.result()
+        health = server.health()
+    assert health["cells"]["made"] == len(cells)
+    assert health["requests"]["tiles"] == len(jobs)
+    assert health["seconds"]["generate"] > 0
+
+
+def test_what_is_kept_is_used_by_the_next_server_and_only_if_it_would_be_the_same(
+    tmp_path: Path,
+) -> None:
+    col, row = tiles()[3]
+    with running(sample_map(), tmp_path) as server:
+        first = server.tile("tiny", ZOOM, col, row)
+    with running(sample_map(), tmp_path) as server:
+        np.testing.assert_array_equal(server.tile("tiny", ZOOM, col, row), first)
+        assert server.health()["cells"]["made"] == 0
+    other = RenderOptions(precision="float32", seed=5)
+    with running(sample_map(), tmp_path, render=other) as server:
+        assert (server.tile("tiny", ZOOM, col, row) != first).any()
+
+
+def test_a_damaged_file_of_the_cache_is_made_anew(tmp_path: Path) -> None:
+    col, row = tiles()[3]
+    with running(sample_map(), tmp_path) as server:
+        first = server.tile("tiny", ZOOM, col, row)
+    for path in tmp_path.rglob(f"{row}.*"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    with running(sample_map(), tmp_path) as server:
+        np.testing.assert_array_equal(server.tile("tiny", ZOOM, col, row), first)
+        assert server.health()["cells"]["made"] == 1
+
+
+def test_tags_let_clients_ask_whether_a_tile_has_changed(sample: Running) -> None:
+    col, row = tiles()[0]
+    path = f"/tiny/{ZOOM}/{col}/{row}.png"
+    first = sample.get(path)
+    again = sample.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = sample.get(path, headers={"If-None-Match": '"another"'})
+    assert other.content == first.content
+    assert "max-age=3600" in first.headers["Cache-Control"]
+    fixed = sample.get("/tiny/tilejson.json").json()["tiles"][0].partition("?")[2]
+    assert "immutable" in sample.get(f"{path}?{fixed}").headers["Cache-Control"]
+    assert "immutable" not in sample.get(f"{path}?v=old").headers["Cache-Control"]
+
+
+def test_the_tilejson_describes_the_layer(sample: Running) -> None:
+    about = sample.get("/tiny/tilejson.json").json()
+    assert about["tilejson"] == "3.0.0"
+    assert (about["minzoom"], about["maxzoom"]) == (13, 16)
+    west, south, east, north = about["bounds"]
+    np.testing.assert_allclose(
+        (west, south, east, north), mercator_grid(ZOOM).lonlat_bounds(extent()), atol=1e-9
+    )
+    assert "OpenStreetMap" in about["attribution"]
+    assert "synthetic" in about["attribution"]
+    col, row = tiles()[0]
+    address = about["tiles"][0].format(z=ZOOM, x=col, y=row)
+    assert (
+        requests.get(address, timeout=60).content
+        == sample.get(f"/tiny/{ZOOM}/{col}/{row}.png").content
+    )
+
+
+def test_a_raster_of_another_grid_is_warped_as_by_render(tmp_path: Path) -> None:
+    pixels = (
+        np.random.default_rng(1).integers(0, 255, (3, 60, 60), np.uint8).repeat(4, 1).repeat(4, 2)
+    )
+    path = write_raster(
+        tmp_path / "map.tif",
+        pixels,
+        crs="EPSG:3067",
+        transform=rasterio.Affine(2.0, 0, 385_000, 0, -2.0, 6_672_000),
+    )
+    made = tiny_render(path, tmp_path, model=str(model()), zoom=ZOOM)
+    with running(path, tmp_path / "tiles") as server:
+        area = server.service.makers["tiny"].layer.window
+        col, row = (area.col + area.width // 2) // TILE, (area.row + area.height // 2) // TILE
+        served = server.tile("tiny", ZOOM, col, row)
+    part = Window(col * TILE, row * TILE, TILE, TILE).intersection(area)
+    rows, cols = part.slices(area)
+    there = part.slices(Window(col * TILE, row * TILE, TILE, TILE))
+    np.testing.assert_array_equal(served[there][..., :3], made.image[rows, cols])
+
+
+def test_an_area_across_180_degrees_is_served_on_both_sides(tmp_path: Path) -> None:
+    world = 1 << 10
+    both = TileMap(10, tuple((col, 500) for col in (world - 2, world - 1, 0, 1)))
+    source = write_mbtiles(tmp_path / "date.mbtiles", both)
+    box = bbox_of(mercator_grid(10), Window((world - 2) * TILE, 500 * TILE, 4 * TILE, TILE))
+    options = RenderOptions(precision="float32", bbox=box, zoom=10)
+    made = tiny_render(source, tmp_path, model=str(model()), bbox=box, zoom=10)
+    with running(source, tmp_path / "tiles", render=options) as server:
+        served = [server.tile("tiny", 10, col, 500) for col in (world - 2, world - 1, 0, 1)]
+    np.testing.assert_array_equal(np.concatenate(served, 1)[..., :3], made.image)
+
+
+def test_two_models_of_one_name_have_two_addresses(tmp_path: Path) -> None:
+    with running(sample_map(), tmp_path, models=(str(model()), str(model()))) as server:
+        names = [entry["name"] for entry in server.get("/viewer.json").json()["models"]]
+        assert names == ["tiny", "tiny-2"]
+        col, row = tiles()[0]
+        one, two = (server.tile(name, ZOOM, col, row) for name in names)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_geotiff_of_an_area_is_what_render_makes(sample: Running, tmp_path: Path) -> None:
+    col, row = tiles()[0]
+    box = bbox_of(mercator_grid(ZOOM), Window(col * TILE + 30, row * TILE + 40, 300, 200))
+    answer = sample.get(f"/tiny/area.tif?bbox={box}")
+    assert answer.status_code == 200
+    (tmp_path / "area.tif").write_bytes(answer.content)
+    served = read_back(tmp_path / "area.tif")
+    made = tiny_render(sample_map(), tmp_path, model=str(model()), bbox=box, missing="mask")
+    assert served.transform == made.raster.transform
+    assert served.tags["SYNTHETIC"] == "YES"
+    np.testing.assert_array_equal(served.image, made.image)
