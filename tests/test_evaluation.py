@@ -357,7 +357,7 @@ def test_the_shipped_classifier_is_whole_and_no_generator() -> None:
         find_bundle("fcn")
     fcn = load_fcn()
     held_out = fcn.about["held_out"]
-    assert all(found["mean_iou"] > 0.3 for found in held_out.values())
+    assert all(found["mean_iou"] > 0.35 for found in held_out.values())
     pictures = np.stack([photo_of(drawn_map(seed), seed) for seed in range(2)])
     reading = fcn.read(pictures)
     assert reading.classes.shape == (2, SIDE, SIDE)
