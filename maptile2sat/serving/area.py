@@ -83,10 +83,12 @@ def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
 
 def viewer_settings(service: Service) -> dict[str, Any]:
     """Return what the viewer needs to know."""
+    layer = service.layers.map
     return {
         "map": {
-            "version": service.layers.map.digest[:12],
-            "attribution": service.layers.map.job.source.info.attribution,
+            "version": layer.digest[:12],
+            "lowest": max(0, layer.zoom - SHALLOW),
+            "highest": layer.zoom + ABOVE,
         },
         "maxPixels": service.options.max_download,
         "models": [_model(service, layer) for layer in service.layers.images.values()],
