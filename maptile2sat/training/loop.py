@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from maptile2sat.errors import TrainingError
 from maptile2sat.training import checkpoint, sheet
 from maptile2sat.training.collapse import CollapseError, Watch
 from maptile2sat.training.config import TrainConfig
@@ -156,8 +157,7 @@ class Loop:
                     batch = feed.take()
                 losses = self.trainer.step(batch, step)
                 step += 1
-                log.add(step, losses)
-                self._look(step, losses)
+                self._look(step, losses, log)
                 self._after(step, log)
         if self.saved != step:
             self._save(step)
@@ -172,14 +172,22 @@ class Loop:
         self.say(f"going on after step {self.saved:,} of {self.config.steps:,}")
         return self.saved
 
-    def _look(self, step: int, losses: dict[str, Any]) -> None:
-        """Stop the run if the discriminator has collapsed, and go back to before it did."""
+    def _look(self, step: int, losses: dict[str, Any], log: Log) -> None:
+        """Log the losses; stop if they make no sense, and say which checkpoint is good.
+
+        Those saved since a discriminator began to collapse are not; weights that are not
+        finite are never saved.
+        """
         try:
+            log.add(step, losses)
             self.watch.add(step, float(losses["critic_real"]) + float(losses["critic_fake"]))
-        except CollapseError as error:
-            good = checkpoint.drop_after(self.folder, self.watch.since or 0)
+        except TrainingError as error:
+            last = step
+            if isinstance(error, CollapseError) and self.watch.since is not None:
+                last = self.watch.since
+            good = checkpoint.drop_after(self.folder, last)
             kept = "there is no checkpoint from before" if good is None else f"{good} is kept"
-            raise CollapseError(f"{error}; {kept}") from error
+            raise type(error)(f"{error}; {kept}") from error
 
     def _after(self, step: int, log: Log) -> None:
         """Save, draw and say what is due after `step`."""
