@@ -189,7 +189,7 @@ def test_pmtiles_that_will_not_do(full_map: TileMap, tmp_path: Path) -> None:
         path.write_bytes(data)
         _fails(path, match)
 
-    fails(b"", "cannot be read")
+    fails(b"", "not a PMTiles file")
     fails(b"PMTiles\x02" + sound[8:], "not a PMTiles file of version 3")
     fails(sound[:99] + b"\x01" + sound[100:], "vector tiles")
     fails(sound[:99] + b"\x63" + sound[100:], "header cannot be read")

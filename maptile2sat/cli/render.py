@@ -116,6 +116,14 @@ def render_command(
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a server does not have are.")
     ] = Missing.error,
+    ca_bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Most requests a second to one server.")] = 50.0,
+    allow_vrt: Annotated[
+        bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,
@@ -156,6 +164,9 @@ def render_command(
         tile_size=tile_size,
         preview=preview,
         missing=missing.value,
+        ca_bundle=ca_bundle,
+        rate=rate,
+        allow_vrt=allow_vrt,
         max_tiles=max_tiles,
         overwrite=overwrite,
         resume=resume,

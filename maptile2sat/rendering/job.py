@@ -89,6 +89,9 @@ def prepared(
         native=options.native,
         resampling=options.resampling,
         tile_size=options.tile_size,
+        ca_bundle=options.ca_bundle,
+        rate=options.rate,
+        allow_vrt=options.allow_vrt,
         fill=about.fill,
         warn=notices.add,
     )

@@ -37,6 +37,9 @@ class RenderOptions:
         tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say.
         preview: Path of a PNG with map and result side by side.
         missing: `error` or `mask`: what a tile that a server does not have is.
+        ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
+        rate: Most requests a second to one server.
+        allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
         max_tiles: Most tiles to fetch. None: 20,000.
         overwrite: Whether an existing output is replaced, and unfinished work thrown away.
         resume: Whether to go on with the work of a render that was interrupted.
@@ -60,6 +63,9 @@ class RenderOptions:
     tile_size: int | None = None
     preview: Path | str | None = None
     missing: str = "error"
+    ca_bundle: Path | None = None
+    rate: float = 50.0
+    allow_vrt: bool = False
     max_tiles: int | None = None
     overwrite: bool = False
     resume: bool = False

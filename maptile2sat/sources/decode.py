@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 
@@ -32,10 +33,12 @@ _DAMAGE = (
     TypeError,
     struct.error,
     zlib.error,
-    Pictures.DecompressionBombError,
-    Pictures.DecompressionBombWarning,
+    MemoryError,
 )
 """What Pillow's decoders raise over damaged files."""
+
+# Pillow prints this for large pictures; here they are refused, with a message
+warnings.filterwarnings("ignore", category=Pictures.DecompressionBombWarning, module="PIL.Image")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ def open_picture(data: bytes, place: str) -> Pictures.Image:
         raise SourceError(f"tile {place} has {len(data)} bytes: that is not a map tile")
     try:
         return Pictures.open(io.BytesIO(data), formats=FORMATS)
+    except Pictures.DecompressionBombError as error:
+        raise SourceError(
+            f"tile {place} says that it has more pixels than any map tile: not decoded"
+        ) from error
     except _DAMAGE as error:
         raise SourceError(
             f"tile {place} is {describe(data)}, not a PNG, JPEG, WebP or GIF picture"

@@ -148,6 +148,8 @@ def _numbers(folder: Path) -> list[int]:
 def _contents(path: Path) -> bytes | None:
     """Return the bytes of a tile file, None if there is none."""
     try:
+        if not path.is_file() and path.exists():  # to open a pipe would wait for ever
+            raise SourceError(f"{path} is not a file")
         with path.open("rb") as file:
             return file.read(MAX_TILE_BYTES + 1)
     except FileNotFoundError:
@@ -160,7 +162,7 @@ def _metadata(path: Path) -> dict[str, str]:
     """Return the strings of a `metadata.json`, as tile tools write it; empty if there is none."""
     try:
         values = json.loads((_contents(path) or b"{}").decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     items = values.items() if isinstance(values, dict) else ()
     return {key: value for key, value in items if isinstance(value, str)}

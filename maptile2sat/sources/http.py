@@ -1,35 +1,41 @@
-"""Downloading politely: pooled, retried, cached, and never from where it is not allowed."""
+"""Downloading politely: pooled, paced, retried, cached, and never from where it is not allowed."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from typing import NamedTuple, TypeVar
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
-from cachecontrol import CacheControlAdapter
 from cachecontrol.controller import CacheController
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry
 
 from maptile2sat.errors import SourceError
 from maptile2sat.sources.decode import MAX_TILE_BYTES
-from maptile2sat.sources.http_cache import KeepAWeek, LenientCache, open_cache
+from maptile2sat.sources.http_cache import open_cache
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.policy import check_host
+from maptile2sat.sources.transport import Transfer, adapter, under_way
 
-_MAX_WAIT = 60.0
+MAX_WAIT = 60.0
 """Ceiling in seconds for a server's Retry-After."""
+
+MAX_BACKOFF = 8.0
+"""Ceiling in seconds for the pauses between tries of which the server says nothing."""
+
+MAX_CONNECT = 10.0
+"""Ceiling in seconds for the time to wait for a connection."""
 
 _RETRIED = (429, 500, 502, 503, 504)
 _GONE = (204, 404, 410)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
-_BODY_TRIES = 3
+_PORTS = {"http": 80, "https": 443}
+T = TypeVar("T")
 
 
 class Reply(NamedTuple):
@@ -39,29 +45,39 @@ class Reply(NamedTuple):
     url: str
 
 
+class _Passing(Exception):  # noqa: N818 - not an error yet
+    """Trouble that may pass: the message if it does not, and what pause the server asks for."""
+
+    def __init__(self, message: str, url: str, pause: float | None = None) -> None:
+        super().__init__(message)
+        self.url, self.pause = url, pause
+
+
 class HttpClient:
     """Downloads small files from several threads, and large ones as streams.
 
     Args:
-        options: User-Agent, headers, cache, time-out, number of connections.
+        options: User-Agent, headers, cache, certificates, time-outs, rate and connections.
         home: An address of the host that the extra headers may be sent to.
         cache: Whether answers are kept; not for streams, which would be copied on the way.
     """
 
     def __init__(self, options: SourceOptions, home: str, *, cache: bool = True) -> None:
         check_host(home)
-        self._timeout = options.timeout
-        self._home = urlsplit(home).netloc
+        self._options = options
+        self._timeout = (min(options.timeout, MAX_CONNECT), options.timeout)
+        self._home = urlsplit(home)
         self._headers = dict(options.headers)
-        self._stop_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._stopped: str | None = None
+        self._transfers: set[Transfer] = set()
         self._cache = open_cache(options) if cache else None
         self._session = requests.Session()
         self._session.headers["User-Agent"] = options.agent
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _adapter(self._cache, options)
+        self._adapter = adapter(self._cache, options.rate, options.max_connections)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, adapter)
+            self._session.mount(scheme, self._adapter)
 
     def get(
         self,
@@ -71,7 +87,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         limit: int = MAX_TILE_BYTES,
     ) -> Reply | None:
-        """Download `url`.
+        """Download `url`; what breaks off or fails is asked for again, for a bounded time.
 
         Args:
             url: The address; messages never show it.
@@ -85,27 +101,8 @@ class HttpClient:
         Raises:
             SourceError: If the server refuses, or answers with what cannot be right.
         """
-        for attempt in range(1, _BODY_TRIES + 1):
-            if self._stopped is not None:
-                raise SourceError(self._stopped)
-            try:
-                return self._follow(url, what, headers or {}, limit)
-            except (requests.exceptions.ChunkedEncodingError, HTTPError):
-                if attempt == _BODY_TRIES:
-                    raise SourceError(f"{what}: the answer broke off") from None
-                time.sleep(0.2 * attempt)
-            except requests.exceptions.RequestException as error:
-                raise _explain(what, error) from None  # its text holds the address
-        raise AssertionError("unreachable")
-
-    def forget(self, url: str) -> None:
-        """Delete the cached copy of an answer that is of no use."""
-        if self._cache is not None:
-            self._cache.delete(CacheController.cache_url(url))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._session.close()
+        with self._transfer(self._options.patience) as transfer:
+            return self._persist(transfer, lambda: self._download(url, what, headers or {}, limit))
 
     @contextmanager
     def stream(
@@ -121,21 +118,92 @@ class HttpClient:
         Raises:
             SourceError: If it cannot be reached, keeps failing, or may not be asked.
         """
+        with ExitStack() as stack:
+            transfer = stack.enter_context(self._transfer(None))
+            yield self._persist(
+                transfer, lambda: stack.enter_context(self._ask(url, what, headers or {}))
+            )
+
+    def forget(self, url: str) -> None:
+        """Delete the cached copy of an answer that is of no use."""
+        if self._cache is not None:
+            self._cache.delete(CacheController.cache_url(url))
+
+    def close(self) -> None:
+        """Close the connections; downloads under way in other threads fail."""
+        with self._lock:
+            self._stopped = self._stopped or "the source is closed"
+            transfers = list(self._transfers)
+        for transfer in transfers:
+            transfer.abort()
+        self._session.close()
+
+    @contextmanager
+    def _transfer(self, patience: float | None) -> Iterator[Transfer]:
+        """Keep a download known, so that `close` can end it."""
+        transfer = Transfer(patience)
+        with self._lock:
+            self._transfers.add(transfer)
+        try:
+            with under_way(transfer):
+                yield transfer
+        finally:
+            with self._lock:
+                self._transfers.discard(transfer)
+
+    def _persist(self, transfer: Transfer, attempt: Callable[[], T]) -> T:
+        """Try again while trouble may pass: for some times, and for some time."""
+        for tried in range(self._options.retries + 1):
+            if self._stopped is not None:
+                raise SourceError(self._stopped)
+            try:
+                return attempt()
+            except _Passing as trouble:
+                if tried == self._options.retries or transfer.over:
+                    raise SourceError(str(trouble)) from None
+                if trouble.pause is None:
+                    transfer.wait(min(0.3 * 2**tried, MAX_BACKOFF))
+                else:  # all threads keep back
+                    self._adapter.pace(trouble.url).pause(min(trouble.pause, MAX_WAIT))
+        raise AssertionError("unreachable")
+
+    def _download(
+        self, url: str, what: str, headers: Mapping[str, str], limit: int
+    ) -> Reply | None:
+        with self._ask(url, what, headers) as response:
+            if "Range" in headers and response.status_code == 200:
+                raise SourceError(f"{what}: the server does not serve parts of files")
+            try:
+                return self._body(response, what, limit)
+            except (requests.exceptions.RequestException, HTTPError) as error:
+                if _timed_out(error):
+                    message = f"{what}: the server does not answer in time"
+                else:
+                    message = f"{what}: the answer broke off"
+                raise _Passing(message, response.url) from None
+
+    @contextmanager
+    def _ask(self, url: str, what: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+        """Ask once, following redirects."""
         for _ in range(_MAX_REDIRECTS + 1):
             check_host(url)
-            own = self._headers if urlsplit(url).netloc == self._home else {}
             try:
                 response = self._session.get(
                     url,
-                    headers={**own, **(headers or {})},
+                    headers={**(self._headers if self._at_home(url) else {}), **headers},
                     stream=True,
                     timeout=self._timeout,
                     allow_redirects=False,
+                    # given here, since the environment would win over the session's
+                    verify=None
+                    if self._options.ca_bundle is None
+                    else str(self._options.ca_bundle),
                 )
             except requests.exceptions.RequestException as error:
-                raise _explain(what, error) from None  # its text holds the address
+                raise _explain(what, url, error) from None  # its text holds the address
             with response:
                 if response.status_code not in _REDIRECTS:
+                    self._check_status(response, what)
                     yield response
                     return
                 target = urljoin(url, response.headers.get("location", ""))
@@ -144,29 +212,36 @@ class HttpClient:
             url = target
         raise SourceError(f"{what}: the server redirects in circles")
 
-    def _follow(self, url: str, what: str, headers: Mapping[str, str], limit: int) -> Reply | None:
-        """Download, following redirects."""
-        with self.stream(url, what, headers) as response:
-            if "Range" in headers and response.status_code == 200:
-                raise SourceError(f"{what}: the server does not serve parts of files")
-            return self._body(response, what, limit)
+    def _at_home(self, url: str) -> bool:
+        """Whether the extra headers may go there: same host and port, and not in clear instead."""
+        there = urlsplit(url)
+        return (
+            there.scheme in {self._home.scheme, "https"}
+            and there.hostname == self._home.hostname
+            and _port(there) == _port(self._home)
+        )
 
-    def _body(self, response: requests.Response, what: str, limit: int) -> Reply | None:
+    def _check_status(self, response: requests.Response, what: str) -> None:
+        """Raise for the answers that ask for patience, and for those that refuse."""
         status = response.status_code
-        if status in _GONE:
-            return None
         if status in (401, 403):
             self._stop(
                 f"{what}: the server refuses with HTTP {status} (is the key right, and are you "
                 "allowed to download this map?); nothing more is asked of it"
             )
         if status in _RETRIED:
-            raise SourceError(f"{what}: the server keeps answering HTTP {status}")
+            message = f"{what}: the server keeps answering HTTP {status}"
+            raise _Passing(message, response.url, _retry_after(response))
+
+    def _body(self, response: requests.Response, what: str, limit: int) -> Reply | None:
+        status = response.status_code
+        if status in _GONE:
+            return None
         if status not in (200, 203, 206):
             raise SourceError(f"{what}: the server answered HTTP {status}")
         declared = response.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
-            raise SourceError(f"{what}: {declared} bytes are too many")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise SourceError(f"{what}: {declared[:20]} bytes are too many")
         body = bytearray()
         for block in response.iter_content(64 << 10):
             body += block
@@ -176,58 +251,44 @@ class HttpClient:
 
     def _stop(self, message: str) -> None:
         """Refuse all further downloads: a blocked client must not go on asking."""
-        with self._stop_lock:
+        with self._lock:
             self._stopped = self._stopped or message
         raise SourceError(self._stopped)
 
 
-def _explain(what: str, error: requests.exceptions.RequestException) -> SourceError:
+def _explain(
+    what: str, url: str, error: requests.exceptions.RequestException
+) -> SourceError | _Passing:
     """Say what went wrong without the address, which may hold a key."""
     if isinstance(error, requests.exceptions.SSLError):
-        return SourceError(f"{what}: the server's certificate is not trusted")
-    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
-        return SourceError(f"{what}: the server does not answer in time")
-    if isinstance(error, requests.exceptions.RetryError):
-        return SourceError(f"{what}: the server keeps failing")
-    if isinstance(error, requests.exceptions.ConnectionError):
         return SourceError(
-            f"{what}: the server cannot be reached; check the address and the network"
+            f"{what}: the server's certificate is not trusted; if it is your own server, give its "
+            "authority's certificate, --ca-bundle FILE.pem"
+        )
+    if _timed_out(error):
+        return _Passing(f"{what}: the server does not answer in time", url)
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return _Passing(
+            f"{what}: the server cannot be reached; check the address and the network", url
         )
     return SourceError(f"{what}: the address or the answer is not valid HTTP")
 
 
-class _Retry(Retry):
-    """Retries that wait as long as the server says, within reason."""
-
-    def get_retry_after(self, response: Any) -> float | None:
-        """Return the seconds to wait."""
-        seconds = super().get_retry_after(response)
-        return None if seconds is None else min(seconds, _MAX_WAIT)
+def _timed_out(error: Exception) -> bool:
+    return isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error)
 
 
-def _adapter(cache: LenientCache | None, options: SourceOptions) -> requests.adapters.HTTPAdapter:
-    """Return what retries, caches and bounds the connections."""
-    tries = options.retries
-    retry = _Retry(
-        total=tries + 1,
-        connect=min(2, tries),
-        read=min(2, tries),
-        status=tries,
-        redirect=0,
-        other=0,
-        status_forcelist=_RETRIED,
-        backoff_factor=0.3,
-        raise_on_status=False,
-    )
-    pool: dict[str, Any] = {
-        "pool_connections": 4,
-        "pool_maxsize": options.max_connections,
-        "pool_block": True,
-        "max_retries": retry,
-    }
-    if cache is None:
-        return requests.adapters.HTTPAdapter(**pool)
-    adapter: requests.adapters.HTTPAdapter = CacheControlAdapter(
-        cache, heuristic=KeepAWeek(), **pool
-    )
-    return adapter
+def _retry_after(response: requests.Response) -> float | None:
+    """Return the seconds that the server asks to wait, by number or date."""
+    said = response.headers.get("retry-after")
+    if said is None:
+        return None
+    try:
+        return Retry().parse_retry_after(said)
+    except (InvalidHeader, ValueError, OverflowError):
+        return None
+
+
+def _port(address: SplitResult) -> int | None:
+    """Return the port of an address; plain and secure standard ports count as one."""
+    return None if address.port in (None, _PORTS.get(address.scheme)) else address.port

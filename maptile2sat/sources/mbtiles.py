@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from maptile2sat.errors import SourceError
 from maptile2sat.grid import MAX_ZOOM, Window
+from maptile2sat.sources.decode import MAX_TILE_BYTES
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text
 from maptile2sat.sources.options import SourceOptions
@@ -21,6 +23,15 @@ VECTOR_ADVICE = (
     "holds vector tiles, but a raster map is needed: render it to raster tiles, "
     "or draw an OpenStreetMap extract with `maptile2sat draw`"
 )
+
+MAX_QUERY_SECONDS = 120.0
+"""Time after which a query is given up: a file may hold a view that never ends."""
+
+MAX_COLUMNS = 1 << 20
+"""Most columns of tiles that a file may have at one zoom."""
+
+_STEPS = 100_000
+"""Steps of SQLite's machine between two looks at the clock."""
 
 
 class MBTiles:
@@ -56,9 +67,13 @@ class MBTiles:
         columns = [
             column
             for (column,) in self._rows(
-                "SELECT DISTINCT tile_column FROM tiles WHERE zoom_level = ?", zoom
+                "SELECT DISTINCT tile_column FROM tiles WHERE zoom_level = ? LIMIT ?",
+                zoom,
+                MAX_COLUMNS + 1,
             )
         ]
+        if len(columns) > MAX_COLUMNS:
+            raise SourceError(f"{self._path} has more columns of tiles than any map: it is damaged")
         (low, high), *_ = self._rows(
             "SELECT min(tile_row), max(tile_row) FROM tiles WHERE zoom_level = ?", zoom
         )
@@ -94,13 +109,21 @@ class MBTiles:
         uri = self._path.resolve().as_uri() + "?mode=ro"
         if not os.access(self._path.resolve().parent, os.W_OK):
             uri += "&immutable=1"  # SQLite could not create its lock files
-        return sqlite3.connect(uri, uri=True, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        # tables may be views, and a view may compute whatever its author liked
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TILE_BYTES + 1024)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
 
     def _rows(self, query: str, *values: int) -> list[tuple[Any, ...]]:
         try:
             with self._connections.lend() as connection, closing(connection.cursor()) as cursor:
+                end = time.monotonic() + MAX_QUERY_SECONDS
+                connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
                 return cursor.execute(query, values).fetchall()
         except sqlite3.OperationalError as error:
+            if "interrupted" in str(error):
+                raise SourceError(f"{self._path} has an index that does not answer") from error
             raise SourceError(f"{self._path} cannot be read as MBTiles: {error}") from error
         except sqlite3.DatabaseError as error:
             raise SourceError(f"{self._path} is not an MBTiles file: {error}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,9 +49,15 @@ class SourceOptions:
         user_agent: The User-Agent; None means `MAPTILE2SAT_USER_AGENT` or this package's name.
         cache_dir: Where downloads are cached; None means `MAPTILE2SAT_CACHE_DIR` or the
             user's cache folder.
-        timeout: Seconds to wait for a server to connect and to go on sending.
-        retries: How often a failing download is tried again, with growing pauses.
-        max_connections: Downloads at the same time.
+        ca_bundle: File of certificates (PEM) of the authorities to trust; None means the usual.
+        timeout: Seconds to wait for a server to connect (10 at most) and to go on sending.
+        patience: Seconds after which the download of one tile is given up, all tries together.
+            Pauses are not counted: those that the server asks for (60 s at most, before each
+            try), those between tries (8 s at most) and those that `rate` makes.
+        retries: How often a failing download is tried again.
+        max_connections: Downloads from one host at the same time.
+        rate: Most requests a second to one host.
+        allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
         max_repeats: Number of places at which one picture that is neither uniform nor periodic
             is taken for an error picture; 0 switches this check off.
         cache_bytes: Memory for decoded tiles.
@@ -69,9 +77,13 @@ class SourceOptions:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     user_agent: str | None = None
     cache_dir: Path | None = None
+    ca_bundle: Path | None = None
     timeout: float = 30.0
+    patience: float = 90.0
     retries: int = 4
     max_connections: int = 8
+    rate: float = 50.0
+    allow_vrt: bool = False
     max_repeats: int = 4
     cache_bytes: int = 64 << 20
     warn: Callable[[str], None] = field(
@@ -86,6 +98,10 @@ class SourceOptions:
             raise UsageError(f"tiles of {self.tile_size} px are not supported: say 256 or 512")
         if self.max_connections < 1:
             raise UsageError("max_connections must be 1 or more")
+        if not 0 < self.rate < math.inf:
+            raise UsageError("rate must be above 0: the most requests a second to one host")
+        if self.ca_bundle is not None:
+            _check_certificates(self.ca_bundle)
         if not self.subdomains:
             raise UsageError("subdomains must name at least one server")
 
@@ -100,3 +116,16 @@ class SourceOptions:
         if self.cache_dir is not None:
             return Path(self.cache_dir)
         return Path(os.environ.get("MAPTILE2SAT_CACHE_DIR") or user_cache_dir("maptile2sat"))
+
+
+def _check_certificates(path: Path) -> None:
+    """Refuse a file of certificates of which none can be used.
+
+    Raises:
+        UsageError: If it is missing or holds none.
+    """
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = "no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.args[-1]
+        raise UsageError(f"the certificates {path} cannot be used: {reason}") from error

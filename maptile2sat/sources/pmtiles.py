@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import mmap
 import threading
 import zlib
 from collections import OrderedDict
@@ -22,12 +21,13 @@ from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.sources.tileset import open_tileset, span_of_bounds
 
-MAX_DIRECTORY = 16 << 20
-"""Size from which on a directory or the metadata are not believed."""
+MAX_DIRECTORY = 4 << 20
+"""Unpacked size from which on a directory or the metadata are not believed."""
 
 _HEADER = 127
 _MAX_DEPTH = 4
-_KEPT_DIRECTORIES = 64
+_KEPT_ENTRIES = 500_000
+_ENTRY_BYTES = 4  # at least one for each of its numbers
 
 
 class ByteRange(Protocol):
@@ -44,19 +44,29 @@ class FileBytes:
     """The bytes of a local file; a `ByteRange`."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
         try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{path} cannot be read: {error}") from error
+            self._file = path.open("rb")
+            self._size = self._file.seek(0, io.SEEK_END)
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
 
     def get(self, offset: int, length: int) -> bytes:
         """Return a range of bytes."""
-        return self._map[offset : offset + length]
+        if not 0 <= offset <= self._size:
+            raise SourceError(f"{self._path} is damaged: it refers to what lies beyond its end")
+        try:
+            with self._lock:
+                self._file.seek(offset)
+                return self._file.read(length)
+        except OSError as error:
+            raise SourceError(f"{self._path} cannot be read: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close the file."""
-        self._map.close()
+        with self._lock:
+            self._file.close()
 
 
 class UrlBytes:
@@ -148,26 +158,20 @@ class PMTiles:
         self._content.close()
 
     def _tile(self, entry: Any) -> bytes:
-        if entry.length > MAX_TILE_BYTES:
+        if not 0 < entry.length <= MAX_TILE_BYTES:
             raise SourceError(f"{self.name} is damaged: it states a tile of {entry.length} bytes")
         return self._content.get(self._header["tile_data_offset"] + entry.offset, entry.length)
 
     def _directory(self, offset: int, length: int) -> list[Any]:
         """Return the entries of a directory; those used last stay in memory."""
-        from pmtiles.tile import deserialize_directory
-
         with self._lock:
             if offset in self._directories:
                 self._directories.move_to_end(offset)
                 return self._directories[offset]
-        data = self._unpacked(offset, length)
-        try:
-            entries: list[Any] = deserialize_directory(zlib.compress(data, 0, 31))
-        except (EOFError, ValueError, MemoryError) as error:
-            raise SourceError(f"{self.name} is damaged: a directory cannot be read") from error
+        entries = _entries(self._unpacked(offset, length), self.name)
         with self._lock:
             self._directories[offset] = entries
-            if len(self._directories) > _KEPT_DIRECTORIES:
+            while sum(map(len, self._directories.values())) > _KEPT_ENTRIES:
                 self._directories.popitem(last=False)
         return entries
 
@@ -192,9 +196,11 @@ class PMTiles:
         if kind != Compression.GZIP:
             raise SourceError(f"{self.name} uses {kind.name} compression, which is not supported")
         try:
-            unpacked = zlib.decompressobj(31).decompress(data, MAX_DIRECTORY)
+            unpacked = zlib.decompressobj(31).decompress(data, MAX_DIRECTORY + 1)
         except zlib.error as error:
             raise SourceError(f"{self.name} is damaged: a directory cannot be read") from error
+        if len(unpacked) > MAX_DIRECTORY:
+            raise SourceError(f"{self.name} is damaged: a directory unpacks to too many bytes")
         return unpacked
 
 
@@ -233,3 +239,17 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
     if header["tile_compression"] not in (Compression.NONE, Compression.UNKNOWN):
         raise SourceError(f"{name} holds compressed pictures, which is not supported")
     return header
+
+
+def _entries(data: bytes, name: str) -> list[Any]:
+    """Read a directory, once it is sure that it can hold as many entries as it says."""
+    from pmtiles.tile import deserialize_directory, read_varint
+
+    damage = f"{name} is damaged: a directory cannot be read"
+    try:
+        if read_varint(io.BytesIO(data[:10])) > len(data) // _ENTRY_BYTES:
+            raise SourceError(damage)
+        entries: list[Any] = deserialize_directory(zlib.compress(data, 0, 31))
+    except (EOFError, ValueError, MemoryError) as error:
+        raise SourceError(damage) from error
+    return entries

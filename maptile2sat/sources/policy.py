@@ -22,7 +22,8 @@ def check_host(url: str) -> None:
         SourceError: With the reason and the alternatives.
     """
     try:
-        host = (urlsplit(url).hostname or "").rstrip(".").lower()
+        address = urlsplit(url)
+        host, _ = (address.hostname or "").rstrip(".").lower(), address.port
     except ValueError as error:
         raise SourceError("the tile URL is not a valid address") from error
     if host in _OSM_HOSTS or host.endswith(tuple("." + name for name in _OSM_HOSTS)):

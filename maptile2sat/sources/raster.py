@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from maptile2sat.errors import Maptile2satError, SourceError
 from maptile2sat.grid import Window, parse_crs, raster_grid
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba
+from maptile2sat.sources.drivers import open_dataset
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
@@ -26,6 +28,12 @@ from maptile2sat.sources.warped import warp_to_zoom
 
 MAX_ASPECT = 1.25
 """Ratio of a ground pixel's sides from which on it counts as oblong."""
+
+MAX_BLOCK_BYTES = 256 << 20
+"""Most bytes of one block of a raster, all bands: GDAL unpacks blocks as a whole."""
+
+MAX_LATTICE = 1 << 52
+"""Most columns or rows from the origin of a CRS; beyond, numbers are not exact."""
 
 
 class RasterSource:
@@ -41,6 +49,7 @@ class RasterSource:
 
     def __init__(self, where: str, options: SourceOptions) -> None:
         self._where = where
+        self._allow_vrt = options.allow_vrt
         self._remote = "://" in where
         self._fill = options.fill
         self._settings = _settings(options, remote=self._remote)
@@ -48,8 +57,10 @@ class RasterSource:
         self._handles = Pool(self._open)
         _silence_rasterio()
         with self._lend() as dataset:
+            _check_blocks(dataset, self._name)
             self._bands: Bands = find_bands(dataset, self._name)
             crs = _crs(dataset, options, self._name)
+            _check_position(dataset, crs, self._name)
             grid, extent = raster_grid(crs, dataset.transform, dataset.width, dataset.height)
             attribution = plain_text(str(dataset.tags().get("TIFFTAG_COPYRIGHT", "")))
         self._info = SourceInfo(self._name, grid, extent, attribution, remote=self._remote)
@@ -98,7 +109,7 @@ class RasterSource:
             raise SourceError(self._explain(error)) from error
 
     def _open(self) -> Any:
-        return rasterio.open(self._where)
+        return open_dataset(self._where, allow_vrt=self._allow_vrt)
 
     def _explain(self, error: RasterioError) -> str:
         """Say what is wrong with the file, without the URL that GDAL's message may hold."""
@@ -152,15 +163,19 @@ def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
     """Return GDAL's settings for reading."""
     if not remote:
         return {}
-    return {
+    settings = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # no listing, but masks beside the file
         "GDAL_HTTP_USERAGENT": options.agent,
         "GDAL_HTTP_CONNECTTIMEOUT": str(options.timeout),
         "GDAL_HTTP_LOW_SPEED_TIME": str(options.timeout),
         "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+        "GDAL_HTTP_TIMEOUT": str(options.patience),  # of one request in all
         "GDAL_HTTP_MAX_RETRY": "3",
         "GDAL_HTTP_RETRY_DELAY": "1",
     }
+    if options.ca_bundle is not None:
+        settings["CURL_CA_BUNDLE"] = str(options.ca_bundle)
+    return settings
 
 
 def _silence_rasterio() -> None:
@@ -170,8 +185,45 @@ def _silence_rasterio() -> None:
     mistake when several threads use it. `warnings.catch_warnings` would not do across threads.
     """
     warnings.filterwarnings(
-        "ignore", category=NotGeoreferencedWarning, module=r"rasterio(\.warp)?$"
+        "ignore",
+        category=NotGeoreferencedWarning,
+        module=r"rasterio(\.warp)?$|maptile2sat\.sources\.drivers$",
     )
+
+
+def _check_blocks(dataset: Any, name: str) -> None:
+    """Refuse blocks that take a lot of memory, which a small file can ask for.
+
+    Raises:
+        SourceError: If there are such.
+    """
+    largest = max((rows * columns for rows, columns in dataset.block_shapes), default=0)
+    if largest * dataset.count > MAX_BLOCK_BYTES:
+        rows, columns = dataset.block_shapes[0]
+        raise SourceError(
+            f"{name} is packed in blocks of {columns}x{rows} px, which take too much memory: "
+            f"gdal_translate -co TILED=YES -co COMPRESS=DEFLATE {name} tiled.tif"
+        )
+
+
+def _check_position(dataset: Any, crs: CRS, name: str) -> None:
+    """Refuse a position that is no position: not numbers, no area, pixels as large as the world.
+
+    Raises:
+        SourceError: If it is such.
+    """
+    at = dataset.transform
+    numbers = [at.a, at.b, at.c, at.d, at.e, at.f]
+    sound = all(math.isfinite(number) for number in numbers) and abs(at.determinant) > 1e-24
+    if sound and not (at.b or at.d):
+        sound = max(abs(at.c / at.a), abs(at.f / at.e)) < MAX_LATTICE
+    if sound and crs.is_geographic:
+        sound = max(abs(at.a), abs(at.e)) <= 90
+    if not sound:
+        raise SourceError(
+            f"{name} says that it lies where nothing can lie: give it a position first, "
+            f"gdal_translate -a_ullr WEST NORTH EAST SOUTH {name} placed.tif"
+        )
 
 
 def _crs(dataset: Any, options: SourceOptions, name: str) -> CRS:

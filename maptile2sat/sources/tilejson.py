@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -22,6 +23,9 @@ from maptile2sat.sources.xyz import UrlTiles
 MAX_BYTES = 8 << 20
 """Size from which on a TileJSON file is not believed."""
 
+MAX_SERVERS = 64
+"""Most addresses of the same tiles that are used."""
+
 
 def open_tilejson(text: str, options: SourceOptions) -> TiledSource:
     """Open the map that a TileJSON file or URL describes.
@@ -32,7 +36,7 @@ def open_tilejson(text: str, options: SourceOptions) -> TiledSource:
     name = safe_url(text)
     remote = "://" in text
     content = parse_tilejson(_download(text, name, options) if remote else _load(text), name)
-    addresses = [_resolve(text, address, name) for address in content["tiles"]]
+    addresses = [_resolve(text, address, name) for address in content["tiles"][:MAX_SERVERS]]
     if not all("://" in address for address in addresses):
         if remote:
             raise SourceError(f"{name} names tiles that are not on a server")
@@ -93,9 +97,12 @@ def _download(url: str, name: str, options: SourceOptions) -> bytes:
 def _load(path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            return file.read(MAX_BYTES)
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise SourceError(f"{path} has more than {MAX_BYTES:,} bytes: that is no TileJSON")
+    return data
 
 
 def _resolve(base: str, address: str, name: str) -> str:
@@ -119,13 +126,14 @@ def _zoom(content: dict[str, Any], key: str, default: int) -> int:
     value = content.get(key, default)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return default
-    return min(max(int(value), 0), MAX_ZOOM)
+    limited = min(max(value, 0), MAX_ZOOM)  # numbers may be endless
+    return default if math.isnan(limited) else int(limited)
 
 
 def _bounds(content: dict[str, Any]) -> BBox | None:
     bounds = content.get("bounds")
     if not isinstance(bounds, list) or len(bounds) != 4:
         return None
-    if not all(isinstance(value, (int, float)) for value in bounds):
+    if not all(isinstance(value, (int, float)) and abs(value) <= 360 for value in bounds):
         return None
     return BBox(*(float(value) for value in bounds))

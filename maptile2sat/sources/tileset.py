@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Protocol
@@ -21,6 +22,9 @@ SHOWN = 10
 
 STYLES = ("maps", "osm")
 """Map styles that a tile set may say it is drawn in."""
+
+_ASKS = 3
+"""How often a server is asked for a tile whose picture is damaged."""
 
 
 class TileSet(Protocol):
@@ -103,19 +107,37 @@ class EncodedTiles:
     def load(self, x: int, y: int) -> Read | None:
         """Return the pixels of a tile, None for a hole; see `TileLoader.load`."""
         place = f"{self._zoom}/{x}/{y}"
+        asks = _ASKS if self._tiles.remote else 1
+        for ask in range(asks):
+            try:
+                data = self._tiles.fetch(self._zoom, x, y)
+            except MissingTileError as error:
+                self._mask(place, error)
+                return None
+            if data is None:
+                return None
+            try:
+                read = self._decoder.decode(data, f"{place} of {self._tiles.name}")
+            except SourceError:
+                self._tiles.discard(self._zoom, x, y)
+                if ask == asks - 1:
+                    raise
+                time.sleep(0.2 * (ask + 1))  # a busy server may have sent half of it, or excuses
+            else:
+                return self._guarded(data, read, x, y)
+        raise AssertionError("unreachable")
+
+    def _mask(self, place: str, error: MissingTileError) -> None:
+        """Take note of a tile that is to be masked, or raise."""
+        if self._missing == "error":
+            raise MissingTileError(f"{error} (say --missing mask to go on without)") from error
+        with self._lock:
+            self._failed.add(place)
+
+    def _guarded(self, data: bytes, read: Read, x: int, y: int) -> Read:
+        """Return what was read, unless it is an error picture."""
         try:
-            data = self._tiles.fetch(self._zoom, x, y)
-        except MissingTileError as error:
-            if self._missing == "error":
-                raise MissingTileError(f"{error} (say --missing mask to go on without)") from error
-            with self._lock:
-                self._failed.add(place)
-            return None
-        if data is None:
-            return None
-        try:
-            read = self._decoder.decode(data, f"{place} of {self._tiles.name}")
-            self._guard.check(data, read, place)
+            self._guard.check(data, read, f"{self._zoom}/{x}/{y}")
         except SourceError:
             self._tiles.discard(self._zoom, x, y)
             raise

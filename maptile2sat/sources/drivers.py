@@ -1,0 +1,153 @@
+"""Opening rasters with the drivers that read one file, and no other files or servers.
+
+GDAL has drivers whose files are only instructions to read something else: any file of the user, an
+address in the local network. A map that somebody has sent must not be able to do that.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.io import DatasetReader
+
+from maptile2sat.errors import SourceError
+from maptile2sat.sources.naming import safe_url
+
+PLAIN_DRIVERS = (
+    *("GTiff", "COG", "PNG", "JPEG", "JPEGXL", "WEBP", "AVIF", "HEIF", "GIF", "BIGGIF", "BMP"),
+    *("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "ECW", "MrSID", "GPKG", "MBTiles", "HFA"),
+    *("NITF", "ENVI", "EHdr", "PNM", "RMF", "TGA", "SGI", "BSB", "CALS", "PAux", "RST"),
+)
+"""GDAL's drivers for pictures that lie in one file, with headers beside it at most."""
+
+MAX_VRT_BYTES = 16 << 20
+"""Most bytes that a VRT may have."""
+
+MAX_VRT_SOURCES = 100_000
+"""Most sources that a VRT may name."""
+
+_VRT = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VRTDataset\b", re.S)
+_POINTER = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<[A-Za-z]")
+_PLAIN_ELEMENTS = frozenset(
+    (
+        *("VRTDataset", "SRS", "GeoTransform", "Metadata", "MDI", "Description", "OverviewList"),
+        *("VRTRasterBand", "ColorInterp", "NoDataValue", "HideNoDataValue", "ColorTable", "Entry"),
+        *("SimpleSource", "ComplexSource", "SourceFilename", "SourceBand", "SourceProperties"),
+        *("SrcRect", "DstRect", "NODATA", "UseMaskBand", "MaskBand", "BlockXSize", "BlockYSize"),
+        *("UnitType", "Offset", "Scale", "ScaleOffset", "ScaleRatio", "CategoryNames", "Category"),
+    )
+)
+"""What VRTs of `gdalbuildvrt` and `gdal_translate` consist of; no code, no raw files."""
+
+
+def open_dataset(where: str, *, allow_vrt: bool) -> Any:
+    """Open a raster for reading; call it inside a `rasterio.Env`.
+
+    Args:
+        where: Path or URL.
+        allow_vrt: Let GDAL use all its drivers, those that read elsewhere included.
+
+    Raises:
+        SourceError: If the file wants to read what it may not.
+        RasterioError: If it cannot be opened.
+    """
+    if allow_vrt:
+        return DatasetReader(where)
+    path = Path(where)
+    local = "://" not in where
+    if local and _is_vrt(path):
+        check_vrt(path)
+        return DatasetReader(where, driver=["VRT"])
+    try:
+        return DatasetReader(where, driver=list(PLAIN_DRIVERS))
+    except RasterioIOError as error:
+        if _points_elsewhere(path) if local else where.lower().endswith(".vrt"):
+            raise SourceError(
+                f"{safe_url(where)} is no picture but says where to read one, which may be "
+                "anywhere: if you trust it, say --allow-vrt"
+            ) from error
+        raise
+
+
+def check_vrt(path: Path) -> None:
+    """Make sure that a VRT only puts together pictures of its own folder.
+
+    Raises:
+        SourceError: If it reaches further, or cannot be read.
+    """
+    folder = path.resolve().parent
+    pictures: set[Path] = set()
+    for element in _elements(path):
+        kind = element.tag
+        if kind not in _PLAIN_ELEMENTS or "subClass" in element.attrib:
+            raise SourceError(
+                f"the VRT {path} does more than put pictures together ({kind}): if you trust it, "
+                "say --allow-vrt"
+            )
+        if kind == "SourceFilename":
+            pictures.add(_inside(path, folder, element))
+            if len(pictures) > MAX_VRT_SOURCES:
+                raise SourceError(f"the VRT {path} names more than {MAX_VRT_SOURCES:,} pictures")
+    for picture in pictures:
+        try:
+            DatasetReader(str(picture), driver=list(PLAIN_DRIVERS)).close()
+        except RasterioError as error:
+            raise SourceError(
+                f"the VRT {path} names {picture.name}, which is missing or no plain picture: "
+                "if you trust it, say --allow-vrt"
+            ) from error
+
+
+def _elements(path: Path) -> list[ElementTree.Element]:
+    """Return the elements of a VRT, which has none of XML's tricks."""
+    with path.open("rb") as file:
+        data = file.read(MAX_VRT_BYTES + 1)
+    if len(data) > MAX_VRT_BYTES:
+        raise SourceError(f"the VRT {path} has more than {MAX_VRT_BYTES:,} bytes: not read")
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise SourceError(f"the VRT {path} defines entities: not read")
+    try:
+        return list(ElementTree.fromstring(data).iter())
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise SourceError(f"the VRT {path} is not XML: {error}") from error
+
+
+def _inside(path: Path, folder: Path, element: ElementTree.Element) -> Path:
+    """Return the file that a `SourceFilename` names, once it is sure to lie in `folder`."""
+    name, relative = element.text or "", element.get("relativeToVRT", "0")
+    base = folder if relative == "1" else Path()
+    try:
+        picture = (base / name).resolve()
+        # nothing that GDAL may take for another name than Python does
+        plain = name == name.strip() and len(element) == 0 and relative in {"0", "1"}
+        plain = plain and picture.is_file()
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
+        plain = False
+    if not plain or not picture.is_relative_to(folder):
+        raise SourceError(
+            f"the VRT {path} reads what is not in its folder: if you trust it, say --allow-vrt"
+        )
+    return picture
+
+
+def _is_vrt(path: Path) -> bool:
+    return _VRT.match(_start(path)) is not None
+
+
+def _points_elsewhere(path: Path) -> bool:
+    """Whether a file that is no picture looks like one of instructions."""
+    return (
+        path.suffix.lower() in {".vrt", ".xml", ".wms"} or _POINTER.match(_start(path)) is not None
+    )
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""

@@ -1,0 +1,242 @@
+"""Below HTTP: connections that end in time, requests that keep their distance.
+
+A time-out of a socket starts anew with every byte, so a server that sends one byte now and then
+would hold a download for ever. Here every read of an answer, its headers included, also ends with
+the download's own deadline.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from http.client import HTTPResponse
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from cachecontrol import CacheControlAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from maptile2sat.sources.http_cache import KeepAWeek, LenientCache
+
+BURST = 1.0
+"""Seconds' worth of requests that may go out at once after a quiet time."""
+
+
+class Transfer:
+    """One download under way.
+
+    Args:
+        patience: Seconds until it is given up; None for never.
+    """
+
+    def __init__(self, patience: float | None) -> None:
+        self._end = None if patience is None else time.monotonic() + patience
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._aborted = threading.Event()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left; None for ever, 0 or less when it is over."""
+        return None if self._end is None else self._end - time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is to end now."""
+        left = self.left
+        return self._aborted.is_set() or (left is not None and left <= 0)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep without this counting against the deadline; less long if aborted."""
+        if seconds > 0:
+            start = time.monotonic()
+            self._aborted.wait(seconds)
+            if self._end is not None:
+                self._end += time.monotonic() - start
+
+    def listens_to(self, connection: socket.socket) -> None:
+        """Take note of the socket that an answer comes from."""
+        with self._lock:
+            self._socket = connection
+        if self._aborted.is_set():
+            self.abort()
+
+    def abort(self) -> None:
+        """End it from another thread, whatever it waits for (except for a connection)."""
+        self._aborted.set()
+        with self._lock, suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+_current: ContextVar[Transfer | None] = ContextVar("maptile2sat transfer", default=None)
+
+
+@contextmanager
+def under_way(transfer: Transfer) -> Iterator[None]:
+    """Let the requests of this thread belong to `transfer`."""
+    token = _current.set(transfer)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Pace:
+    """Keeps the distance between requests to one host, over all threads.
+
+    Args:
+        rate: Most requests a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._gap = 1.0 / rate
+        self._slack = BURST - self._gap if rate * BURST > 1 else 0.0
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._closed_until = 0.0
+
+    def turn(self) -> float:
+        """Take the next turn; return the seconds until it comes."""
+        with self._lock:
+            now = time.monotonic()
+            self._next = max(self._next, now - self._slack, self._closed_until)
+            wait = max(0.0, self._next - now)
+            self._next += self._gap
+            return wait
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody ask for a while: the host has said so."""
+        with self._lock:
+            self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+
+    @property
+    def paused(self) -> float:
+        """Seconds for which nobody may ask yet."""
+        return self._closed_until - time.monotonic()
+
+
+class PoliteAdapter(requests.adapters.HTTPAdapter):
+    """Sends requests when it is their turn, over connections that end in time.
+
+    Args:
+        rate: Most requests a second to one host.
+        connections: Most connections to one host.
+    """
+
+    def __init__(self, *, rate: float, connections: int, **kwargs: Any) -> None:
+        self._rate = rate
+        self._paces: dict[str, Pace] = {}
+        self._lock = threading.Lock()
+        super().__init__(
+            pool_connections=4,
+            pool_maxsize=connections,
+            pool_block=True,
+            max_retries=0,
+            **kwargs,
+        )
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Use the connections of this module."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Use them through proxies too."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
+        """Send a request that the cache could not answer."""
+        transfer = _current.get()
+        pace = self.pace(request.url or "")
+        if transfer is not None:
+            transfer.wait(pace.turn())
+            while not transfer.over and (left := pace.paused) > 0:
+                transfer.wait(left)
+            if transfer.over:
+                raise requests.exceptions.Timeout("timed out")
+        return super().send(request, *args, **kwargs)
+
+    def pace(self, url: str) -> Pace:
+        """Return the pace of a host."""
+        with self._lock:
+            return self._paces.setdefault(urlsplit(url).netloc, Pace(self._rate))
+
+
+class CachedAdapter(CacheControlAdapter, PoliteAdapter):  # type: ignore[misc,unused-ignore]
+    """Asks the cache first; only what it does not have is a request."""
+
+
+def adapter(cache: LenientCache | None, rate: float, connections: int) -> PoliteAdapter:
+    """Return what sends requests, with a cache in front if there is one."""
+    if cache is None:
+        return PoliteAdapter(rate=rate, connections=connections)
+    kept: dict[str, Any] = {"cache": cache, "heuristic": KeepAWeek()}
+    return CachedAdapter(rate=rate, connections=connections, **kept)
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads a socket until the transfer's deadline."""
+
+    def __init__(self, raw: Any, connection: socket.socket, transfer: Transfer) -> None:
+        self._raw = raw
+        self._connection = connection
+        self._silence = connection.gettimeout()
+        self._transfer = transfer
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._transfer.over:
+            raise TimeoutError("timed out")
+        left, silence = self._transfer.left, self._silence
+        bounds = [value for value in (left, silence) if value is not None]
+        self._connection.settimeout(max(min(bounds), 1e-3) if bounds else None)
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _BoundedResponse(HTTPResponse):
+    """An answer that is read through a `_BoundedReader` from its first byte."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        transfer = _current.get()
+        if transfer is not None:
+            transfer.listens_to(sock)
+            reader: Any = self.fp
+            self.fp = io.BufferedReader(_BoundedReader(reader.detach(), sock, transfer))
+
+
+class _Http(HTTPConnection):
+    response_class = _BoundedResponse
+
+
+class _Https(HTTPSConnection):
+    response_class = _BoundedResponse
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
