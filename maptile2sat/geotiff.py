@@ -31,7 +31,7 @@ from maptile2sat.wholeness import is_whole
 
 BLOCK = 512
 BLOCKS = (512, 384)
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 128 << 20
 TEMPORARY_BYTES_PER_PIXEL = raw_blocks.BYTES_PER_PIXEL
 """What the uncompressed temporary files take; they go away when the output is there."""
 

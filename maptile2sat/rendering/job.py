@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
@@ -25,6 +26,10 @@ from maptile2sat.translator import Translator
 
 MAX_SIDE = 1 << 30
 """Longest side of an output in pixels: what GDAL can address."""
+
+
+CACHE_BYTES = 128 << 20
+"""What GDAL may keep of decoded blocks; its own limit grows with the machine's memory."""
 
 
 @dataclass
@@ -95,7 +100,8 @@ def prepared(
         fill=about.fill,
         warn=notices.add,
     )
-    with closing(open_source(chosen, source_options)) as opened:
+    limited = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+    with limited, closing(open_source(chosen, source_options)) as opened:
         if about.kind == "unet":
             notices.add(
                 f"model '{about.name}' is a unet: windows are blended, a pixel also depends on "
