@@ -536,6 +536,21 @@ def test_export_makes_a_bundle_that_renders(tmp_path: Path) -> None:
     assert read_back(output).tags["MODEL"] == "mine"
 
 
+def test_export_says_what_the_data_says(tmp_path: Path) -> None:
+    """Scale and attribution of the user's own pairs come from their `dataset.json`."""
+    run, _ = finished_run()
+    said = {"zoom": 14, "metres_per_pixel": 6.25, "attribution": "© us", "style": "osm"}
+    description = Path(json.loads((run / "config.json").read_text())["data"]) / "dataset.json"
+    description.write_text(json.dumps(said))
+    try:
+        stated = export(run, tmp_path / "a", About("x")).description
+        given = export(run, tmp_path / "b", About("x", zoom=13, attribution="me")).description
+    finally:
+        description.unlink()
+    assert (stated.zoom, stated.metres_per_pixel, stated.attribution) == (14, 6.25, "© us")
+    assert (given.zoom, given.metres_per_pixel, given.attribution) == (13, 6.25, "me")
+
+
 def test_export_takes_the_average(tmp_path: Path) -> None:
     run, _ = finished_run()
     bundle = export(run, tmp_path / "bundle", About("x"))

@@ -147,11 +147,18 @@ def export_command(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle.")],
     name: Annotated[str | None, typer.Option(help="Name of the model; default: of -o.")] = None,
-    zoom: Annotated[int, typer.Option(help="Zoom of the training maps.")] = 16,
-    metres_per_pixel: Annotated[float, typer.Option(help="Ground size of their pixels.")] = 1.8,
+    zoom: Annotated[
+        int | None, typer.Option(help="Zoom of the training maps; default: of dataset.json, or 16.")
+    ] = None,
+    metres_per_pixel: Annotated[
+        float | None,
+        typer.Option(help="Ground size of their pixels; default: of dataset.json, or 1.8."),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="What it was trained on, in words.")] = None,
     licence: Annotated[str | None, typer.Option(help="Terms of the weights.")] = None,
-    attribution: Annotated[str, typer.Option(help="Who is to be named.")] = "",
+    attribution: Annotated[
+        str | None, typer.Option(help="Who is to be named; default: of dataset.json.")
+    ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="Take the checkpoint nearest to held-out images.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import Any
 
 from maptile2sat._version import __version__
 from maptile2sat.bundle import Bundle, save_bundle
+from maptile2sat.datasets.layout import read_description
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError
 from maptile2sat.training import checkpoint
@@ -27,20 +28,21 @@ class About:
 
     Attributes:
         name: Short name of the model.
-        zoom: Web mercator zoom of its training maps.
-        metres_per_pixel: Ground size of their pixels.
+        zoom: Web mercator zoom of its training maps; None: what the data's `dataset.json` says,
+            or 16.
+        metres_per_pixel: Ground size of their pixels; None: likewise, or 1.8.
         data: What it was trained on, in words.
         licence: Terms of the weights.
-        attribution: Who is to be named.
+        attribution: Who is to be named; None: likewise, or nobody.
         version: Version of the weights.
     """
 
     name: str
-    zoom: int = 16
-    metres_per_pixel: float = 1.8
+    zoom: int | None = None
+    metres_per_pixel: float | None = None
     data: str = "pairs of map and aerial image given by the user"
     licence: str = "decided by whoever trained it; mind the terms of the training imagery"
-    attribution: str = ""
+    attribution: str | None = None
     version: str = __version__
 
 
@@ -67,7 +69,8 @@ def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bund
 
     trainer = build_trainer(config, starting_palette(run, pairs, config))
     step = checkpoint.load(chosen, trainer.variables())
-    description = _describe(config, pairs, _resized(about, config, pairs), step)
+    stated = _stated(about, config)
+    description = _describe(config, pairs, _resized(stated, config, pairs), step)
     description["architecture"] = trainer.architecture()
     weights = get_weights(trainer.average)
     bundle = save_bundle(output, description, weights, _card(description))
@@ -76,10 +79,21 @@ def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bund
     return save_bundle(output, description, weights, _card(description))
 
 
+def _stated(about: About, config: TrainConfig) -> About:
+    """Return what the bundle says, with what only the data set says of itself."""
+    said = {"zoom": 16, "metres_per_pixel": 1.8, "attribution": ""}
+    said |= {key: value for key, value in read_description(Path(config.data)).items() if value}
+    names = ("zoom", "metres_per_pixel", "attribution")
+    open_ = {name: said[name] for name in names if getattr(about, name) is None}
+    return dataclasses.replace(about, **open_)
+
+
 def _resized(about: About, config: TrainConfig, pairs: Pairs) -> About:
     """Return what the bundle says if pairs were resized, which changes their scale."""
     if not config.resize:
         return about
+    assert about.zoom is not None  # `_stated` has been here
+    assert about.metres_per_pixel is not None
     own = Pairs(pairs.files, config.map_side)[0].map.shape[0]
     metres = about.metres_per_pixel * own / config.resize
     zoom = about.zoom - round(math.log2(own / config.resize))
