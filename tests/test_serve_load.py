@@ -361,3 +361,46 @@ def test_listening_to_other_machines_prints_a_warning(
     assert done.code == 0, done.err
     assert done.out.startswith(f"http://{host}:")
     assert ("everyone who reaches this machine" in done.err) is warned
+
+
+def test_requests_at_the_same_time_are_limited(tmp_path: Path) -> None:
+    path = f"/tiny/{ZOOM}/{COL}/{ROW}.png"
+    with (
+        held() as gate,
+        mock.patch("maptile2sat.serving.guard.MAX_REQUESTS", 2),
+        running(sample_map(), tmp_path) as server,
+    ):
+        clients = [ask_and_leave(server, path) for _ in range(2)]
+        wait_for(lambda: server.service.cells.counts.shared == 1)
+        refused = server.get("/healthz")
+        gate.set()
+        for client in clients:
+            client.settimeout(30)
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.close()
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"]
+
+
+def test_one_geotiff_is_rendered_at_a_time(tmp_path: Path) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def slow(*given: Any, **named: Any) -> None:
+        begun.set()
+        assert gate.wait(30)
+        raise SourceError("the map is gone")
+
+    path = "/tiny/area.tif?bbox=24.94,60.17,24.941,60.1701"
+    with (
+        running(sample_map(), tmp_path) as server,
+        mock.patch("maptile2sat.serving.area.render", slow),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(server.get, path)
+        assert begun.wait(30)
+        second = server.get(path)
+        gate.set()
+        assert first.result().status_code == 502
+        assert "gone" in server.get(path).text  # and the next may begin
+    assert second.status_code == 503
+    assert second.headers["Retry-After"]

@@ -33,7 +33,11 @@ FOREVER = "public, max-age=31536000, immutable"
 A_WHILE = "public, max-age=3600"
 NEVER = "no-store"
 
-_VIEWER = {"viewer.js": "text/javascript", "viewer.css": "text/css"}
+_VIEWER = {
+    "viewer.js": "text/javascript",
+    "tiles.js": "text/javascript",
+    "viewer.css": "text/css",
+}
 _LEAFLET = {"leaflet.js": "text/javascript", "leaflet.css": "text/css"}
 
 
@@ -160,9 +164,9 @@ async def _tile(service: Service, request: Request) -> Response:
     if not maker.covers(zoom, col, row):
         counts["empty"] += 1
         return _answer(request, maker, Kept(b"", "0"), path["form"])
-    recalled = maker.recall(zoom, col, row, path["form"])
-    if recalled is not None:
-        kept, hit = recalled, True
+    found = maker.kept(zoom, col, row, path["form"])
+    if found is not None:
+        kept, hit = found, True
     else:
         kept, hit = await _unless_gone(request, maker.get(zoom, col, row, path["form"]))
     counts["hits"] += hit

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from maptile2sat.errors import OutputError
 
-MEMORY_BYTES = 64 << 20
+MEMORY_BYTES = 128 << 20
 DIGEST = 16
 """Bytes before each file's content that tell whether it is whole."""
 
@@ -81,19 +81,13 @@ class TileCache:
         self._broken = False
         self._shrink()
 
-    def recall(self, key: Key) -> Kept | None:
-        """Return a tile that is still in memory."""
+    def read(self, key: Key) -> Kept | None:
+        """Return a tile, or None if it is not kept, or damaged."""
         with self._lock:
             kept = self._memory.get(key)
             if kept is not None:
                 self._memory.move_to_end(key)
-            return kept
-
-    def read(self, key: Key) -> Kept | None:
-        """Return a tile, or None if it is not kept, or damaged."""
-        kept = self.recall(key)
-        if kept is not None:
-            return kept
+                return kept
         path = self._path(key)
         try:
             file = path.read_bytes()

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_PATH = 512
 MAX_QUERY = 512
+MAX_REQUESTS = 2048
+"""Requests answered at the same time."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -28,6 +30,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
         self._app, self._loopback = app, loopback
+        self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -46,7 +49,11 @@ class Guard:
                     headers[name] = value
             await send(message)
 
-        await self._app(scope, receive, send_guarded)
+        self._requests += 1
+        try:
+            await self._app(scope, receive, send_guarded)
+        finally:
+            self._requests -= 1
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
@@ -55,6 +62,8 @@ class Guard:
             return PlainTextResponse("the address is too long", 414)
         if self._loopback and not _is_loopback(Headers(scope=scope).get("host", "")):
             return PlainTextResponse("this server answers to localhost only", 421)
+        if self._requests >= MAX_REQUESTS:
+            return PlainTextResponse("too many requests at once", 503, {"Retry-After": "2"})
         return None
 
 

@@ -17,8 +17,7 @@ from maptile2sat.serving.options import ServeOptions
 if TYPE_CHECKING:
     from uvicorn import Server
 
-MAX_CONNECTIONS = 1024
-IDLE_SECONDS = 15
+IDLE_SECONDS = 60
 
 
 def serve(
@@ -78,7 +77,6 @@ def server_of(app: Any) -> Server:
         proxy_headers=False,
         lifespan="off",
         ws="none",
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=2,
     )

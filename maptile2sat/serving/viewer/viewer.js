@@ -1,6 +1,8 @@
 // The viewer: map on the left, imagery made of it on the right of a border that can be moved.
 // Settings come from viewer.json; what is seen is kept in the address, so that links restore it.
 
+import { showStatus, status, tiles } from "./tiles.js";
+
 const settings = await (await fetch("viewer.json")).json();
 const element = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -39,98 +41,6 @@ function writeAddress() {
     `opacity=${state.opacity}`,
   ];
   history.replaceState(null, "", `#${words.join("&")}`);
-}
-
-// ---- tiles -------------------------------------------------------------------------------
-
-let pending = 0;
-let busy = "";
-let problem = "";
-let statusTimer = 0;
-
-function showStatus() {
-  clearTimeout(statusTimer);
-  statusTimer = setTimeout(() => {
-    const text = busy || (pending ? `Making ${pending} tile${pending > 1 ? "s" : ""} …` : problem);
-    element("status").textContent = text;
-    element("status").hidden = !text;
-  }, 300);
-}
-
-const pause = (seconds, signal) =>
-  new Promise((done) => {
-    const timer = setTimeout(done, seconds * 1000);
-    signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
-  });
-
-// A full queue answers 503 and says when to come again; anything else is tried twice more.
-async function load(address, signal) {
-  for (let failures = 0; !signal.aborted; ) {
-    let answer = null;
-    try {
-      answer = await fetch(address, { signal });
-      if (answer.ok) return await answer.blob();
-    } catch (error) {
-      if (signal.aborted) break;
-    }
-    if (answer?.status === 503) {
-      const seconds = Number(answer.headers.get("Retry-After")) || 2;
-      await pause(seconds * (0.5 + Math.random() / 2), signal);
-      continue;
-    }
-    failures += 1;
-    if (failures > 2) {
-      problem = answer ? await answer.text() : "The server does not answer.";
-      throw new Error(problem);
-    }
-    await pause(failures, signal);
-  }
-  throw new DOMException("no longer needed", "AbortError");
-}
-
-const Tiles = L.GridLayer.extend({
-  initialize(path, options) {
-    L.GridLayer.prototype.initialize.call(this, options);
-    this.path = path;
-    this.loads = new WeakMap();
-    this.on("tileunload", ({ tile }) => {
-      this.loads.get(tile)?.abort();
-      URL.revokeObjectURL(tile.src);
-    });
-  },
-  createTile({ x, y, z }, done) {
-    const tile = document.createElement("img");
-    const control = new AbortController();
-    tile.alt = "";
-    this.loads.set(tile, control);
-    pending += 1;
-    showStatus();
-    load(`${this.path}/${z}/${x}/${y}.webp${this.options.query}`, control.signal)
-      .then((blob) => {
-        problem = "";
-        tile.onload = () => done(null, tile);
-        tile.src = URL.createObjectURL(blob);
-      })
-      .catch((error) => control.signal.aborted || done(error, tile))
-      .finally(() => {
-        pending -= 1;
-        showStatus();
-      });
-    return tile;
-  },
-});
-
-function tiles(path, about, options) {
-  return new Tiles(path, {
-    query: `?v=${about.version}`,
-    minNativeZoom: about.lowest,
-    maxNativeZoom: about.highest,
-    minZoom: 0,
-    maxZoom: 30,
-    noWrap: false,
-    keepBuffer: 1,
-    ...options,
-  });
 }
 
 // ---- the map -----------------------------------------------------------------------------
@@ -281,7 +191,7 @@ function showArea() {
     return [span, " "];
   });
   element("command").replaceChildren(...words.flat().slice(0, -1));
-  element("download").disabled = large || Boolean(busy);
+  element("download").disabled = large || Boolean(status.busy);
 }
 
 const sheet = element("draw");
@@ -320,8 +230,8 @@ element("copy").addEventListener("click", async () => {
   setTimeout(() => (button.textContent = "Copy command"), 2000);
 });
 element("download").addEventListener("click", async () => {
-  busy = "Rendering the GeoTIFF …";
-  problem = "";
+  status.busy = "Rendering the GeoTIFF …";
+  status.problem = "";
   showStatus();
   showArea();
   try {
@@ -335,9 +245,9 @@ element("download").addEventListener("click", async () => {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   } catch (error) {
-    problem = error.message;
+    status.problem = error.message;
   }
-  busy = "";
+  status.busy = "";
   showStatus();
   showArea();
 });
