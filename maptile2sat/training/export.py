@@ -84,8 +84,8 @@ def _stated(about: About, config: TrainConfig) -> About:
     said = {"zoom": 16, "metres_per_pixel": 1.8, "attribution": ""}
     said |= {key: value for key, value in read_description(Path(config.data)).items() if value}
     names = ("zoom", "metres_per_pixel", "attribution")
-    open_ = {name: said[name] for name in names if getattr(about, name) is None}
-    return dataclasses.replace(about, **open_)
+    unknown: dict[str, Any] = {name: said[name] for name in names if getattr(about, name) is None}
+    return dataclasses.replace(about, **unknown)
 
 
 def _resized(about: About, config: TrainConfig, pairs: Pairs) -> About:

@@ -69,13 +69,13 @@ class Rhythm:
         checkpoint: Steps between checkpoints.
         sample: Steps between sample sheets.
         epoch: Steps of an epoch.
-        seconds: A checkpoint is written after this long at the latest.
+        seconds: A checkpoint is written after this long at the latest, unless saving is slow.
     """
 
     checkpoint: int
     sample: int
     epoch: int
-    seconds: float = 900.0
+    seconds: float = 60.0
 
 
 class Feed:
@@ -134,7 +134,7 @@ class Loop:
         self.watch = Watch(trainer.chance)
         self.samples = self._held_out(validation, SAMPLES)
         self.scored = self._held_out(validation, SCORED)
-        self.saved, self.saved_at = -1, time.monotonic()
+        self.saved, self.saved_at, self.save_seconds = -1, time.monotonic(), 0.0
         self.epoch_start = (0, time.monotonic())
 
     def train(self, stop: Stop, report: Callable[[Progress], None]) -> int:
@@ -191,7 +191,9 @@ class Loop:
 
     def _after(self, step: int, log: Log) -> None:
         """Save, draw and say what is due after `step`."""
-        late = time.monotonic() - self.saved_at > self.rhythm.seconds
+        # so that saving never takes more than a fiftieth of the time
+        pause = max(self.rhythm.seconds, 50 * self.save_seconds)
+        late = time.monotonic() - self.saved_at > pause
         if step % self.rhythm.checkpoint == 0 or step == self.config.steps:
             path = self._save(step)
             if checkpoint.mark_best(self.folder, path, self._score()):
@@ -218,8 +220,10 @@ class Loop:
         self.epoch_start = (step, time.monotonic())
 
     def _save(self, step: int) -> Path:
+        start = time.monotonic()
         path = checkpoint.save(self.folder, step, self.variables, well=self.watch.since)
         self.saved, self.saved_at = step, time.monotonic()
+        self.save_seconds = self.saved_at - start
         return path
 
     def _score(self) -> float:
