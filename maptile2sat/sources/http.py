@@ -19,7 +19,7 @@ from maptile2sat.sources.decode import MAX_TILE_BYTES
 from maptile2sat.sources.http_cache import open_cache
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.policy import check_host
-from maptile2sat.sources.transport import Transfer, adapter, under_way
+from maptile2sat.sources.transport import REDIRECTS, PlainSession, Transfer, adapter, under_way
 
 MAX_WAIT = 60.0
 """Ceiling in seconds for a server's Retry-After."""
@@ -32,7 +32,6 @@ MAX_CONNECT = 10.0
 
 _RETRIED = (429, 500, 502, 503, 504)
 _GONE = (204, 404, 410)
-_REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 T = TypeVar("T")
@@ -72,7 +71,7 @@ class HttpClient:
         self._stopped: str | None = None
         self._transfers: set[Transfer] = set()
         self._cache = open_cache(options) if cache else None
-        self._session = requests.Session()
+        self._session = PlainSession()
         self._session.headers["User-Agent"] = options.agent
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._adapter = adapter(self._cache, options.rate, options.max_connections)
@@ -176,6 +175,8 @@ class HttpClient:
             try:
                 return self._body(response, what, limit)
             except (requests.exceptions.RequestException, HTTPError) as error:
+                self.forget(url)
+                self.forget(response.url)
                 if _timed_out(error):
                     message = f"{what}: the server does not answer in time"
                 else:
@@ -202,15 +203,23 @@ class HttpClient:
             except requests.exceptions.RequestException as error:
                 raise _explain(what, url, error) from None  # its text holds the address
             with response:
-                if response.status_code not in _REDIRECTS:
+                if response.status_code not in REDIRECTS:
                     self._check_status(response, what)
                     yield response
                     return
-                target = urljoin(url, response.headers.get("location", ""))
-            if urlsplit(target).scheme not in ("http", "https"):
-                raise SourceError(f"{what}: the server redirects to something that is not HTTP")
-            url = target
+                url = self._target(url, response, what)
         raise SourceError(f"{what}: the server redirects in circles")
+
+    def _target(self, url: str, response: requests.Response, what: str) -> str:
+        """Return where a redirect leads."""
+        try:
+            target = urljoin(url, response.headers.get("location", ""))
+            scheme = urlsplit(target).scheme
+        except ValueError as error:
+            raise SourceError(f"{what}: the server redirects to no valid address") from error
+        if scheme not in _PORTS:
+            raise SourceError(f"{what}: the server redirects to something that is not HTTP")
+        return target
 
     def _at_home(self, url: str) -> bool:
         """Whether the extra headers may go there: same host and port, and not in clear instead."""
@@ -247,6 +256,8 @@ class HttpClient:
             body += block
             if len(body) > limit:
                 raise SourceError(f"{what}: more than {limit} bytes are too many")
+        if not body and declared != "0":  # cut off within the headers, which looks like their end
+            raise HTTPError("no body and no word of that")
         return Reply(bytes(body), response.url)
 
     def _stop(self, message: str) -> None:

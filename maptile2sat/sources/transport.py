@@ -25,6 +25,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from maptile2sat.sources.http_cache import KeepAWeek, LenientCache
 
+REDIRECTS = (301, 302, 303, 307, 308)
+"""Answers that name another address."""
+
 BURST = 1.0
 """Seconds' worth of requests that may go out at once after a quiet time."""
 
@@ -174,6 +177,23 @@ class PoliteAdapter(requests.adapters.HTTPAdapter):
 
 class CachedAdapter(CacheControlAdapter, PoliteAdapter):  # type: ignore[misc,unused-ignore]
     """Asks the cache first; only what it does not have is a request."""
+
+    def build_response(  # type: ignore[override,unused-ignore]
+        self, request: Any, response: Any, from_cache: bool = False, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Leave redirects to where they lead: CacheControl would read all of their bodies."""
+        if not from_cache and response.status in REDIRECTS:
+            plain: Any = requests.adapters.HTTPAdapter.build_response
+            return plain(self, request, response)
+        caching: Any = super()  # CacheControl has no types
+        return caching.build_response(request, response, from_cache, *args, **kwargs)
+
+
+class PlainSession(requests.Session):
+    """A session that never looks at redirects itself, for which it reads all of their bodies."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: whoever asks follows redirects."""
 
 
 def adapter(cache: LenientCache | None, rate: float, connections: int) -> PoliteAdapter:

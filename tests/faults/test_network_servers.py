@@ -1,0 +1,304 @@
+"""Tile servers that break, stall, lie and refuse; every one of them a real socket."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maptile2sat.errors import MissingTileError, SourceError, UsageError
+from maptile2sat.grid import TILE, Window
+from maptile2sat.sources import SourceOptions, open_source
+from tests.conftest import TileMap
+from tests.faults.support import (
+    HANGING,
+    PASSING,
+    REFUSED,
+    FaultServer,
+    answer,
+    endless_redirect,
+    gzip_bomb,
+    serving,
+)
+
+MAP = TileMap.block(13, 4661, 2371, 3, 2)
+FIRST = Window(*MAP.extent[:2], TILE, TILE)
+QUICK = SourceOptions(zoom=13, timeout=5.0, retries=2)
+
+
+@pytest.fixture
+def broken() -> Iterator[FaultServer]:
+    """A server of six tiles."""
+    with serving(MAP) as server:
+        yield server
+
+
+def read(server: FaultServer, window: Window, options: SourceOptions = QUICK) -> np.ndarray:
+    source = open_source(server.template, options)
+    try:
+        pixels = source.read(window)
+        assert pixels.mask.all()
+        return pixels.image
+    finally:
+        source.close()
+
+
+def expected(window: Window) -> np.ndarray:
+    return MAP.read(window)[0]
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_fault_that_passes(fault: str, broken: FaultServer) -> None:
+    """A server has a fault at the first request for each tile: the map is complete and right."""
+    broken.choose = lambda path, number: PASSING[fault] if number == 0 else None
+    np.testing.assert_array_equal(read(broken, MAP.extent), expected(MAP.extent))
+    assert set(broken.asked.values()) <= {2, 3}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_fault_that_stays(fault: str, broken: FaultServer) -> None:
+    """A server keeps a fault: one error, after a few requests, never a hole or a wrong tile."""
+    broken.choose = lambda path, number: PASSING[fault]
+    options = dataclasses.replace(QUICK, missing="mask", retries=1)
+    with pytest.raises(SourceError, match=r"tile 13/4661/2371 of http://127") as caught:
+        read(broken, FIRST, options)
+    assert "\n" not in str(caught.value)
+    assert max(broken.asked.values()) <= 6  # two tries at most for each of three pictures
+    broken.choose = lambda path, number: None
+    np.testing.assert_array_equal(read(broken, FIRST), expected(FIRST))  # nothing bad was kept
+
+
+@pytest.mark.parametrize("fault", HANGING)
+def test_server_that_hangs(fault: str, broken: FaultServer) -> None:
+    """A server hangs: the tile is given up when its time is over, however bytes drip in."""
+    broken.choose = lambda path, number: HANGING[fault]
+    options = dataclasses.replace(QUICK, timeout=0.4, patience=1.0, retries=9)
+    with pytest.raises(SourceError, match=r"tile 13/4661/2371 .* does not answer in time"):
+        read(broken, FIRST, options)
+    assert sum(broken.asked.values()) <= 4
+    broken.choose = lambda path, number: HANGING[fault] if number == 4 else None
+    options = dataclasses.replace(QUICK, timeout=0.4)
+    np.testing.assert_array_equal(read(broken, FIRST, options), expected(FIRST))
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_answer_that_is_refused(fault: str, broken: FaultServer) -> None:
+    """An answer that no patience makes right is refused at once."""
+    misbehave, words = REFUSED[fault]
+    broken.choose = lambda path, number: misbehave
+    with pytest.raises(SourceError, match=words):
+        read(broken, FIRST)
+    assert max(broken.asked.values()) <= 6
+
+
+@pytest.mark.parametrize("fault", ["gzip bomb", "redirect with an endless body"])
+def test_large_answers_take_no_memory(fault: str, broken: FaultServer) -> None:
+    """Answers of 200 MiB and more are given up after the first megabytes."""
+    import tracemalloc
+
+    body = gzip_bomb()
+    bombs = {
+        "gzip bomb": lambda to: answer(to, "200 OK", body, "Content-Encoding: gzip"),
+        "redirect with an endless body": lambda to: endless_redirect(to, 200),
+    }
+    broken.choose = lambda path, number: lambda to, _: bombs[fault](to)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match=r"too many|not HTTP"):
+            read(broken, FIRST)
+        assert tracemalloc.get_traced_memory()[1] < 80 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("seconds", ["3600", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_retry_after_has_a_ceiling(
+    seconds: str, broken: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server asks to come back in an hour or a century: a minute is the most."""
+    from maptile2sat.sources import http, transport
+
+    pauses: list[float] = []
+    pause = transport.Pace.pause
+
+    def noted(self: transport.Pace, wanted: float) -> None:
+        pauses.append(wanted)
+        pause(self, min(wanted, 0.1))
+
+    monkeypatch.setattr(transport.Pace, "pause", noted)
+    broken.choose = lambda path, number: (
+        lambda to, body: answer(to, "429 Slow", b"", f"Retry-After: {seconds}")
+    )
+    with pytest.raises(SourceError, match="keeps answering HTTP 429"):
+        read(broken, FIRST)
+    assert pauses == [http.MAX_WAIT] * QUICK.retries
+
+
+def test_retry_after_holds_for_all_tiles(broken: FaultServer) -> None:
+    """One tile is told to come back in a second: no other tile is asked for before."""
+    times: list[tuple[float, int]] = []
+
+    def choose(path: str, number: int) -> object:
+        times.append((time.monotonic(), sum(broken.asked.values())))
+        if len(times) > 1:
+            return None
+        return lambda to, body: answer(to, "429 Slow", b"", "Retry-After: 1")
+
+    broken.choose = choose  # type: ignore[assignment]
+    options = dataclasses.replace(QUICK, max_connections=1)
+    np.testing.assert_array_equal(read(broken, MAP.extent, options), expected(MAP.extent))
+    assert times[1][0] - times[0][0] > 0.9
+
+
+def test_rate_is_kept(broken: FaultServer) -> None:
+    """At most so many requests a second, over all connections."""
+    times: list[float] = []
+    broken.choose = lambda path, number: times.append(time.monotonic())  # type: ignore[func-returns-value]
+    read(broken, MAP.extent, dataclasses.replace(QUICK, rate=4.0))
+    # a second's worth at once, then the distance
+    assert times[-1] - times[0] > (len(MAP.tiles) - 4) / 4 * 0.9
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_rate_that_makes_no_sense(rate: float) -> None:
+    """A rate of nothing, of less, of no number."""
+    with pytest.raises(UsageError, match="rate"):
+        SourceOptions(rate=rate)
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_connections_are_few(limit: int, broken: FaultServer) -> None:
+    """Never more connections than allowed, although the answers are slow and broken."""
+
+    def slow(to: object, body: bytes) -> bool:
+        time.sleep(0.05)
+        return False
+
+    broken.choose = lambda path, number: slow if number == 0 else None
+    read(broken, MAP.extent, dataclasses.replace(QUICK, max_connections=limit))
+    assert broken.most <= limit
+
+
+def test_changed_and_unchanged_tiles(broken: FaultServer) -> None:
+    """Stale copies are asked for conditionally, and 304 makes them good again."""
+    broken.extra = ('ETag: "one"', "Cache-Control: max-age=0")
+    read(broken, FIRST)
+    broken.choose = lambda path, number: (
+        lambda to, body: to.sendall(b'HTTP/1.1 304 Not Modified\r\nETag: "one"\r\n\r\n') or True
+    )
+    np.testing.assert_array_equal(read(broken, FIRST), expected(FIRST))
+    assert b'If-None-Match: "one"' in broken.headers[-1]
+    broken.choose = lambda path, number: lambda to, body: answer(to, "304 Oh", b"")
+    other = FIRST.shifted(TILE, 0)
+    with pytest.raises(SourceError, match="HTTP 304"):  # of a tile that it was never asked for so
+        read(broken, other)
+
+
+def test_server_that_dies_and_returns(broken: FaultServer) -> None:
+    """The server is gone in the middle of a map; when it is back, only the rest is asked for."""
+    options = dataclasses.replace(QUICK, max_connections=1, retries=1)
+    top = Window(*MAP.extent[:2], 3 * TILE, TILE)
+    read(broken, top, options)
+    broken.stop()
+    with pytest.raises(SourceError, match="cannot be reached"):
+        read(broken, MAP.extent, options)
+    broken.start()
+    np.testing.assert_array_equal(read(broken, MAP.extent, options), expected(MAP.extent))
+    assert set(broken.asked.values()) == {1}
+
+
+def test_server_that_is_back_in_time(broken: FaultServer) -> None:
+    """The server is away for a second: the render does not notice."""
+    import threading
+
+    broken.stop()
+    timer = threading.Timer(0.8, broken.start)
+    timer.start()
+    options = dataclasses.replace(QUICK, retries=5)
+    np.testing.assert_array_equal(read(broken, MAP.extent, options), expected(MAP.extent))
+    timer.join()
+
+
+def test_close_ends_downloads_that_hang(broken: FaultServer) -> None:
+    """Closing does not wait for a server that will never answer."""
+    broken.choose = lambda path, number: HANGING["no answer at all"]
+    options = dataclasses.replace(QUICK, timeout=60.0)
+    source = open_source(broken.template, options)
+    source.prefetch(MAP.extent)
+    while not broken.asked:
+        time.sleep(0.01)
+    start = time.monotonic()
+    source.close()
+    assert time.monotonic() - start < 30
+
+
+def test_redirect_to_another_host_without_headers(broken: FaultServer) -> None:
+    """A redirect leads to another host: the tile is taken, the user's headers stay behind."""
+    with serving(MAP) as other:
+        there = other.template.replace("127.0.0.1", "localhost")
+        broken.choose = lambda path, number: (
+            lambda to, body: answer(
+                to, "302 Oh", b"", "Location: " + there.partition("/{z}")[0] + path
+            )
+        )
+        options = dataclasses.replace(QUICK, headers={"X-Key": "marker"})
+        np.testing.assert_array_equal(read(broken, FIRST, options), expected(FIRST))
+        assert b"marker" in broken.headers[0]
+        assert b"marker" not in b"".join(other.headers)
+
+
+def test_tile_that_is_missing(broken: FaultServer) -> None:
+    """A tile that is not there is an error by default, or masked and listed by name."""
+    wider = Window(*MAP.extent[:2], MAP.extent.width + TILE, MAP.extent.height)
+    with pytest.raises(MissingTileError, match=r"13/4664/237\d .* missing .*--missing mask"):
+        open_source(broken.template, QUICK).read(wider)
+    told: list[str] = []
+    options = dataclasses.replace(QUICK, missing="mask", warn=told.append)
+    source = open_source(broken.template, options)
+    mask = source.read(wider).mask
+    source.close()
+    assert mask[:, : 3 * TILE].all()
+    assert not mask[:, 3 * TILE :].any()
+    assert len(told) == 1
+    assert "13/4664/2371, 13/4664/2372" in told[0]
+
+
+def test_certificates(tmp_path: Path) -> None:
+    """A certificate that nobody vouches for is refused, and taken with `--ca-bundle`."""
+    trustme = pytest.importorskip("trustme")
+    import ssl
+
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    with serving(MAP, secure=context) as server:
+        for options in (QUICK, dataclasses.replace(QUICK, ca_bundle=other)):
+            with pytest.raises(SourceError, match=r"certificate is not trusted.*--ca-bundle"):
+                read(server, FIRST, options)
+        assert not server.asked
+        trusting = dataclasses.replace(QUICK, ca_bundle=bundle)
+        np.testing.assert_array_equal(read(server, FIRST, trusting), expected(FIRST))
+    wrong_host = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("tiles.example.com").configure_cert(wrong_host)
+    with (
+        serving(MAP, secure=wrong_host) as server,
+        pytest.raises(SourceError, match="certificate is not trusted"),
+    ):
+        read(server, FIRST.shifted(TILE, 0), trusting)
+
+
+def test_certificates_that_are_none(tmp_path: Path) -> None:
+    """A bundle of certificates that is missing, or is none."""
+    (tmp_path / "none.pem").write_text("hello")
+    with pytest.raises(UsageError, match=r"none\.pem cannot be used"):
+        SourceOptions(ca_bundle=tmp_path / "none.pem")
+    with pytest.raises(UsageError, match=r"gone\.pem cannot be used: No such file"):
+        SourceOptions(ca_bundle=tmp_path / "gone.pem")
