@@ -12,6 +12,8 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from maptile2sat.quiet import ignore_missing_position
+
 ROWS = 512
 READ_WIDTH = 16 * ROWS
 FRAME = 4
@@ -29,6 +31,7 @@ def is_whole(path: Path, *, cog: bool, masked: bool) -> bool:
         cog: Whether GDAL's COG driver made it.
         masked: Whether it must have a mask.
     """
+    ignore_missing_position()
     try:
         with rasterio.open(path) as dataset:
             if (MaskFlags.per_dataset in dataset.mask_flag_enums[0]) != masked:

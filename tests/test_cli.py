@@ -30,6 +30,7 @@ from tests.support_render import (
 )
 
 INSIDE = "24.940,60.166,24.942,60.167"
+PROCESS = "import sys; sys.argv[0] = 'm'; from maptile2sat.cli import process; process()"
 COMMANDS = ["render", "draw", "models", "info", "doctor", "train", "export"]
 
 
@@ -305,6 +306,24 @@ def test_dry_run_fetches_no_tile(tmp_path: Path, server: TileServer) -> None:
     assert server.log == []
 
 
+def test_nothing_else_is_said(tmp_path: Path) -> None:
+    """No library has a word to say when all is well."""
+    command = ["render", "-o", str(tmp_path / "out.tif"), "--bbox", INSIDE, "--profile", "jpeg"]
+    script = (
+        "import sys; sys.argv[0] = 'maptile2sat'; from maptile2sat.cli import process; process()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", PROCESS, *command],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second = done.stderr.splitlines()
+    assert first.startswith("no map given")
+    assert " cell" in second
+    assert done.stdout == f"{tmp_path / 'out.tif'}\n"
+
+
 @pytest.mark.parametrize("closed", [(2,), (1, 2)])
 def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
     """What would go to stderr does not turn up on stdout, nor in the output."""
@@ -314,9 +333,8 @@ def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
             os.close(number)
 
     command = ["render", "-o", str(tmp_path / "out.tif"), "-m", str(tiny_bundle())]
-    script = "import sys; sys.argv[0] = 'maptile2sat'; from maptile2sat.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", script, *command, "--bbox", INSIDE],
+        [sys.executable, "-c", PROCESS, *command, "--bbox", INSIDE],
         stdout=subprocess.PIPE,
         preexec_fn=close,
         check=False,

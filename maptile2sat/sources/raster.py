@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from maptile2sat.errors import Maptile2satError, SourceError
 from maptile2sat.grid import Window, parse_crs, raster_grid
+from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba
 from maptile2sat.sources.drivers import open_dataset
@@ -55,7 +55,7 @@ class RasterSource:
         self._settings = _settings(options, remote=self._remote)
         self._name = safe_url(where)
         self._handles = Pool(self._open)
-        _silence_rasterio()
+        ignore_missing_position()
         with self._lend() as dataset:
             _check_blocks(dataset, self._name)
             self._bands: Bands = find_bands(dataset, self._name)
@@ -176,19 +176,6 @@ def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
     if options.ca_bundle is not None:
         settings["CURL_CA_BUNDLE"] = str(options.ca_bundle)
     return settings
-
-
-def _silence_rasterio() -> None:
-    """Keep rasterio from warning of rasters without a position.
-
-    Such rasters are refused here with a better message, and `rasterio.warp.reproject` warns by
-    mistake when several threads use it. `warnings.catch_warnings` would not do across threads.
-    """
-    warnings.filterwarnings(
-        "ignore",
-        category=NotGeoreferencedWarning,
-        module=r"rasterio(\.warp)?$|maptile2sat\.sources\.drivers$",
-    )
 
 
 def _check_blocks(dataset: Any, name: str) -> None:
