@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 from cachecontrol.caches import FileCache
 from cachecontrol.heuristics import BaseHeuristic
+from cachecontrol.serialize import Serializer
 
 from maptile2sat.sources.options import SourceOptions
 
@@ -31,6 +33,26 @@ class KeepAWeek(BaseHeuristic):  # type: ignore[misc,unused-ignore]
 
     def warning(self, response: Any) -> str | None:
         """Add no warning header."""
+
+
+class BlindSerializer(Serializer):  # type: ignore[misc,unused-ignore]
+    """Stores hashes of the headers by which answers vary: they may be keys."""
+
+    def dumps(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the bytes of an answer."""
+        return super().dumps(_hashed(request), *args, **kwargs)
+
+    def loads(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the answer of bytes, None if it is not one to this request."""
+        return super().loads(_hashed(request), *args, **kwargs)
+
+
+def _hashed(request: Any) -> Any:
+    copy = request.copy()
+    for name, value in request.headers.items():
+        text = value if isinstance(value, bytes) else value.encode()
+        copy.headers[name] = hashlib.sha256(text).hexdigest()
+    return copy
 
 
 class LenientCache(FileCache):  # type: ignore[misc,unused-ignore]

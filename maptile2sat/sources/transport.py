@@ -23,7 +23,7 @@ from cachecontrol import CacheControlAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from maptile2sat.sources.http_cache import KeepAWeek, LenientCache
+from maptile2sat.sources.http_cache import BlindSerializer, KeepAWeek, LenientCache
 
 REDIRECTS = (301, 302, 303, 307, 308)
 """Answers that name another address."""
@@ -200,7 +200,11 @@ def adapter(cache: LenientCache | None, rate: float, connections: int) -> Polite
     """Return what sends requests, with a cache in front if there is one."""
     if cache is None:
         return PoliteAdapter(rate=rate, connections=connections)
-    kept: dict[str, Any] = {"cache": cache, "heuristic": KeepAWeek()}
+    kept: dict[str, Any] = {
+        "cache": cache,
+        "heuristic": KeepAWeek(),
+        "serializer": BlindSerializer(),
+    }
     return CachedAdapter(rate=rate, connections=connections, **kept)
 
 

@@ -287,7 +287,7 @@ class FaultServer:
         return answer(connection, "200 OK", body, *self.extra)
 
     def _tile(self, path: str) -> bytes | None:
-        zoom, x, y = (int(part) for part in path.removesuffix(".png").strip("/").split("/"))
+        zoom, x, y = (int(part) for part in path.removesuffix(".png").split("/")[-3:])
         known = zoom == self.tile_map.zoom and (x, y) in self._places
         return self.tile_map.tile(x, y) if known else None
 
