@@ -14,6 +14,5 @@ def ignore_missing_position() -> None:
     themselves have none, and `rasterio.warp.reproject` warns by mistake when several threads use
     it. `warnings.catch_warnings` would not do across threads.
     """
-    warnings.filterwarnings(
-        "ignore", category=NotGeoreferencedWarning, module=r"rasterio(\.warp)?$"
-    )
+    where = r"rasterio(\.warp)?$|maptile2sat\."
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=where)

@@ -309,9 +309,6 @@ def test_dry_run_fetches_no_tile(tmp_path: Path, server: TileServer) -> None:
 def test_nothing_else_is_said(tmp_path: Path) -> None:
     """No library has a word to say when all is well."""
     command = ["render", "-o", str(tmp_path / "out.tif"), "--bbox", INSIDE, "--profile", "jpeg"]
-    script = (
-        "import sys; sys.argv[0] = 'maptile2sat'; from maptile2sat.cli import process; process()"
-    )
     done = subprocess.run(
         [sys.executable, "-W", "default", "-c", PROCESS, *command],
         capture_output=True,
