@@ -7,30 +7,24 @@ arrays in HDF5, and every one of them is checked against what the architecture e
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from maptile2sat.errors import BundleError, refuse_undecodable
 from maptile2sat.resources import models_folder
+from maptile2sat.weights import Weights, file_sha256, read_arrays, write_arrays
 
 FORMAT = 1
 DESCRIPTION = "model.json"
 WEIGHTS = "generator.weights.h5"
 CARD = "README.md"
 MAX_DESCRIPTION_BYTES = 1 << 20
-MAX_WEIGHTS_BYTES = 1 << 30
 KINDS = ("local", "unet")
 RGB = tuple[int, int, int]
-Weights = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -106,6 +100,7 @@ class Bundle:
             BundleError: If they are missing, damaged, or not plain arrays.
         """
         path = self.folder / WEIGHTS
+        _refuse_strays(path)
         found = file_sha256(path)
         if found != self.description.weights_sha256:
             raise BundleError(
@@ -145,6 +140,7 @@ def open_bundle(folder: Path) -> Bundle:
         BundleError: If it is missing or wrong.
     """
     path = folder / DESCRIPTION
+    _refuse_strays(path)
     try:
         if path.stat().st_size > MAX_DESCRIPTION_BYTES:
             raise BundleError(f"{path} is larger than a description can be: not a bundle")
@@ -156,6 +152,24 @@ def open_bundle(folder: Path) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON: {error}") from error
     return Bundle(folder, _checked(path, values))
+
+
+def _refuse_strays(path: Path) -> None:
+    """Refuse what lies outside of the bundle, and what is no file: to open a pipe would hang.
+
+    Raises:
+        BundleError: If it is such.
+    """
+    try:
+        there = path.resolve()
+        if path.is_symlink() and not there.is_relative_to(path.parent.resolve()):
+            raise BundleError(
+                f"{path} is a link that leads out of the bundle: put the file itself there"
+            )
+        if there.exists() and not there.is_file():
+            raise BundleError(f"{path} is not a file: not a bundle")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise BundleError(f"{path} cannot be read: {error}") from error
 
 
 def _checked(path: Path, values: Any) -> Description:
@@ -244,73 +258,6 @@ def _is_plain(name: str) -> bool:
     return Path(name).name == name and name not in ("", ".", "..")
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file as hex digits.
-
-    Raises:
-        BundleError: If it cannot be read or is larger than weights can be.
-    """
-    try:
-        if path.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_WEIGHTS_BYTES >> 20} MB: not weights")
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def read_arrays(path: Path) -> Weights:
-    """Read every array of an HDF5 file of two levels, refusing what is not a plain array.
-
-    Returns:
-        Arrays by name `layer/weight`, float32.
-
-    Raises:
-        BundleError: If it is damaged, holds links or other things than arrays, or values that
-            are not finite.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            datasets = {}
-            for layer in file:
-                group = _plain_item(path, file, layer, h5py.Group)
-                for name in group:
-                    dataset = _plain_item(path, group, name, h5py.Dataset)
-                    _check_dataset(path, dataset)
-                    datasets[f"{layer}/{name}"] = dataset
-            # a small file may say that it holds more than any memory, in one array or in many
-            if sum(dataset.size for dataset in datasets.values()) * 4 > MAX_WEIGHTS_BYTES:
-                raise BundleError(f"{path}: its arrays are larger than weights can be")
-            arrays = {name: np.asarray(item[()], np.float32) for name, item in datasets.items()}
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{path} is not a weights file: {error}") from error
-    _refuse_infinite(path, arrays)
-    return arrays
-
-
-def _plain_item(path: Path, parent: Any, name: str, kind: type) -> Any:
-    import h5py
-
-    if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
-        raise BundleError(f"{path}: {name} is a link; weights must be plain arrays in the file")
-    item = parent[name]
-    if not isinstance(item, kind):
-        raise BundleError(f"{path}: {name} is not where weights files have it")
-    return item
-
-
-def _check_dataset(path: Path, dataset: Any) -> None:
-    name = dataset.name
-    if dataset.external or dataset.is_virtual:
-        raise BundleError(f"{path}: {name} refers to another file; refused")
-    if dataset.dtype not in (np.float16, np.float32):
-        raise BundleError(f"{path}: {name} is {dataset.dtype}, not float16 or float32")
-    if dataset.shape is None:
-        raise BundleError(f"{path}: {name} holds no array")
-
-
 def save_bundle(
     folder: Path, description: Mapping[str, Any], weights: Weights, card: str
 ) -> Bundle:
@@ -335,45 +282,3 @@ def save_bundle(
     except OSError as error:
         raise BundleError(f"{folder} cannot be written: {error.strerror or error}") from error
     return open_bundle(folder)
-
-
-def write_arrays(path: Path, weights: Weights) -> str:
-    """Write weights as float16 arrays of an HDF5 file, whole or not at all.
-
-    Args:
-        path: The file; its folder is made if missing.
-        weights: Arrays by name `layer/weight`.
-
-    Returns:
-        The sha256 of the file; the same weights are the same bytes.
-
-    Raises:
-        BundleError: If a weight is not finite as float16, or the file cannot be written.
-    """
-    import h5py
-
-    # an overflow becomes infinite, and is refused below with its name
-    with np.errstate(over="ignore"):
-        halves = {name: weights[name].astype(np.float16) for name in sorted(weights)}
-    _refuse_infinite(path, halves)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            for name, array in halves.items():
-                # without times, so that the same weights are the same bytes
-                file.create_dataset(name, data=array, track_times=False)
-        digest = file_sha256(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise BundleError(f"{path.parent} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return digest
-
-
-def _refuse_infinite(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise BundleError(f"{path}: {name} holds values that are not finite")

@@ -24,13 +24,14 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from maptile2sat.bundle import Weights, save_bundle
+from maptile2sat.bundle import save_bundle
 from maptile2sat.cli import main
 from maptile2sat.device import load_tensorflow
 from maptile2sat.grid import Grid, Window
 from maptile2sat.noise import noise
 from maptile2sat.rendering import RenderResult, render
 from maptile2sat.resources import sample_map
+from maptile2sat.weights import Weights
 
 Pixels = npt.NDArray[np.uint8]
 

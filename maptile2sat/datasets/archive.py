@@ -23,6 +23,9 @@ MAX_TOTAL = 4 << 30
 MAX_MEMBER = 64 << 20
 """Most bytes that one may have."""
 
+MAX_HEADER = 1 << 20
+"""Most bytes before an entry: its headers may say names and more in any length."""
+
 _BLOCK = 1 << 20
 
 
@@ -63,15 +66,42 @@ def unpack(archive: Path, target: Path, progress: Callable[[int], None]) -> Coun
     return found
 
 
+class _Budget:
+    """A stream that ends with an error after as many bytes as are allowed for.
+
+    Args:
+        packed: The stream.
+    """
+
+    def __init__(self, packed: gzip.GzipFile) -> None:
+        self._packed = packed
+        self._left = 0
+
+    def allow(self, size: int) -> None:
+        """Let so many bytes be read from here on, and headers."""
+        self._left = size + MAX_HEADER
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        block = self._packed.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise ArchiveError("the archive holds headers that are too long: not unpacked")
+        return block
+
+
 def _read(
     packed: gzip.GzipFile, target: Path, found: Counter[str], progress: Callable[[int], None]
 ) -> None:
     """Go through the entries in one pass, then to the end, where the checksum is."""
     total = 0
-    with tarfile.open(fileobj=packed, mode="r|") as entries:
+    budget = _Budget(packed)
+    budget.allow(0)
+    with tarfile.open(fileobj=budget, mode="r|") as entries:  # type: ignore[call-overload]
         for number, entry in enumerate(entries, 1):
             total += entry.size
             _check(entry, target, number, total)
+            budget.allow(entry.size)
             place = _place(entry)
             content = entries.extractfile(entry) if place is not None else None
             if place is None or content is None:

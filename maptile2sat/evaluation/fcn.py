@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maptile2sat.bundle import Weights, file_sha256, read_arrays
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import BundleError
 from maptile2sat.evaluation.classes import CLASSES, PALETTES
 from maptile2sat.resources import models_folder
+from maptile2sat.weights import Weights, file_sha256, read_arrays
 
 FORMAT = 1
 DESCRIPTION = "fcn.json"

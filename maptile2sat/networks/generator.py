@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from maptile2sat.bundle import Bundle, Weights
+from maptile2sat.bundle import Bundle
 from maptile2sat.errors import BundleError
 from maptile2sat.networks.local import LocalConfig, build_local
 from maptile2sat.networks.unet import UnetConfig, build_unet
+from maptile2sat.weights import Weights
 
 # keeps what a description alone may allocate below half a gigabyte
 MAX_WIDTH = 512
