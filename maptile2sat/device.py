@@ -70,6 +70,7 @@ def load_tensorflow() -> Any:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+        del os.environ["TF_CPP_MIN_LOG_LEVEL"]  # read by now, and not for processes started later
     return tf
 
 
