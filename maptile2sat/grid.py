@@ -38,6 +38,9 @@ MAX_LATITUDE = 85.0511287798066
 TOLERANCE = 1e-3
 """Part of a pixel by which a window may miss a pixel border and still be on it."""
 
+FARTHEST = 1e12
+"""Largest coordinate that can be meant, in any unit; PROJ never comes back from 1e20."""
+
 WEB_MERCATOR = CRS.from_epsg(3857)
 WGS84 = CRS.from_epsg(4326)
 
@@ -354,6 +357,9 @@ def _converted(
     Raises:
         UsageError: If that cannot be done, as with metres taken for degrees.
     """
+    far = max(map(abs, (*xs, *ys)))
+    if far > FARTHEST:
+        raise UsageError(f"there is no place on Earth with the coordinate {far:g} (in {crs})")
     try:
         there_x, there_y = transform_points(crs, wanted, xs, ys)
     except (RasterioError, CRSError, CPLE_BaseError) as error:

@@ -16,9 +16,15 @@ _LONG = re.compile(r"[A-Za-z0-9._~%+=-]{32,}")
 _MIXED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_~%+=-]{16,}")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]*://)?(?:[^\s/'\"<>()]*)/[^\s'\"<>()]*")
 _CHATTY = (
+    "urllib3.connection",
     "urllib3.connectionpool",
     "urllib3.util.retry",
     "urllib3.poolmanager",
+    "urllib3.response",
+    "urllib3.util.ssl_",
+    "urllib3",
+    "requests",
+    "cachecontrol",
     "cachecontrol.controller",
     "rasterio._env",
     "rasterio._err",
@@ -54,6 +60,7 @@ class SafeLog(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the message; let every record pass."""
         record.msg, record.args = safe_text(record.getMessage()), None
+        record.exc_info = record.exc_text = None  # their texts hold addresses too
         return True
 
 

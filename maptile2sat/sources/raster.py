@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from maptile2sat.errors import Maptile2satError, SourceError
-from maptile2sat.grid import Window, parse_crs, raster_grid
+from maptile2sat.grid import FARTHEST, Window, parse_crs, raster_grid
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba
@@ -200,8 +199,9 @@ def _check_position(dataset: Any, crs: CRS, name: str) -> None:
         SourceError: If it is such.
     """
     at = dataset.transform
-    numbers = [at.a, at.b, at.c, at.d, at.e, at.f]
-    sound = all(math.isfinite(number) for number in numbers) and abs(at.determinant) > 1e-24
+    corners = [at @ (x, y) for x in (0, dataset.width) for y in (0, dataset.height)]
+    numbers = [at.a, at.b, at.c, at.d, at.e, at.f, *(value for point in corners for value in point)]
+    sound = all(abs(number) <= FARTHEST for number in numbers) and abs(at.determinant) > 1e-24
     if sound and not (at.b or at.d):
         sound = max(abs(at.c / at.a), abs(at.f / at.e)) < MAX_LATTICE
     if sound and crs.is_geographic:

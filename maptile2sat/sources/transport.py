@@ -169,6 +169,13 @@ class PoliteAdapter(requests.adapters.HTTPAdapter):
                 raise requests.exceptions.Timeout("timed out")
         return super().send(request, *args, **kwargs)
 
+    def close(self) -> None:
+        """Close all connections now, not when Python comes to collect them."""
+        pools = self.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118 - it cannot be iterated over
+            pools[key].close()
+        super().close()
+
     def pace(self, url: str) -> Pace:
         """Return the pace of a host."""
         with self._lock:

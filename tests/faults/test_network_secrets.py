@@ -55,7 +55,7 @@ def planted(template: str, how: str) -> str:
     return template.replace("/{z}", f"/{KEY}/{{z}}")
 
 
-@pytest.mark.parametrize("trouble", ["none", "refused", "broken", "busy", "moved"])
+@pytest.mark.parametrize("trouble", ["none", "refused", "broken", "cut", "busy", "moved"])
 @pytest.mark.parametrize("how", ["query", "user and password", "path"])
 def test_render_with_a_key(
     how: str, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: object
@@ -68,6 +68,7 @@ def test_render_with_a_key(
         "none": lambda to, body: answer(to, "200 OK", body, "Set-Cookie: a=b", 'ETag: "x"'),
         "refused": lambda to, body: answer(to, "403 No", b""),
         "broken": lambda to, body: raw(to, b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\nx"),
+        "cut": lambda to, body: raw(to, b"HTTP/1.1 200 OK\r\nContent-"),
         "busy": lambda to, body: answer(to, "503 No", b""),
         "moved": lambda to, body: answer(to, "302 Oh", b"", f"Location: ftp://u:{KEY}@h/{KEY}"),
     }
