@@ -120,8 +120,12 @@ def find_bundle(name: str) -> Bundle:
         raise BundleError("the model's name is empty: give a name or a bundle's folder")
     refuse_undecodable(name, BundleError)
     shipped = models_folder() / name
-    folder = shipped if _is_plain(name) and shipped.is_dir() else Path(name)
-    if not folder.is_dir():
+    try:
+        folder = shipped if _is_plain(name) and shipped.is_dir() else Path(name)
+        found = folder.is_dir()
+    except OSError as error:  # a name longer than the file system takes, for example
+        raise BundleError(f"no model '{name[:100]}': {error.strerror or error}") from error
+    if not found:
         names = ", ".join(bundle.description.name for bundle in shipped_bundles()) or "none"
         raise BundleError(f"no model '{name}': give a bundle's folder or one of: {names}")
     return open_bundle(folder)

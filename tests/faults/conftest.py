@@ -8,8 +8,10 @@ by `record_property("tried", number)`), and how many of them passed.
 from __future__ import annotations
 
 import datetime
+import functools
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,24 @@ class Row:
 
 
 _rows: dict[str, Row] = {}
+_examples: Counter[str] = Counter()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count the examples of tests by hypothesis as they run."""
+    for item in items:
+        test = getattr(item, "obj", None)
+        if getattr(test, "is_hypothesis_test", False):
+            test.hypothesis.inner_test = _counting(test.hypothesis.inner_test, item.nodeid)
+
+
+def _counting(test: Callable[..., None], name: str) -> Callable[..., None]:
+    @functools.wraps(test)
+    def counted(*args: object, **kwargs: object) -> None:
+        _examples[name] += 1
+        test(*args, **kwargs)
+
+    return counted
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,7 +68,7 @@ def _count(item: pytest.Item, report: pytest.TestReport) -> None:
     words = (function.__doc__ or function.__name__.removeprefix("test_").replace("_", " ")).strip()
     area = item.path.stem.removeprefix("test_").replace("_", ", ")
     row = _rows.setdefault(name, Row(area, words.splitlines()[0].rstrip(".")))
-    tried = int(dict(item.user_properties).get("tried", 1))
+    tried = int(dict(item.user_properties).get("tried", _examples.get(item.nodeid, 1)))
     if report.skipped:
         row.skipped += 1
         return
