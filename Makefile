@@ -1,13 +1,15 @@
 # make demo   render the sample map with the shipped model
 # make test   linters, type checks and all tests
-# Both need nothing but Python 3.11 to 3.13 with its venv module.
+# make faults the long form of tests/faults; its table goes into docs/reliability.md
+# make audit  known flaws of what is installed, where the service that knows them can be reached
+# All need nothing but Python 3.11 to 3.13 with its venv module.
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
 	2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test lint wheel check-wheel sample clean
+.PHONY: demo test faults audit lint wheel check-wheel sample clean
 
 demo: .venv/user
 	mkdir -p demo
@@ -17,10 +19,22 @@ demo: .venv/user
 test: lint
 	$(BIN)/pytest
 
+faults: .venv/developer
+	MAPTILE2SAT_FAULTS=long MAPTILE2SAT_FAULTS_TABLE=docs/reliability.md \
+		$(BIN)/pytest tests/faults
+
+audit: .venv/developer
+	@if $(BIN)/python -c "import requests; \
+		requests.get('https://api.osv.dev/v1/vulns/PYSEC-2021-108', timeout=10).raise_for_status()" \
+		2>/dev/null; \
+	then $(BIN)/pip-audit --local --skip-editable --vulnerability-service osv; \
+	else echo "pip-audit: skipped, its service cannot be reached"; fi
+
 lint: .venv/developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml maptile2sat
 	$(BIN)/lint-imports
 
 wheel: .venv/developer
