@@ -103,7 +103,7 @@ def read_extract(path: Path, grid: Grid) -> Extract:
         box = Box(window.col, window.row, window.right, window.bottom)
         relations = list(_relations(osmium, path))
         ways = _read_ways(osmium, path, grid.zoom or 0, relations, box)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, MemoryError, osmium.InvalidLocationError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(
             f"{path} cannot be read as OpenStreetMap data ({reason}): give an .osm.pbf or .osm file"

@@ -125,6 +125,8 @@ class MBTiles:
             if "interrupted" in str(error):
                 raise SourceError(f"{self._path} has an index that does not answer") from error
             raise SourceError(f"{self._path} cannot be read as MBTiles: {error}") from error
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{self._path} is damaged: it holds a text that is none") from error
         except sqlite3.DatabaseError as error:
             raise SourceError(f"{self._path} is not an MBTiles file: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -52,9 +53,13 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
     keep_logs_safe()
     if not separator:
         return _open_local(where, options)
-    if scheme == "file":
-        return _open_local(unquote(urlsplit(where).path), options)
     where = f"{scheme}://{rest}"
+    try:
+        path = unquote(urlsplit(where).path)
+    except ValueError as error:
+        raise SourceError(f"{safe_url(where)} is not a valid address") from error
+    if scheme == "file":
+        return _open_local(path, options)
     if scheme in _WEB:
         return _open_web(where, options)
     if scheme in _REMOTE_RASTERS:
@@ -86,7 +91,8 @@ def _open_web(where: str, options: SourceOptions) -> Source:
 
 def _open_local(where: str, options: SourceOptions) -> Source:
     """Open what a path stands for."""
-    where = str(Path(where).expanduser())
+    with suppress(RuntimeError):  # a name such as ~nobody, of whom there is no home
+        where = str(Path(where).expanduser())
     if is_template(where):
         return open_folder(where, options)
     path = Path(where)

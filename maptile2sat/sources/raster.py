@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
@@ -141,6 +142,12 @@ def open_raster(where: str, options: SourceOptions) -> Source:
     except Maptile2satError:
         raster.close()
         raise
+    except CPLE_BaseError as error:
+        raster.close()
+        raise SourceError(
+            f"{raster.info.name} lies in a CRS that has no place on Earth: assign the right one "
+            f"first, gdal_translate -a_srs EPSG:... {raster.info.name} placed.tif"
+        ) from error
     return raster
 
 

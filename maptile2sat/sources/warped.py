@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.warp import SUPPORTED_RESAMPLING, reproject
 from rasterio.warp import transform as transform_points
@@ -75,7 +76,10 @@ class WarpLoader:
             touched = info.grid.window(self._grid.bounds(tile), WEB_MERCATOR)
         except UsageError:
             return None  # beyond where the raster's CRS is defined
-        steps = _steps(self._grid, tile, info.grid)
+        try:
+            steps = _steps(self._grid, tile, info.grid)
+        except CPLE_BaseError:
+            return None
         reach = _REACH.get(self._resampling, 1) * max(1.0, *steps)
         window = touched.grown(math.ceil(reach) + 2)
         if _taken_for_missing(info.grid.transform(window)):
