@@ -14,8 +14,12 @@ from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
 from maptile2sat.sources import SourceOptions, open_source
 
 
-def inspect(thing: str) -> dict[str, Any]:
+def inspect(thing: str, *, allow_vrt: bool = False) -> dict[str, Any]:
     """Return facts about a model (name or folder), a map, or a rendered GeoTIFF.
+
+    Args:
+        thing: A name or a path.
+        allow_vrt: Trust rasters that name other files or servers anywhere.
 
     Raises:
         Maptile2satError: If it is none of these.
@@ -23,7 +27,7 @@ def inspect(thing: str) -> dict[str, Any]:
     shipped = {bundle.description.name for bundle in shipped_bundles()}
     if thing in shipped or (Path(thing) / DESCRIPTION).is_file():
         return _model(find_bundle(thing))
-    return {**_source(thing), **_render_tags(thing)}
+    return {**_source(thing, allow_vrt), **_render_tags(thing)}
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:
@@ -35,8 +39,8 @@ def _model(bundle: Bundle) -> dict[str, Any]:
     return {"what": "model", "folder": str(bundle.folder), **about}
 
 
-def _source(thing: str) -> dict[str, Any]:
-    with closing(open_source(thing, SourceOptions(native=True))) as source:
+def _source(thing: str, allow_vrt: bool) -> dict[str, Any]:
+    with closing(open_source(thing, SourceOptions(native=True, allow_vrt=allow_vrt))) as source:
         info = source.info
         return {
             "what": "map",

@@ -34,12 +34,15 @@ def models_command(as_json: AsJson = False) -> None:
 
 def info_command(
     thing: Annotated[str, typer.Argument(help="A map, a rendered GeoTIFF, or a model.")],
+    allow_vrt: Annotated[
+        bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a map, a rendered file or a model is."""
     from maptile2sat.inspection import inspect
 
-    facts = inspect(thing)
+    facts = inspect(thing, allow_vrt=allow_vrt)
     if as_json:
         show_json(facts)
         return

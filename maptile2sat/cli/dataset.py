@@ -138,6 +138,9 @@ def build_command(
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a server does not have are.")
     ] = Missing.error,
+    allow_vrt: Annotated[
+        bool, typer.Option("--allow-vrt", help="Trust rasters that read other files or servers.")
+    ] = False,
     max_tiles: Annotated[int, typer.Option(min=1, help="Most tiles to read.")] = 20_000,
     as_json: AsJson = False,
     verbose: Verbose = 0,
@@ -161,6 +164,7 @@ def build_command(
         style=style.value,
         keep_uniform=keep_uniform,
         missing=missing.value,
+        allow_vrt=allow_vrt,
     )
     with progress_bar("squares", level) as move:
         result = build(map_source, image, out, options, max_tiles=max_tiles, progress=move)

@@ -52,6 +52,7 @@ class BuildOptions:
         style: Style in which OpenStreetMap extracts are drawn.
         keep_uniform: Keep pairs whose map or image is of one colour, such as open sea.
         missing: What a tile that a server does not have is: `error` or `mask`.
+        allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
     """
 
     zoom: int = 16
@@ -65,6 +66,7 @@ class BuildOptions:
     style: str = "maps"
     keep_uniform: bool = False
     missing: Literal["error", "mask"] = "error"
+    allow_vrt: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
@@ -193,9 +195,13 @@ def _build(
 
 def _open(text: str, options: BuildOptions, stack: ExitStack) -> Source:
     """Open a source on the grid of the zoom."""
-    source = open_source(
-        text, SourceOptions(zoom=options.zoom, style=options.style, missing=options.missing)
+    how = SourceOptions(
+        zoom=options.zoom,
+        style=options.style,
+        missing=options.missing,
+        allow_vrt=options.allow_vrt,
     )
+    source = open_source(text, how)
     stack.callback(source.close)
     if source.info.grid.zoom != options.zoom:
         raise UsageError(f"{source.info.name} cannot be read at zoom {options.zoom}: say another")

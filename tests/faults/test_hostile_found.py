@@ -25,11 +25,11 @@ LOCAL = (
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         *("file://[", "http://[/{z}/{x}/{y}", "https://[x/map.tif", "s3://[", "~0", "\0"),
         *("http://h:99999/{z}/{x}/{y}.png", "http://h:x/{z}/{x}/{y}.png", "~nobody/{z}/{x}/{y}"),
         "x" * 9000,
-    ),
+    ],
 )
 def test_found_names(text: str) -> None:
     """Found: names and addresses that Python's own parsers raise over."""

@@ -191,6 +191,7 @@ def test_allow_vrt(reach: str, tmp_path: Path, listener: tuple[str, list[str]]) 
     path = outside(tmp_path / "maps", listener[0])[reach]
     with pytest.raises(SourceError, match="--allow-vrt"):
         open_source(path)
+    assert run_cli("info", path, "--allow-vrt").code == 0
     source = open_source(path, WITH_VRT)
     np.testing.assert_array_equal(np.moveaxis(source.read(source.info.extent).image, -1, 0), BANDS)
     source.close()
