@@ -37,6 +37,9 @@ from maptile2sat.sources.tiled import TiledSource
 MAX_SHRINK = 16.0
 """How many source pixels may become one in each direction; more would not fit in memory."""
 
+MAX_PIXELS = int(2 * MAX_SHRINK * TILE) ** 2
+"""Most source pixels that are read for one tile."""
+
 _REACH = {
     Resampling.nearest: 1,
     Resampling.bilinear: 1,
@@ -86,6 +89,11 @@ class WarpLoader:
             window = window.grown(1)
         if not any(info.grid.pieces(window, info.extent)):
             return None
+        if window.width * window.height > MAX_PIXELS:
+            raise SourceError(
+                f"{info.name} is too distorted at tile {self._grid.zoom}/{x}/{y} to be warped: "
+                "give a smaller --bbox, or leave -z out"
+            )
         return self._warp(self._raster.read(window), window, tile, steps)
 
     def close(self) -> None:

@@ -199,6 +199,28 @@ def test_changed_and_unchanged_tiles(broken: FaultServer) -> None:
         read(broken, other)
 
 
+@pytest.mark.parametrize("damage", ["cut", "zeros", "random", "empty", "swapped"])
+def test_cache_that_is_damaged(damage: str, broken: FaultServer, tmp_path: Path) -> None:
+    """Files of the cache are cut, overwritten or swapped: tiles are asked for again, all right."""
+    options = dataclasses.replace(QUICK, cache_dir=tmp_path)
+    read(broken, MAP.extent, options)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    contents = [path.read_bytes() for path in files]
+    for number, path in enumerate(files):
+        data = contents[number]
+        path.write_bytes(
+            {
+                "cut": data[: len(data) // 2],
+                "zeros": bytes(len(data)),
+                "random": data[:5] + np.random.default_rng(number).bytes(len(data)),
+                "empty": b"",
+                "swapped": data.replace(b"IDAT", b"iDAT"),
+            }[damage]
+        )
+    np.testing.assert_array_equal(read(broken, MAP.extent, options), expected(MAP.extent))
+    assert set(broken.asked.values()) == {2}
+
+
 def test_server_that_dies_and_returns(broken: FaultServer) -> None:
     """The server is gone in the middle of a map; when it is back, only the rest is asked for."""
     options = dataclasses.replace(QUICK, max_connections=1, retries=1)
