@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree  # nosec B405 # nothing with entities is parsed
 
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 
@@ -95,7 +96,7 @@ def check_vrt(path: Path) -> None:
     for picture in pictures:
         try:
             DatasetReader(str(picture), driver=list(PLAIN_DRIVERS)).close()
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             raise SourceError(
                 f"the VRT {path} names {picture.name}, which is missing or no plain picture: "
                 "if you trust it, say --allow-vrt"

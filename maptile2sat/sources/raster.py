@@ -105,13 +105,13 @@ class RasterSource:
         try:
             with rasterio.Env(**self._settings), self._handles.lend() as dataset:
                 yield dataset
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:  # some come as GDAL raises them
             raise SourceError(self._explain(error)) from error
 
     def _open(self) -> Any:
         return open_dataset(self._where, allow_vrt=self._allow_vrt)
 
-    def _explain(self, error: RasterioError) -> str:
+    def _explain(self, error: Exception) -> str:
         """Say what is wrong with the file, without the URL that GDAL's message may hold."""
         text = str(error.__cause__ or error)
         code = re.search(r"(?:HTTP response code|response_code=)\D{0,3}(\d{3})", text)

@@ -217,7 +217,7 @@ class FaultServer:
     port: int = 0
     most: int = 0
     secure: ssl.SSLContext | None = None
-    _open: int = 0
+    _open: set[socket.socket] = field(default_factory=set)
     _stopping: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -249,10 +249,11 @@ class FaultServer:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, accepted: socket.socket) -> None:
+        connection = accepted
         with self._lock:
-            self._open += 1
-            self.most = max(self.most, self._open)
+            self._open.add(connection)
+            self.most = max(self.most, sum(map(_established, self._open)))
         try:
             with contextlib.suppress(OSError):
                 if self.secure is not None:
@@ -261,7 +262,7 @@ class FaultServer:
                     pass
         finally:
             with self._lock:
-                self._open -= 1
+                self._open.discard(accepted)
             connection.close()
 
     def _one(self, connection: socket.socket) -> bool:
@@ -294,6 +295,16 @@ class FaultServer:
     def __post_init__(self) -> None:
         """Know the tiles by heart."""
         self._places = set(self.tile_map.tiles)
+
+
+def _established(connection: socket.socket) -> bool:
+    """Whether the client has not closed a connection, which a thread notices later only."""
+    try:
+        if not hasattr(socket, "TCP_INFO"):
+            return True
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

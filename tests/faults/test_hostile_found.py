@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -104,3 +106,15 @@ def test_found_numbers_of_tilejson(number: str, tmp_path: Path) -> None:
     )
     with contextlib.suppress(Maptile2satError):
         open_source(path, SourceOptions(default_zoom=3)).close()
+
+
+def test_found_keys_of_unknown_type(tmp_path: Path) -> None:
+    """Found: a TIFF over whose keys rasterio raises an error that is none of its own."""
+    packed = (
+        "c-r&y)MDUZU|<krU|?isU<9%ffS3`=c3_|$aDtlI0L0EnY!^m^8dpZb<}|hNFt9<{>)V+b6o9lIBLf|QAVs<X3<m~G"
+    )
+    path = tmp_path / "a.tif"
+    path.write_bytes(zlib.decompress(base64.b85decode(packed)))
+    with pytest.raises(SourceError) as caught:
+        open_source(path)
+    assert "\n" not in str(caught.value)
