@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from common import clocks, medians, timed, write_map
+from notebook import notebook_generator
 
 from maptile2sat import mosaic, open_source, render
 from maptile2sat.bundle import find_bundle
@@ -39,20 +41,36 @@ def packed_cells(drawn: Path, translator: Translator) -> list[Any]:
         return [translator.pack(source.read(w).image, noise(0, w)) for w in windows]
 
 
-def unet_tiles() -> Any:
-    """Return a function that generates `UNET_BATCH` tiles by a classic U-Net of 54 M weights."""
-    import tensorflow as tf
-
+def own_unet(precision: str) -> Any:
+    """Return the classic U-Net as this package builds it."""
     from maptile2sat.networks.unet import UnetConfig, build_unet
 
-    device = choose_device("auto", "auto")
-    model = build_unet(UnetConfig(norm="instance"), device.precision)
+    return build_unet(UnetConfig(norm="instance"), precision)
+
+
+def plain_unet(precision: str) -> Any:
+    """Return the classic U-Net of Keras' own layers, computing in `precision`."""
+    import keras
+
+    mixed = precision if precision == "float32" else f"mixed_{precision}"
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(mixed)
+    try:
+        return notebook_generator()
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def unet_tiles(model: Any) -> Callable[[], None]:
+    """Return a function that generates `UNET_BATCH` tiles by a U-Net of 54 M weights."""
+    import tensorflow as tf
+
     tiles = np.random.default_rng(0).integers(0, 256, (UNET_BATCH, 256, 256, 3)).astype(np.uint8)
 
     @tf.function  # type: ignore[untyped-decorator]
     def run(image: Any) -> Any:
         made = model(tf.cast(image, tf.float32) / 127.5 - 1.0, training=False)
-        return tf.cast(tf.round((made + 1.0) * 127.5), tf.uint8)
+        return tf.cast(tf.round((tf.cast(made, tf.float32) + 1.0) * 127.5), tf.uint8)
 
     def generate() -> None:
         run(tiles).numpy()
@@ -99,8 +117,12 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     translator = load_translator(find_bundle(options.model), device)
     packed = packed_cells(drawn, translator)
     translator.generate(packed[0])
-    unet = unet_tiles()
-    unet()
+    unets = {
+        "unet": unet_tiles(plain_unet(device.precision)),
+        "own_unet": unet_tiles(own_unet(device.precision)),
+    }
+    for unet in unets.values():
+        unet()
     runs: dict[str, list[dict[str, float]]] = {}
     for _ in range(options.repeat):
         with clocks() as whole:
@@ -112,7 +134,9 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
             timed(lambda: [translator.generate(cell) for cell in packed])
         )
         runs.setdefault("translate", []).append(timed(lambda: translate(output, scratch)))
-        runs.setdefault("unet", []).append(timed(lambda: [unet() for _ in range(4)]))
+        for name, unet in unets.items():
+            times_of_unet = timed(lambda unet=unet: [unet() for _ in range(4)])
+            runs.setdefault(name, []).append(times_of_unet)
         one_tile(drawn, translator)
         runs.setdefault("tile", []).append(one_tile.times)  # type: ignore[attr-defined]
     times = {name: medians(run) for name, run in runs.items()}
@@ -140,7 +164,9 @@ def figures(times: dict[str, dict[str, float]], side: int, cells: int) -> dict[s
     """Return the ratios of the project's budget, and the seconds that they come from."""
     tiles = (side / 256) ** 2
     render_wall = times["render"]["wall"] - times["render"]["loading"]
-    unet_wall = times["unet"]["wall"] / (4 * UNET_BATCH) * tiles
+    unet_wall, own_wall = (
+        times[name]["wall"] / (4 * UNET_BATCH) * tiles for name in ("unet", "own_unet")
+    )
     outside = times["render"]["cpu"] - times["generator"]["cpu"]
     return {
         "side": side,
@@ -148,6 +174,7 @@ def figures(times: dict[str, dict[str, float]], side: int, cells: int) -> dict[s
         "cpu_outside_generator_over_translate": round(outside / times["translate"]["cpu"], 3),
         "wall_over_generator": round(render_wall / times["generator"]["wall"], 3),
         "pixels_per_second_over_unet": round(unet_wall / render_wall, 3),
+        "pixels_per_second_over_own_unet": round(own_wall / render_wall, 3),
         "tile_over_its_cell": round(
             times["tile"]["wall"] / (times["generator"]["wall"] / cells), 3
         ),

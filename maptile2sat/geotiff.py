@@ -26,14 +26,15 @@ from rasterio.errors import RasterioError
 from maptile2sat import raw_blocks
 from maptile2sat.errors import OutputError, UsageError, refuse_undecodable
 from maptile2sat.grid import Grid, Window
+from maptile2sat.overviews import make_overviews
 from maptile2sat.raw_blocks import RawBlocks
 from maptile2sat.wholeness import is_whole
 
 BLOCK = 512
 BLOCKS = (512, 384)
 CACHE_BYTES = 128 << 20
-TEMPORARY_BYTES_PER_PIXEL = raw_blocks.BYTES_PER_PIXEL
-"""What the uncompressed temporary files take; they go away when the output is there."""
+TEMPORARY_BYTES_PER_PIXEL = raw_blocks.BYTES_PER_PIXEL * 4 / 3
+"""What the uncompressed temporary files take, overviews included; they go away at the end."""
 
 PROFILES: dict[str, dict[str, str]] = {
     "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "YES"},
@@ -44,6 +45,9 @@ PROFILES: dict[str, dict[str, str]] = {
 
 BYTES_PER_PIXEL = {"deflate": 3.0, "jpeg": 0.66, "webp": 0.47}
 """Measured on 747 x 1312 px of Helsinki, overviews included; what `--dry-run` reckons with."""
+
+OVERVIEW_OPTIONS = {"RESAMPLING", "OVERVIEW_RESAMPLING", "OVERVIEWS", "OVERVIEW_COUNT"}
+"""With one of these GDAL makes the overviews, since they ask for others than ours."""
 
 _PLAIN = {
     "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "2"},
@@ -265,9 +269,10 @@ class GeoTiffWriter:
         driver = "COG" if self.cog else "GTiff"
         done = self._folder / "done.tif"
         with output_errors(self.path):
+            if self.cog and not self._options.keys() & OVERVIEW_OPTIONS:
+                make_overviews(self.blocks, int(self._options["BLOCKSIZE"]))
             self.blocks.close()
-            view = self._folder / "view.vrt"
-            view.write_text(self.blocks.vrt(self.grid, self._tags), encoding="utf-8")
+            view = self.blocks.write_vrt(self.grid, self._tags)
             with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True):
                 rasterio.shutil.copy(view, done, driver=driver, **self._options)
                 if not is_whole(done, cog=self.cog, masked=self.blocks.masked):

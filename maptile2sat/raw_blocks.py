@@ -21,6 +21,8 @@ COLOURS = 3
 BYTES_PER_PIXEL = COLOURS + 1
 """What the files take on disk."""
 
+VIEW = "view.vrt"
+
 _COLOUR_NAMES = ("Red", "Green", "Blue")
 
 
@@ -43,6 +45,8 @@ class RawBlocks:
         self.folder, self.window = folder, window
         self.masked = False
         """Whether any pixel is known to be masked; set it when old files are opened."""
+        self.overviews: list[RawBlocks] = []
+        """Smaller copies in folders of their own below `folder`, the largest first."""
         pixels = window.width * window.height
         self._rgb = _opened(folder / "rgb.raw", pixels * COLOURS)
         try:
@@ -94,9 +98,10 @@ class RawBlocks:
         os.fsync(self._mask.fileno())
 
     def close(self) -> None:
-        """Close the files; they stay."""
-        self._rgb.close()
-        self._mask.close()
+        """Close the files, and those of the overviews; they stay."""
+        for level in (self, *self.overviews):
+            level._rgb.close()
+            level._mask.close()
 
     def _place(self, window: Window, row: int) -> int:
         """Return which pixel of the files a row of `window` starts at."""
@@ -104,35 +109,56 @@ class RawBlocks:
             window.col - self.window.col
         )
 
-    def vrt(self, grid: Grid, tags: Mapping[str, str]) -> str:
-        """Return a VRT that shows the files as RGB with georeference, tags and mask.
+    def write_vrt(self, grid: Grid, tags: Mapping[str, str]) -> Path:
+        """Write a VRT that shows the files as RGB with georeference, tags, mask and overviews.
 
         Args:
             grid: The pixel grid.
             tags: Metadata of the picture.
+
+        Returns:
+            `view.vrt` in the folder; the overviews have one each.
+
+        Raises:
+            OSError: If it cannot be written.
         """
-        window = self.window
-        transform = ", ".join(repr(value) for value in grid.transform(window).to_gdal())
+        transform = ", ".join(repr(value) for value in grid.transform(self.window).to_gdal())
         items = "".join(
             f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>"
             for key, value in sorted(tags.items())
         )
+        about = (
+            f"<SRS>{escape(grid.crs.to_wkt())}</SRS>"
+            f"<GeoTransform>{transform}</GeoTransform><Metadata>{items}</Metadata>"
+        )
+        for level in self.overviews:
+            level._write_vrt("")
+        return self._write_vrt(about)
+
+    def _write_vrt(self, about: str) -> Path:
         bands = "".join(
             self._band("rgb.raw", COLOURS, number, f"<ColorInterp>{name}</ColorInterp>")
             for number, name in enumerate(_COLOUR_NAMES)
         )
         mask = f"<MaskBand>{self._band('mask.raw', 1, 0, '')}</MaskBand>" if self.masked else ""
-        return (
-            f'<VRTDataset rasterXSize="{window.width}" rasterYSize="{window.height}">'
-            f"<SRS>{escape(grid.crs.to_wkt())}</SRS>"
-            f"<GeoTransform>{transform}</GeoTransform><Metadata>{items}</Metadata>"
-            f"{bands}{mask}</VRTDataset>"
+        view = self.folder / VIEW
+        view.write_text(
+            f'<VRTDataset rasterXSize="{self.window.width}" rasterYSize="{self.window.height}">'
+            f"{about}{bands}{mask}</VRTDataset>",
+            encoding="utf-8",
         )
+        return view
 
-    def _band(self, name: str, channels: int, channel: int, colour: str) -> str:
+    def _band(self, name: str, channels: int, channel: int, about: str) -> str:
+        source = "mask,1" if channels == 1 else str(channel + 1)
+        smaller = "".join(
+            f'<Overview><SourceFilename relativetoVRT="1">{level.folder.name}/{VIEW}'
+            f"</SourceFilename><SourceBand>{source}</SourceBand></Overview>"
+            for level in self.overviews
+        )
         return (
             f'<VRTRasterBand dataType="Byte" band="{channel + 1}" subClass="VRTRawRasterBand">'
-            f'{colour}<SourceFilename relativetoVRT="1">{name}</SourceFilename>'
+            f'{about}{smaller}<SourceFilename relativetoVRT="1">{name}</SourceFilename>'
             f"<ImageOffset>{channel}</ImageOffset><PixelOffset>{channels}</PixelOffset>"
             f"<LineOffset>{channels * self.window.width}</LineOffset></VRTRasterBand>"
         )

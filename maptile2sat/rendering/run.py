@@ -243,7 +243,7 @@ def plan(
             tiles=tiles,
             seconds=round(cells * mosaic.seconds_per_cell(translator), 1),
             output_bytes=size,
-            temporary_bytes=pixels * TEMPORARY_BYTES_PER_PIXEL + size,
+            temporary_bytes=int(pixels * TEMPORARY_BYTES_PER_PIXEL) + size,
             warnings=job.notices.texts,
         )
 
