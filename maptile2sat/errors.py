@@ -39,6 +39,10 @@ class UnfinishedError(OutputError):
     """The output's folder of unfinished work is not free: in use, not asked for, or of another."""
 
 
+class FolderError(Maptile2satError):
+    """The folder of a sharded render is not whole, or is not one."""
+
+
 class DeviceError(Maptile2satError):
     """A processor cannot do what was asked, for example for lack of memory."""
 

@@ -1,0 +1,1 @@
+"""Renders beyond one machine: a folder of blocks, and what describes it."""

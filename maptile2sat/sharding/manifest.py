@@ -1,0 +1,367 @@
+"""`manifest.json`: what a sharded render consists of, with the checksum of every block.
+
+It is written last, so that a folder that has one is whole. It is plain JSON with one block to a
+line, written line by line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from affine import Affine
+from rasterio.crs import CRS
+
+from maptile2sat.errors import FolderError, UsageError
+from maptile2sat.geotiff import output_errors
+from maptile2sat.grid import Grid, Window, parse_crs
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+THREADS = 8
+
+_NAME = re.compile(r"r(m?)(\d{6,10})_c(m?)(\d{6,10})")
+_FIELDS = {"name", "window", "file", "size", "sha256", "masked"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecord:
+    """A block of a sharded render: what is there once it is done.
+
+    Attributes:
+        name: `block_name` of its place, for example `r000012_c000034`.
+        window: Its pixels on the map's grid, cut to the area asked for.
+        file: `blocks/NAME.tif`, relative to the folder; None: no map there at all, no file.
+        size: Bytes of the file, 0 without one.
+        sha256: Of the file in hexadecimal, empty without one.
+        masked: Whether any pixel of it is masked.
+    """
+
+    name: str
+    window: Window
+    file: str | None
+    size: int
+    sha256: str
+    masked: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return dataclasses.asdict(self) | {"window": list(self.window)}
+
+    @classmethod
+    def from_json(cls, found: Any, where: str = "block") -> BlockRecord:
+        """Return a record from what `as_json` gave.
+
+        Args:
+            found: What the JSON says.
+            where: What an error calls it.
+
+        Raises:
+            FolderError: If a field is missing or cannot be; the message names it.
+        """
+        name = _field(found, "name", str, where)
+        if not _NAME.fullmatch(name):
+            raise FolderError(f"{where}.name is '{name}', not a block's name like r000012_c000034")
+        file = found.get("file")
+        if "file" not in found:
+            raise FolderError(f"{where}.file is missing")
+        if file not in (None, block_file(name)):  # a path from elsewhere could lead anywhere
+            raise FolderError(f"{where}.file is {file!r}, not {block_file(name)} or null")
+        sha256, size = _field(found, "sha256", str, where), _field(found, "size", int, where)
+        if file is None and (sha256 or size):
+            raise FolderError(f"{where} has no file, but a size or a checksum of one")
+        if file is not None and (not _SHA256.fullmatch(sha256) or size <= 0):
+            raise FolderError(f"{where} has a file, but no sound sha256 and size of it")
+        return cls(
+            name=name,
+            window=_window(found, where),
+            file=file,
+            size=size,
+            sha256=sha256,
+            masked=_field(found, "masked", bool, where),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of a sharded render.
+
+    Attributes:
+        job: All that decides the pixels: what `job.json` says.
+        grid: The pixel grid.
+        window: The pixels that the render covers.
+        tags: What the blocks' files are tagged with (SYNTHETIC, MODEL and so on).
+        blocks: The blocks; together they cover `window` once.
+        created: ISO 8601 time in UTC: the one thing that differs between two runs.
+    """
+
+    job: Mapping[str, Any]
+    grid: Grid
+    window: Window
+    tags: Mapping[str, str]
+    blocks: tuple[BlockRecord, ...]
+    created: str
+
+    @property
+    def masked(self) -> bool:
+        """Whether any pixel of the render is masked."""
+        return any(block.masked or block.file is None for block in self.blocks)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blocks' files."""
+        return sum(block.size for block in self.blocks)
+
+
+def block_name(row: int, col: int) -> str:
+    """Return the name of the block at a row and column of the grid of blocks.
+
+    They count blocks from the grid's origin and may be negative: `rm000001_c000012`.
+    """
+    parts = [f"{'m' if index < 0 else ''}{abs(index):06d}" for index in (row, col)]
+    return f"r{parts[0]}_c{parts[1]}"
+
+
+def block_file(name: str) -> str:
+    """Return where a block's file lies in the folder."""
+    return f"blocks/{name}.tif"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    path = folder / MANIFEST
+    with output_errors(path):
+        temporary = path.with_suffix(".tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.writelines(_lines(manifest))
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return what `manifest.json` of a folder says.
+
+    Raises:
+        FolderError: If there is none, or it cannot be; the message names the field.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FolderError(
+            f"{folder} has no {MANIFEST}: the render there is not finished (render it again with "
+            "--resume), or it is another kind of folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise FolderError(f"{path} cannot be read: {error}") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: str, name: str = MANIFEST) -> Manifest:
+    """Return what the text of a manifest says.
+
+    Args:
+        text: JSON.
+        name: What errors call it.
+
+    Raises:
+        FolderError: If it cannot be; the message names the field.
+    """
+    try:
+        found = json.loads(text, object_hook=_early)
+        if _field(found, "format", int, "") != FORMAT:
+            raise FolderError(
+                f"format is {found['format']}, this version of maptile2sat reads {FORMAT}"
+            )
+        window = _window(found, "")
+        tags = _field(found, "tags", dict, "")
+        wrong = [key for key, value in tags.items() if not isinstance(value, str)]
+        if wrong:
+            raise FolderError(f"tags.{wrong[0]} is not text")
+        return Manifest(
+            job=_field(found, "job", dict, ""),
+            grid=_grid(_field(found, "grid", dict, "")),
+            window=window,
+            tags=tags,
+            blocks=_blocks(_field(found, "blocks", list, ""), window),
+            created=_field(found, "created", str, ""),
+        )
+    except FolderError as error:
+        raise FolderError(f"{name} cannot be used: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FolderError(f"{name} is not JSON: {error}") from error
+
+
+def check_files(folder: Path, manifest: Manifest, *, checksums: bool = True) -> list[str]:
+    """Compare the blocks' files with the manifest.
+
+    Args:
+        folder: The folder of the render.
+        manifest: What it should hold.
+        checksums: Whether to read every file; else only their sizes are compared.
+
+    Returns:
+        What is wrong, a line for each file; empty if nothing is.
+    """
+
+    def fault(block: BlockRecord) -> str | None:
+        assert block.file is not None
+        path = folder / block.file
+        try:
+            size = path.stat().st_size
+            if size != block.size:
+                return f"{block.file} has {size} bytes instead of {block.size}"
+            if checksums and sha256_of(path) != block.sha256:
+                return f"{block.file} was changed: its SHA-256 is another"
+        except FileNotFoundError:
+            return f"{block.file} is missing"
+        except OSError as error:
+            return f"{block.file} cannot be read: {error.strerror or error}"
+        return None
+
+    with ThreadPoolExecutor(THREADS) as pool:  # waiting for disks, and hashes leave the GIL
+        files = (block for block in manifest.blocks if block.file is not None)
+        return [text for text in pool.map(fault, files) if text is not None]
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def grid_as_json(grid: Grid) -> dict[str, Any]:
+    """Return a grid as JSON can hold it; floats survive bit by bit."""
+    return {
+        "crs": grid.crs.to_wkt(),
+        "affine": list(grid.affine[:6]),
+        "col0": grid.col0,
+        "row0": grid.row0,
+        "zoom": grid.zoom,
+        "wrap": grid.wrap,
+    }
+
+
+def _lines(manifest: Manifest) -> Iterator[str]:
+    """Yield the text, a line for each block."""
+    head = {
+        "format": FORMAT,
+        "created": manifest.created,
+        "job": dict(manifest.job),
+        "grid": grid_as_json(manifest.grid),
+        "window": list(manifest.window),
+        "tags": dict(manifest.tags),
+    }
+    yield json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}")
+    yield ',\n "blocks": [\n'
+    comma = ""
+    for block in manifest.blocks:
+        yield comma + json.dumps(block.as_json())
+        comma = ",\n"
+    yield "\n]}\n"
+
+
+def _early(found: dict[str, Any]) -> Any:
+    """Turn whole blocks into records as soon as they are read: a million dicts are large."""
+    if found.keys() != _FIELDS:
+        return found
+    return BlockRecord.from_json(found, f"block {found['name']}")
+
+
+def _blocks(found: list[Any], window: Window) -> tuple[BlockRecord, ...]:
+    """Return the blocks, after checking that they can cover `window` once."""
+    for number, block in enumerate(found):
+        if not isinstance(block, BlockRecord):  # then something is wrong with it: say what
+            BlockRecord.from_json(block, f"blocks[{number}]")
+            raise FolderError(f"blocks[{number}] has fields of another version")
+        if not window.contains(block.window):
+            raise FolderError(f"block {block.name} reaches beyond the window")
+    if len({block.name for block in found}) != len(found):
+        raise FolderError("blocks has one block twice")
+    area = sum(block.window.width * block.window.height for block in found)
+    if area != window.width * window.height:
+        raise FolderError(
+            f"blocks cover {area} pixels, the window has {window.width * window.height}"
+        )
+    return tuple(found)
+
+
+def _grid(found: dict[str, Any]) -> Grid:
+    """Return a grid from what `grid_as_json` gave."""
+    affine = _numbers(found.get("affine"), 6)
+    if affine is None:
+        raise FolderError("grid.affine is not six numbers")
+    if not affine[0] * affine[4] - affine[1] * affine[3]:
+        raise FolderError("grid.affine has no inverse")
+    optional: dict[str, int | None] = {}
+    for name in ("zoom", "wrap"):
+        optional[name] = None if found.get(name) is None else _field(found, name, int, "grid")
+    return Grid(
+        crs=_crs(_field(found, "crs", str, "grid")),
+        affine=Affine(*affine),
+        col0=_field(found, "col0", int, "grid"),
+        row0=_field(found, "row0", int, "grid"),
+        **optional,
+    )
+
+
+def _crs(text: str) -> CRS:
+    try:
+        return parse_crs(text)
+    except UsageError as error:
+        raise FolderError("grid.crs is not a CRS") from error
+
+
+def _window(found: Any, where: str) -> Window:
+    """Return the field `window` of `found`."""
+    label = f"{where}.window" if where else "window"
+    numbers = _field(found, "window", list, where)
+    if len(numbers) != 4 or not all(type(number) is int for number in numbers):
+        raise FolderError(f"{label} is not four whole numbers (column, row, width, height)")
+    window = Window(*numbers)
+    if window.empty:
+        raise FolderError(f"{label} has no pixels")
+    return window
+
+
+def _numbers(found: Any, count: int) -> Sequence[float] | None:
+    """Return `found` if it is so many finite numbers."""
+    if not isinstance(found, list) or len(found) != count:
+        return None
+    sound = all(type(value) in (int, float) and math.isfinite(value) for value in found)
+    return [float(value) for value in found] if sound else None
+
+
+def _field(found: Any, name: str, kind: Callable[..., Any], where: str) -> Any:
+    """Return a field of a JSON object, which must be of `kind`."""
+    label = f"{where}.{name}" if where else name
+    if not isinstance(found, dict):
+        raise FolderError(f"{where or 'it'} is not an object")
+    if name not in found:
+        raise FolderError(f"{label} is missing")
+    value = found[name]
+    if type(value) is not kind:
+        raise FolderError(f"{label} is {value!r:.60}, not of the type {kind.__name__}")
+    return value
