@@ -355,13 +355,16 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
         critic_translate=8,
         smooth=False,
         deep_noise=False,
+        coarse_rgb=False,
     )
     assert run_training(config, tmp_path / "run") == 2
     bundle = export(tmp_path / "run", tmp_path / "bundle", About("bare"))
     architecture = open_bundle(bundle.folder).description.architecture
-    assert (architecture["smooth"], architecture["deep_noise"]) == (False, False)
-    model = build_generator(bundle, "float32")
-    assert "half_blur" not in [layer.name for layer in model.layers]
+    switches = ("smooth", "deep_noise", "coarse_rgb")
+    assert [architecture[name] for name in switches] == [False] * 3
+    layers = [layer.name for layer in build_generator(bundle, "float32").layers]
+    assert "half_blur" not in layers
+    assert "rgb_half" not in layers
 
 
 @pytest.mark.parametrize("value", [1, "yes", None])

@@ -66,8 +66,9 @@ def _local_config(architecture: dict[str, Any]) -> LocalConfig:
     )
     if not right:
         raise ValueError("palette, widths or dilations are out of range")
-    if not (isinstance(config.smooth, bool) and isinstance(config.deep_noise, bool)):
-        raise ValueError("smooth and deep_noise must be true or false")
+    switches = (config.smooth, config.deep_noise, config.coarse_rgb)
+    if not all(isinstance(switch, bool) for switch in switches):
+        raise ValueError("smooth, deep_noise and coarse_rgb must be true or false")
     return config
 
 

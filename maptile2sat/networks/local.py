@@ -29,6 +29,8 @@ class LocalConfig:
         smooth: Whether each pixel shuffle starts even (ICNR) and is blurred by [1 2 1].
         deep_noise: Whether coarse noise enters every second block, not only the first. Fine
             noise enters with the map, at full resolution and folded.
+        coarse_rgb: Whether the colours are a sum of those that each resolution makes, not of the
+            full one alone.
     """
 
     palette: list[list[float]] = field(default_factory=list)
@@ -39,6 +41,7 @@ class LocalConfig:
     seed: int = 0
     smooth: bool = True
     deep_noise: bool = True
+    coarse_rgb: bool = True
 
 
 def build_local(config: LocalConfig, precision: str = "float32") -> Any:
@@ -103,15 +106,21 @@ class _Builder:
         full = self._upsampled(half, self.config.full_width, "full")
         full = keras.layers.Add(name="full_skip", dtype=self.policy)([full, skip])
         full = self._conv(self._act(full, "full_act"), self.config.full_width, 3, "full_conv")
-        rgb = self._doubled(self._conv(quarter, 3, 1, "rgb_quarter", small=True), "rgb_quarter")
-        rgb_half = self._conv(half, 3, 1, "rgb_half", small=True)
-        rgb = keras.layers.Add(name="rgb_coarse", dtype=self.policy)([rgb, rgb_half])
-        rgb_full = self._conv(self._act(full, "full_act2"), 3, 3, "rgb_full", small=True)
-        out = keras.layers.Add(name="rgb", dtype="float32")(
-            [self._doubled(rgb, "rgb_coarse"), rgb_full]
-        )
-        out = keras.layers.Activation("tanh", name="image", dtype="float32")(out)
+        rgb = self._conv(self._act(full, "full_act2"), 3, 3, "rgb_full", small=True)
+        if self.config.coarse_rgb:
+            rgb = self._with_coarser(rgb, half, quarter)
+        out = keras.layers.Activation("tanh", name="image", dtype="float32")(rgb)
         return keras.Model([image, fine, coarse], out, name="local")
+
+    def _with_coarser(self, rgb: Any, half: Any, quarter: Any) -> Any:
+        """Add the colours that the coarser resolutions make."""
+        import keras
+
+        low = self._doubled(self._conv(quarter, 3, 1, "rgb_quarter", small=True), "rgb_quarter")
+        middle = self._conv(half, 3, 1, "rgb_half", small=True)
+        low = keras.layers.Add(name="rgb_coarse", dtype=self.policy)([low, middle])
+        low = self._doubled(low, "rgb_coarse")
+        return keras.layers.Add(name="rgb", dtype="float32")([low, rgb])
 
     def _trunk(self, seen: Any, clouds: Any) -> Any:
         """Fold to quarter resolution and run the residual blocks."""

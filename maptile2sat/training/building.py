@@ -43,6 +43,7 @@ def build_trainer(
         seed=config.seed,
         smooth=config.smooth,
         deep_noise=config.deep_noise,
+        coarse_rgb=config.coarse_rgb,
     )
     return LocalTrainer(config, local, devices)
 

@@ -71,6 +71,7 @@ class TrainConfig:
             against late overfitting (Zhao et al. 2020, arXiv 2006.10738); 0 for none.
         smooth: Whether the generator smooths after each pixel shuffle and starts it even.
         deep_noise: Whether noise enters every second block of the generator, not only the first.
+        coarse_rgb: Whether the generator makes colours at every resolution, not the full one alone.
     """
 
     data: str
@@ -111,6 +112,7 @@ class TrainConfig:
     critic_translate: int = 0
     smooth: bool = True
     deep_noise: bool = True
+    coarse_rgb: bool = True
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.

@@ -44,7 +44,8 @@ EPOCHS = {"pix2pix": 200, "seed": 200}
 """Length of the presets that count in epochs; `local` counts in steps."""
 
 SETTINGS = (
-    *("width", "dilations", "smooth", "deep_noise", "colours", "annotate", "jitter", "mirror"),
+    *("width", "dilations", "smooth", "deep_noise", "coarse_rgb", "colours", "annotate"),
+    *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
     *("feature_weight", "ema", "decay_from", "antialias", "unet_base"),
@@ -134,7 +135,7 @@ def _shape(init: str, changes: dict[str, Any]) -> dict[str, Any]:
     taken = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in architecture.items()
-        if name in ("width", "dilations", "smooth", "deep_noise")
+        if name in ("width", "dilations", "smooth", "deep_noise", "coarse_rgb")
     }
     if isinstance(architecture.get("palette"), list):
         taken["colours"] = len(architecture["palette"])
