@@ -28,7 +28,7 @@ from maptile2sat.bundle import find_bundle
 from maptile2sat.device import choose_device
 from maptile2sat.geotiff import creation_options
 from maptile2sat.noise import noise
-from maptile2sat.translator import Translator, load_translator
+from maptile2sat.translator import Translator, generate, load_translator
 
 UNET_BATCH = 16
 
@@ -116,7 +116,7 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     device = choose_device("auto", "auto")
     translator = load_translator(find_bundle(options.model), device)
     packed = packed_cells(drawn, translator)
-    translator.generate(packed[0])
+    generate(translator, packed[0])
     unets = {
         "unet": unet_tiles(plain_unet(device.precision)),
         "own_unet": unet_tiles(own_unet(device.precision)),
@@ -131,7 +131,7 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
         whole["loading"] = whole["wall"] - made.seconds
         runs.setdefault("render", []).append(whole)
         runs.setdefault("generator", []).append(
-            timed(lambda: [translator.generate(cell) for cell in packed])
+            timed(lambda: [generate(translator, cell) for cell in packed])
         )
         runs.setdefault("translate", []).append(timed(lambda: translate(output, scratch)))
         for name, unet in unets.items():

@@ -40,6 +40,11 @@ class Device:
     precision: str
 
     @property
+    def is_gpu(self) -> bool:
+        """Whether it is a GPU, which works on while the program goes on."""
+        return self.name.startswith("/GPU")
+
+    @property
     def fingerprint(self) -> str:
         """Text that is equal where results are promised to be identical bit by bit."""
         import tensorflow as tf

@@ -52,6 +52,11 @@ class _Input(NamedTuple):
     mask: Pixels
     packed: Any
 
+    @property
+    def drawn(self) -> bool:
+        """Whether there is any map."""
+        return self.packed is not None
+
 
 @dataclass
 class MosaicStats:
@@ -125,17 +130,18 @@ def make_mosaic(
     writes: deque[Future[None]] = deque()
     readers = ThreadPoolExecutor(READERS, "read")
 
-    def generate_next() -> None:
-        cell, given = reads.popleft()
-        if given is None:
-            stats.skipped += 1
-            made = _nothing(cell.intersection(window), fill)
-        else:
-            made = _cut(_generate(translator, cell, given.result(), fill, stats), window)
+    def give(cell: Cell) -> None:
         while len(writes) >= WRITES_PENDING:
             writes.popleft().result()
-        writes.append(writer.submit(take, made))
+        writes.append(writer.submit(take, _cut(cell, window)))
         progress(stats.cells + stats.skipped + stats.resumed, total)
+
+    line = _Line(translator, fill, stats, give)
+    ahead = max(ahead, translator.batch * (1 + translator.overlap))
+
+    def pass_on() -> None:
+        cell, given = reads.popleft()
+        line.add(cell, None if given is None else given.result())
 
     # what has been generated is written even if there will be no more
     with ThreadPoolExecutor(1, "write") as writer:
@@ -151,9 +157,10 @@ def make_mosaic(
                     given = readers.submit(_read, source, cell, translator, window, seed, fill)
                 reads.append((cell, given))
                 if len(reads) > ahead:
-                    generate_next()
+                    pass_on()
             while reads:
-                generate_next()
+                pass_on()
+            line.end()
             for write in writes:
                 write.result()
         except Exception:
@@ -163,6 +170,60 @@ def make_mosaic(
             # who interrupts does not want to wait for a server that does not answer
             readers.shutdown(wait=False, cancel_futures=True)
     return stats
+
+
+class _Line:
+    """Feeds a translator with batches of cells, and hands on what comes out in their order.
+
+    Where a GPU computes, a batch begins before the one before it is fetched: copies to and from
+    the GPU then take place while it computes.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        fill: tuple[int, int, int],
+        stats: MosaicStats,
+        give: Callable[[Cell], None],
+    ) -> None:
+        self.translator, self.fill, self.stats, self.give = translator, fill, stats, give
+        self.waiting: list[tuple[Window, _Input | None]] = []
+        self.under_way: deque[tuple[list[tuple[Window, _Input | None]], Any]] = deque()
+
+    def add(self, cell: Window, given: _Input | None) -> None:
+        """Take a cell; None if there is no map."""
+        self.waiting.append((cell, given))
+        if len(self.waiting) == self.translator.batch:
+            self._start()
+
+    def end(self) -> None:
+        """Hand on what is left."""
+        if self.waiting:
+            self._start()
+        while self.under_way:
+            self._finish()
+
+    def _start(self) -> None:
+        group, self.waiting = self.waiting, []
+        packed = [given.packed for _, given in group if given is not None and given.drawn]
+        begin = time.perf_counter()
+        self.under_way.append((group, self.translator.start(packed) if packed else None))
+        self.stats.generator_seconds += time.perf_counter() - begin
+        while len(self.under_way) > self.translator.overlap:
+            self._finish()
+
+    def _finish(self) -> None:
+        group, started = self.under_way.popleft()
+        begin = time.perf_counter()
+        images = iter(self.translator.finish(started) if started is not None else [])
+        self.stats.generator_seconds += time.perf_counter() - begin
+        for cell, given in group:
+            if given is None or not given.drawn:
+                self.stats.skipped += 1
+                self.give(_nothing(cell, self.fill))
+            else:
+                self.stats.cells += 1
+                self.give(_generated(cell, given, next(images), self.fill))
 
 
 def _may_have_map(source: Source, window: Window) -> bool:
@@ -199,17 +260,16 @@ def _read(
 ) -> _Input:
     """Read a cell with its halo, the fill colour where there is no map or none is needed."""
     whole = cell.grown(translator.halo)
-    image = np.empty((whole.height, whole.width, 3), np.uint8)
-    image[:] = fill
-    mask = np.zeros((whole.height, whole.width), np.uint8)
     part = _context(cell, translator, window)
-    there = part.slices(whole)
-    read = source.read(part, window)
-    if read.mask.all():
-        image[there] = read.image
-    else:
-        np.copyto(image[there], read.image, where=read.mask[..., None] > 0)
-    mask[there] = read.mask
+    image, mask = source.read(part, window)
+    if part != whole or not mask.all():
+        read, valid = image, mask
+        image = np.empty((whole.height, whole.width, 3), np.uint8)
+        image[:] = fill
+        mask = np.zeros((whole.height, whole.width), np.uint8)
+        there = part.slices(whole)
+        np.copyto(image[there], read, where=valid[..., None] > 0)
+        mask[there] = valid
     core = cell.slices(whole)
     drawn, valid = image[core], mask[core]
     if not valid.any():
@@ -218,25 +278,11 @@ def _read(
     return _Input(drawn, valid, translator.pack(image, grains))
 
 
-def _generate(
-    translator: Translator,
-    cell: Window,
-    given: _Input,
-    fill: tuple[int, int, int],
-    stats: MosaicStats,
-) -> Cell:
-    """Generate one cell, or fill it if it has no map at all."""
-    drawn, mask, packed = given
-    if packed is None:
-        stats.skipped += 1
-        return _nothing(cell, fill)
-    start = time.perf_counter()
-    image = translator.generate(packed)
-    stats.generator_seconds += time.perf_counter() - start
-    stats.cells += 1
-    if not mask.all():
-        image = np.where(_near_map(mask)[..., None], image, np.array(fill, np.uint8))
-    return Cell(cell, drawn, image, mask)
+def _generated(cell: Window, given: _Input, image: Pixels, fill: tuple[int, int, int]) -> Cell:
+    """Return a generated cell, the fill colour where there is no map near."""
+    if not given.mask.all():
+        image = np.where(_near_map(given.mask)[..., None], image, np.array(fill, np.uint8))
+    return Cell(cell, given.image, image, given.mask)
 
 
 def _near_map(mask: Pixels) -> npt.NDArray[np.bool_]:
@@ -262,7 +308,8 @@ def seconds_per_cell(translator: Translator) -> float:
     window = Window(0, 0, translator.cell, translator.cell).grown(translator.halo)
     image = np.full((window.height, window.width, 3), 230, np.uint8)
     packed = translator.pack(image, noise(0, window))
-    translator.generate(packed)
+    batch = [packed] * translator.batch
+    translator.finish(translator.start(batch))
     start = time.perf_counter()
-    translator.generate(packed)
-    return time.perf_counter() - start
+    translator.finish(translator.start(batch))
+    return (time.perf_counter() - start) / translator.batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,7 +14,8 @@ from maptile2sat.bundle import Bundle
 from maptile2sat.colour_table import ColourTable, colour_table
 from maptile2sat.device import Device, load_tensorflow
 from maptile2sat.errors import DeviceError, UsageError
-from maptile2sat.noise import Noise
+from maptile2sat.grid import Window
+from maptile2sat.noise import Noise, noise
 
 Pixels = npt.NDArray[np.uint8]
 MIN_CELL, MAX_CELL = 256, 8192
@@ -23,36 +24,53 @@ KEPT = 4
 
 
 class Translator(Protocol):
-    """Generates one cell at a time.
+    """Generates cells.
 
     Attributes:
         cell: Side of a cell in pixels.
+        batch: Cells generated at once.
+        overlap: Batches to start before the first is waited for: 1 where a GPU works alone.
         halo: Pixels of map needed around it on every side.
         reach: Pixels of map on every side that a pixel of the image depends on.
         exact: Whether a pixel depends on the map around it alone, as against being blended.
     """
 
     cell: int
+    batch: int
+    overlap: int
     halo: int
     reach: int
     exact: bool
 
-    def pack(self, image: Pixels, noise: Noise) -> Any:
-        """Bring map pixels (cell + 2 halo, cell + 2 halo, 3) and noise to what `generate` takes.
+    def pack(self, image: Pixels, grains: Noise) -> Any:
+        """Bring map pixels (cell + 2 halo, cell + 2 halo, 3) and noise to what `start` takes.
 
         May be called ahead, from other threads.
         """
 
-    def generate(self, packed: Any) -> Pixels:
-        """Turn what `pack` returned into image pixels, uint8 (cell, cell, 3)."""
+    def start(self, packed: Sequence[Any]) -> Any:
+        """Begin to generate 1 to `batch` cells from what `pack` returned; a GPU goes on alone."""
+
+    def finish(self, started: Any) -> list[Pixels]:
+        """Wait for what `start` returned: image pixels, uint8 (cell, cell, 3), of each cell."""
 
 
 _kept: dict[Any, Translator] = {}
 _keeping = threading.Lock()
 
 
+def generate(translator: Translator, packed: Any) -> Pixels:
+    """Turn what `pack` returned into image pixels, uint8 (cell, cell, 3)."""
+    return translator.finish(translator.start([packed]))[0]
+
+
 def load_translator(
-    bundle: Bundle, device: Device, *, cell: int | None = None, batch_size: int = 8
+    bundle: Bundle,
+    device: Device,
+    *,
+    cell: int | None = None,
+    batch_size: int = 8,
+    cells: int = 1,
 ) -> Translator:
     """Build a bundle's generator on a device, or take the one of an earlier call.
 
@@ -61,6 +79,8 @@ def load_translator(
         device: Where and how it computes.
         cell: Side of a cell in pixels, if not the bundle's; a multiple of 256.
         batch_size: Windows that a `unet` generates at once; changes no pixel.
+        cells: Most cells that a GPU generates at once, if its memory holds them. A processor
+            has enough to do with one.
 
     Raises:
         UsageError: If cell or batch size are out of range.
@@ -69,76 +89,117 @@ def load_translator(
     side = bundle.description.cell if cell is None else cell
     if side % MIN_CELL or not MIN_CELL <= side <= MAX_CELL:
         raise UsageError(f"cell {side} is not a multiple of {MIN_CELL} up to {MAX_CELL}")
-    if batch_size < 1:
-        raise UsageError(f"batch size {batch_size} is below 1")
-    key = (bundle.folder.resolve(), repr(bundle.description), device, side, batch_size)
+    if min(batch_size, cells) < 1:
+        raise UsageError(f"batch size {min(batch_size, cells)} is below 1")
+    cells = cells if device.is_gpu else 1
+    key = (bundle.folder.resolve(), repr(bundle.description), device, side, batch_size, cells)
     with _keeping:
         if key not in _kept:
-            _kept[key] = _build(bundle, device, side, batch_size)
+            _kept[key] = _build(bundle, device, side, batch_size, cells)
             while len(_kept) > KEPT:
                 del _kept[next(iter(_kept))]
         return _kept[key]
 
 
-def _build(bundle: Bundle, device: Device, side: int, batch_size: int) -> Translator:
+def _build(bundle: Bundle, device: Device, side: int, batch_size: int, cells: int) -> Translator:
     tf = load_tensorflow()
     from maptile2sat.networks.generator import build_generator
 
     with tf.device(device.name):
         model = build_generator(bundle, device.precision)
     if bundle.description.kind == "local":
-        return LocalTranslator(model, device, side)
+        return LocalTranslator(model, device, side, cells)
     return UnetTranslator(model, device, side, batch_size)
 
 
 class LocalTranslator:
-    """Runs a `local` generator over a whole cell with its halo."""
+    """Runs a `local` generator over whole cells with their halo."""
 
     exact = True
 
-    def __init__(self, model: Any, device: Device, cell: int) -> None:
-        import tensorflow as tf
-
+    def __init__(self, model: Any, device: Device, cell: int, cells: int = 1) -> None:
+        """Trace the generator for as many cells at once, `cells` at most, as memory holds."""
         from maptile2sat.networks.local import split_at_look
         from maptile2sat.networks.receptive_field import receptive_field
 
         self.cell, self.halo = cell, receptive_field(model).halo
         self.reach = self.halo
-        side = cell + 2 * self.halo
-        core = slice(self.halo, self.halo + cell)
+        self.overlap = int(device.is_gpu)
+        self._device = device.name
+        self._parts = split_at_look(model)
+        self.batch = cells
+        self._run = self._traced()
+        while self.batch > 1:
+            try:
+                self.finish(self.start([self._blank()]))
+            except DeviceError:
+                self.batch //= 2
+                self._run = self._traced()
+            else:
+                break
 
-        look, rest = split_at_look(model)
+    def _traced(self) -> Any:
+        """Return the generator as a function of one shape: a batch of cells and their halos."""
+        import tensorflow as tf
+
+        look, rest = self._parts
+        core = slice(self.halo, self.halo + self.cell)
 
         def run(colours: Any, places: Any, fine: Any, coarse: Any) -> Any:
             looks = look(colours[None, :, None], training=False)[0, :, 0]
             seen = tf.gather(looks, places)
             return _to_bytes(tf, rest([seen, fine, coarse], training=False)[:, core, core])
 
-        self._device = device.name
-        # one traced shape: a cell and its halo
-        self._run = tf.function(
+        batch, side = self.batch, self.cell + 2 * self.halo
+        return tf.function(
             run,
             input_signature=[
                 tf.TensorSpec((None, 3), tf.uint8),
-                tf.TensorSpec((1, side, side), tf.int32),
-                tf.TensorSpec((1, side, side, 1), tf.int16),
-                tf.TensorSpec((1, side // 4, side // 4, 3), tf.int16),
+                tf.TensorSpec((batch, side, side), tf.int32),
+                tf.TensorSpec((batch, side, side, 1), tf.int16),
+                tf.TensorSpec((batch, side // 4, side // 4, 3), tf.int16),
             ],
         )
 
-    def pack(self, image: Pixels, noise: Noise) -> tuple[ColourTable, Noise]:
-        """Count the colours of a cell of map with its halo."""
-        return colour_table(image), noise
+    def _blank(self) -> tuple[ColourTable, Noise]:
+        """Return a cell of one colour, to see what memory holds."""
+        window = Window(0, 0, self.cell, self.cell).grown(self.halo)
+        image = np.zeros((window.height, window.width, 3), np.uint8)
+        return self.pack(image, noise(0, window))
 
-    def generate(self, packed: tuple[ColourTable, Noise]) -> Pixels:
-        """Turn a cell of map with its halo into a cell of image."""
+    def pack(self, image: Pixels, grains: Noise) -> tuple[ColourTable, Noise]:
+        """Count the colours of a cell of map with its halo."""
+        return colour_table(image), grains
+
+    def start(self, packed: Sequence[tuple[ColourTable, Noise]]) -> tuple[int, Any]:
+        """Begin to generate cells from their maps with halo.
+
+        A batch is always whole, its last cell repeated: another shape might have other kernels,
+        and so other roundings.
+        """
         import tensorflow as tf
 
-        (colours, places), noise = packed
+        tables, noises = zip(*packed, *[packed[-1]] * (self.batch - len(packed)), strict=True)
+        colours = np.concatenate([table.colours for table in tables])
+        firsts = np.cumsum([0, *(len(table.colours) for table in tables)], dtype=np.int32)
+        places = _stacked(
+            [
+                table.places + first if first else table.places
+                for table, first in zip(tables, firsts, strict=False)
+            ]
+        )
+        fine = _stacked([grain.fine for grain in noises])
+        coarse = _stacked([grain.coarse for grain in noises])
         with _memory_errors(tf), tf.device(self._device):
-            made = self._run(colours, places[None], noise.fine[None], noise.coarse[None])
-        picture: Pixels = np.asarray(made)[0]
-        return picture
+            return len(packed), self._run(colours, places, fine, coarse)
+
+    def finish(self, started: tuple[int, Any]) -> list[Pixels]:
+        """Wait for cells of image."""
+        import tensorflow as tf
+
+        count, made = started
+        with _memory_errors(tf):
+            return list(np.asarray(made)[:count])
 
 
 class UnetTranslator:
@@ -149,6 +210,8 @@ class UnetTranslator:
     """
 
     exact = False
+    batch = 1
+    overlap = 0
 
     def __init__(self, model: Any, device: Device, cell: int, batch_size: int) -> None:
         import tensorflow as tf
@@ -159,7 +222,7 @@ class UnetTranslator:
         self.reach = self.window  # a pixel at the end of a window depends on its other end
         if cell % self.halo:
             raise UsageError(f"cell {cell} is not a multiple of {self.halo}, half a unet window")
-        self._batch = batch_size
+        self._windows = batch_size
         self._device = device.name
 
         def run(image: Any) -> Any:
@@ -172,30 +235,39 @@ class UnetTranslator:
         ramp = np.sin(np.pi * place) ** 2
         self._weight = (ramp[:, None] * ramp)[..., None].astype(np.float64)
 
-    def pack(self, image: Pixels, noise: Noise) -> Pixels:
+    def pack(self, image: Pixels, grains: Noise) -> Pixels:
         """Leave out the noise, which is not used."""
         return image
 
-    def generate(self, packed: Pixels) -> Pixels:
-        """Turn a cell of map with its halo into a cell of image."""
+    def start(self, packed: Sequence[Pixels]) -> Pixels:
+        """Take a cell of map with its halo."""
+        return packed[0]
+
+    def finish(self, started: Pixels) -> list[Pixels]:
+        """Generate a cell of image."""
         import tensorflow as tf
 
         side = self.cell + 2 * self.halo
         total = np.zeros((side, side, 3), np.float64)
         starts = range(0, side - self.halo, self.halo)
         places = [(row, col) for row in starts for col in starts]
-        for first in range(0, len(places), self._batch):
-            group = places[first : first + self._batch]
-            windows = np.zeros((self._batch, self.window, self.window, 3), np.uint8)
+        for first in range(0, len(places), self._windows):
+            group = places[first : first + self._windows]
+            windows = np.zeros((self._windows, self.window, self.window, 3), np.uint8)
             for index, (row, col) in enumerate(group):
-                windows[index] = packed[row : row + self.window, col : col + self.window]
+                windows[index] = started[row : row + self.window, col : col + self.window]
             with _memory_errors(tf), tf.device(self._device):
                 made = np.asarray(self._run(windows))
             for (row, col), picture in zip(group, made, strict=False):
                 total[row : row + self.window, col : col + self.window] += self._weight * picture
         core = slice(self.halo, self.halo + self.cell)
         levels = np.rint((total[core, core] + 1.0) * 127.5)
-        return np.clip(levels, 0, 255).astype(np.uint8)
+        return [np.clip(levels, 0, 255).astype(np.uint8)]
+
+
+def _stacked(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return arrays as one of a dimension more, without copying if there is one alone."""
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 @contextmanager

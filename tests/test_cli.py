@@ -352,19 +352,19 @@ def test_preview_of_the_command_line(tmp_path: Path) -> None:
 
 TERMINATE = """
 import os, signal, sys
-from maptile2sat import mosaic
 from maptile2sat.cli import main
+from maptile2sat.translator import LocalTranslator
 
-real = mosaic._generate
+real = LocalTranslator.start
 calls = []
 
-def generate(*given):
+def start(*given):
     calls.append(given)
     if len(calls) == 5:
         os.kill(os.getpid(), signal.SIGTERM)
     return real(*given)
 
-mosaic._generate = generate
+LocalTranslator.start = start
 sys.argv = ["maptile2sat", *sys.argv[1:]]
 main()
 """
@@ -392,13 +392,13 @@ def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     calls = []
 
-    def stop(*arguments: Any) -> Pixels:
+    def stop(*arguments: Any) -> tuple[int, Pixels]:
         calls.append(arguments)
         if len(calls) < 3:
-            return np.zeros((256, 256, 3), np.uint8)
+            return 1, np.zeros((1, 256, 256, 3), np.uint8)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(LocalTranslator, "generate", stop)
+    monkeypatch.setattr(LocalTranslator, "start", stop)
     done = render(tmp_path)
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == "error: interrupted"

@@ -16,6 +16,7 @@ from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.noise import noise
 from maptile2sat.rendering import render
 from maptile2sat.translator import UnetTranslator
+from maptile2sat.translator import generate as translated
 from tests.conftest import TileMap, write_mbtiles, write_raster
 from tests.support_render import (
     DESCRIPTION,
@@ -58,7 +59,7 @@ def translator(kind: str, cell: int = 128, batch_size: int = 4, size: int = SIZE
 
 def generate(made_by: UnetTranslator, cell: Window) -> Pixels:
     window = cell.grown(made_by.halo)
-    return made_by.generate(made_by.pack(random_map(window), noise(0, window)))
+    return translated(made_by, made_by.pack(random_map(window), noise(0, window)))
 
 
 def test_weights_add_up_to_one() -> None:
@@ -97,7 +98,7 @@ def test_blending_hides_where_windows_end() -> None:
     """The stub's own steps at a window's end are far larger than any step of the blend."""
     made_by = translator("place", cell=256)
     flat = np.full((256 + SIZE, 256 + SIZE, 3), 128, np.uint8)
-    made = made_by.generate(made_by.pack(flat, noise(0, Window(0, 0, 4, 4)))).astype(int)
+    made = translated(made_by, made_by.pack(flat, noise(0, Window(0, 0, 4, 4)))).astype(int)
     step_of_stub = 0.4 * 127.5
     for axis in (0, 1):
         assert np.abs(np.diff(made, axis=axis)).max() < step_of_stub / 8

@@ -86,7 +86,7 @@ def render_command(
         ),
     ] = "maps",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Cells read ahead (2 at most), windows a unet takes at once.")
+        int, typer.Option(min=1, help="Most cells a GPU, or windows a unet, generates at once.")
     ] = 8,
     cell: Annotated[
         int | None, typer.Option(help="Side in pixels of what is generated at once (n x 256).")

@@ -22,7 +22,8 @@ class RenderOptions:
         bbox_crs: CRS of `bbox`.
         zoom: Zoom to read the map at. None: tile maps at the model's zoom, rasters as they are.
         model: Name of a shipped model or folder of a bundle.
-        batch_size: Cells read ahead, and windows a `unet` generates at once; changes no pixel.
+        batch_size: Cells read ahead (2 at most on a processor), windows that a `unet` generates
+            at once, and most cells that a GPU generates at once, if its memory holds them.
         cell: Side in pixels of what is generated at once; None: the model's.
         precision: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `gpu` or `gpu:N`.

@@ -249,15 +249,15 @@ def plan(
 
 
 def _translator(job: Job, device: Device) -> Translator:
-    return load_translator(
-        job.bundle, device, cell=job.options.cell, batch_size=job.options.batch_size
-    )
+    size = job.options.batch_size
+    return load_translator(job.bundle, device, cell=job.options.cell, batch_size=size, cells=size)
 
 
 def _tags(job: Job, device: Device, translator: Translator) -> dict[str, str]:
     """Return the output's metadata: what made it, and nothing that changes by the day."""
     about, info, grid = job.bundle.description, job.source.info, job.source.info.grid
     metres = sum(grid.metres_per_pixel(job.window)) / 2
+    together = f" x {translator.batch}" if translator.batch > 1 else ""
     scale = {"METRES_PER_PIXEL": f"{metres:.4f}"} if grid.zoom is None else {"ZOOM": str(grid.zoom)}
     return {
         "TIFFTAG_SOFTWARE": f"maptile2sat {__version__}",
@@ -272,7 +272,7 @@ def _tags(job: Job, device: Device, translator: Translator) -> dict[str, str]:
         "MODEL_SHA256": about.weights_sha256,
         "SEED": str(job.options.seed),
         "PRECISION": device.precision,
-        "NUMERICS": f"{device.fingerprint}; cell {translator.cell}",
+        "NUMERICS": f"{device.fingerprint}; cell {translator.cell}{together}",
         "EXACT": "YES" if translator.exact else "NO",
         # a local path would say where the file lay, and change the bytes with it
         "SOURCE": info.name if "://" in info.name else Path(info.name).name,

@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -180,16 +180,22 @@ def _paste(cell: Tile, window: Window, made: Cell, part: _Part) -> None:
 class _OneAtATime:
     """A translator that two cells may be given to at once: reading one, generating the other."""
 
+    overlap = 0
+
     def __init__(self, translator: Translator) -> None:
-        self.cell, self.halo = translator.cell, translator.halo
+        self.cell, self.batch, self.halo = translator.cell, translator.batch, translator.halo
         self.reach, self.exact = translator.reach, translator.exact
         self.pack = translator.pack
-        self._generate = translator.generate
+        self._translator = translator
 
-    def generate(self, packed: Any) -> Any:
+    def start(self, packed: Sequence[Any]) -> Any:
         """Generate when no other cell is being generated."""
         with _generating:
-            return self._generate(packed)
+            return self._translator.finish(self._translator.start(packed))
+
+    def finish(self, started: Any) -> Any:
+        """Return what `start` made."""
+        return started
 
 
 _generating = threading.Lock()

@@ -96,7 +96,7 @@ def unfinished(folder: Path, cells: int = 9) -> Path:
     """Return the output of a render that broke off after some cells."""
     output = folder / "out.tif"
     calls = []
-    real = LocalTranslator.generate
+    real = LocalTranslator.start
 
     def stop(translator: LocalTranslator, packed: Any) -> Any:
         calls.append(packed)
@@ -105,7 +105,7 @@ def unfinished(folder: Path, cells: int = 9) -> Path:
         return real(translator, packed)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalTranslator, "generate", stop)
+        patch.setattr(LocalTranslator, "start", stop)
         with pytest.raises(KeyboardInterrupt):
             maptile2sat.render(sample_map(), output, model=str(tiny_bundle()), precision="float32")
     assert cells_noted(output) >= cells
@@ -283,13 +283,13 @@ def test_full_disk_then_room_again(tmp_path: Path) -> None:
 def test_output_folder_deleted_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "there"
     folder.mkdir()
-    real = LocalTranslator.generate
+    real = LocalTranslator.start
 
     def delete(translator: LocalTranslator, packed: Any) -> Any:
         shutil.rmtree(folder, ignore_errors=True)
         return real(translator, packed)
 
-    monkeypatch.setattr(LocalTranslator, "generate", delete)
+    monkeypatch.setattr(LocalTranslator, "start", delete)
     done = run_cli("render", sample_map(), "-o", folder / "out.tif", "-m", tiny_bundle(), "-qq")
     assert done.code == 1
     assert len(done.err.splitlines()) == 1
@@ -304,7 +304,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
         with maptile2sat.translator._memory_errors(tf):  # type: ignore[attr-defined]
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(LocalTranslator, "generate", fail)
+    monkeypatch.setattr(LocalTranslator, "start", fail)
     with pytest.raises(DeviceError, match="say a smaller --cell"):
         maptile2sat.render(sample_map(), tmp_path / "out.tif", model=str(tiny_bundle()))
     assert files_in(tmp_path) == []

@@ -1,0 +1,93 @@
+"""Several cells at once, as a GPU takes them; here the processor does."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maptile2sat.device import Device, load_tensorflow
+from maptile2sat.errors import DeviceError
+from maptile2sat.grid import Window
+from maptile2sat.mosaic import Cell, MosaicStats, make_mosaic
+from maptile2sat.sources import open_source
+from maptile2sat.translator import LocalTranslator
+from tests.conftest import TileMap, write_mbtiles
+from tests.support_render import CELL, FILL, random_map, tiny_model
+
+CPU = Device("/CPU:0", "cpu", "float32")
+LEFT, TOP = 37_304, 18_964
+"""Column and row of the first tile of the map; tiles are as large as cells here."""
+
+
+@pytest.fixture(scope="module")
+def holey_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a map of seven by two tiles, of which the middle ones are missing."""
+    tiles = TileMap.block(16, LEFT, TOP, 7, 2).tiles
+    kept = [tile for tile in tiles if tile[0] not in (LEFT + 2, LEFT + 3)]
+    path = tmp_path_factory.mktemp("batches") / "map.mbtiles"
+    return write_mbtiles(path, TileMap(16, kept, random_map))
+
+
+def mosaic(path: Path, translator: LocalTranslator) -> tuple[list[Cell], MosaicStats]:
+    made: list[Cell] = []
+    window = Window(LEFT * 256 + 30, TOP * 256 + 10, 6 * 256, 400)
+    with closing(open_source(path)) as source:
+        stats = make_mosaic(source, translator, window, seed=5, fill=FILL, take=made.append)
+    return made, stats
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize("cells", [2, 3, 16])
+def test_batches_change_nothing(holey_map: Path, cells: int, overlap: int) -> None:
+    """Cells come in the same order, with the same pixels, whether or not there is map in them."""
+    one, several = (LocalTranslator(tiny_model(), CPU, CELL, count) for count in (1, cells))
+    several.overlap = overlap
+    assert (one.batch, several.batch) == (1, cells)
+    expected, counted = mosaic(holey_map, one)
+    made, stats = mosaic(holey_map, several)
+    assert (stats.cells, stats.skipped) == (counted.cells, counted.skipped)
+    assert stats.cells
+    assert stats.skipped
+    assert [cell.window for cell in made] == [cell.window for cell in expected]
+    for cell, right in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(cell.map, right.map)
+        np.testing.assert_array_equal(cell.mask, right.mask)
+        # other shapes may have other kernels, and so other roundings
+        np.testing.assert_allclose(cell.image.astype(int), right.image.astype(int), atol=1)
+
+
+def test_batch_is_what_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as asked for, halved until it fits."""
+    tf = load_tensorflow()
+    traced = LocalTranslator._traced
+    tried = []
+
+    def small_memory(translator: LocalTranslator) -> object:
+        tried.append(translator.batch)
+        if translator.batch <= 2:
+            return traced(translator)
+
+        def fail(*arguments: object) -> object:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+        return fail
+
+    monkeypatch.setattr(LocalTranslator, "_traced", small_memory)
+    assert LocalTranslator(tiny_model(), CPU, CELL, 9).batch == 2
+    assert tried == [9, 4, 2]
+
+
+def test_one_cell_that_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    tf = load_tensorflow()
+
+    def fail(*arguments: object) -> object:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(LocalTranslator, "_traced", lambda translator: fail)
+    translator = LocalTranslator(tiny_model(), CPU, CELL, 4)
+    assert translator.batch == 1
+    with pytest.raises(DeviceError, match="say a smaller --cell"):
+        translator.start([translator._blank()])
