@@ -172,7 +172,7 @@ def _png(read: Read, part: Window, tile: Window) -> bytes:
         whole[place] = np.dstack([read.image, read.mask])
         picture = Pictures.fromarray(whole)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
