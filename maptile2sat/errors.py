@@ -27,6 +27,10 @@ class MissingTileError(SourceError):
     """A tile inside the source's bounds is not there and `--missing mask` was not given."""
 
 
+class BlockedError(SourceError):
+    """A server refuses: nothing more may be asked of it."""
+
+
 class BundleError(Maptile2satError):
     """A model bundle is unknown, damaged or of a kind this version cannot load."""
 
@@ -45,6 +49,10 @@ class FolderError(Maptile2satError):
 
 class DeviceError(Maptile2satError):
     """A processor cannot do what was asked, for example for lack of memory."""
+
+
+class ClusterError(Maptile2satError):
+    """A Dask cluster, or a worker of it, cannot be used."""
 
 
 class TrainingError(Maptile2satError):

@@ -105,6 +105,7 @@ def make_mosaic(
     fill: tuple[int, int, int],
     take: Callable[[Cell], None],
     done: Callable[[Window], bool] = lambda part: False,
+    needed: Window | None = None,
     ahead: int = READERS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MosaicStats:
@@ -118,6 +119,7 @@ def make_mosaic(
         fill: Colour that the generator sees where there is no map.
         take: Called with each cell, in order, from one other thread.
         done: Whether the pixels of a cell, cut to the window, are there from an earlier run.
+        needed: The pixels of map that must be there; `window`, unless it is part of more.
         ahead: Cells to read ahead; changes no pixel.
         progress: Called with (cells done, all cells).
 
@@ -154,7 +156,9 @@ def make_mosaic(
                 given = None
                 if _may_have_map(source, part):
                     source.prefetch(_context(cell, translator, window))
-                    given = readers.submit(_read, source, cell, translator, window, seed, fill)
+                    given = readers.submit(
+                        _read, source, cell, translator, window, needed or window, seed, fill
+                    )
                 reads.append((cell, given))
                 if len(reads) > ahead:
                     pass_on()
@@ -255,13 +259,14 @@ def _read(
     cell: Window,
     translator: Translator,
     window: Window,
+    needed: Window,
     seed: int,
     fill: tuple[int, int, int],
 ) -> _Input:
     """Read a cell with its halo, the fill colour where there is no map or none is needed."""
     whole = cell.grown(translator.halo)
     part = _context(cell, translator, window)
-    image, mask = source.read(part, window)
+    image, mask = source.read(part, needed)
     if part != whole or not mask.all():
         read, valid = image, mask
         image = np.empty((whole.height, whole.width, 3), np.uint8)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from rasterio.enums import Resampling
 
 from maptile2sat import fit, mosaic
 from maptile2sat.bundle import Bundle, find_bundle, shipped_bundles
+from maptile2sat.device import Device
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import WGS84, BBox, Window, parse_bbox, parse_crs
 from maptile2sat.noise import MAX_SEED
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import Source, SourceOptions, open_source, tile_count
-from maptile2sat.translator import Translator
+from maptile2sat.translator import Translator, load_translator
 
 MAX_SIDE = 1 << 30
 """Longest side of an output in pixels: what GDAL can address."""
@@ -72,6 +74,26 @@ def prepared(
     source: str | os.PathLike[str] | None, options: RenderOptions, tell: Callable[[str], None]
 ) -> Iterator[Job]:
     """Open the map and the model and find the window; close the map at the end."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        job = open_job(source, options, tell)
+        with closing(job.source):
+            yield job
+
+
+def open_job(
+    source: str | os.PathLike[str] | None,
+    options: RenderOptions,
+    tell: Callable[[str], None],
+    **source_changes: Any,
+) -> Job:
+    """Open the map and the model and find the window; who calls closes the map.
+
+    Args:
+        source: The map; None for the environment's, or the sample.
+        options: The render.
+        tell: Called with each notice.
+        **source_changes: Fields of `SourceOptions` to set otherwise.
+    """
     notices = Notices(tell)
     if not 0 <= options.seed <= MAX_SEED:
         raise UsageError(f"seed {options.seed} is not in 0..{MAX_SEED}")
@@ -100,8 +122,10 @@ def prepared(
         fill=about.fill,
         warn=notices.add,
     )
-    limited = rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
-    with limited, closing(open_source(chosen, source_options)) as opened:
+    source_options = dataclasses.replace(source_options, **source_changes)
+    with ExitStack() as on_failure:
+        opened = open_source(chosen, source_options)
+        on_failure.callback(opened.close)
         if about.kind == "unet":
             notices.add(
                 f"model '{about.name}' is a unet: windows are blended, a pixel also depends on "
@@ -109,7 +133,8 @@ def prepared(
             )
         _warn_of_unused(opened, options, notices)
         window = _window(opened, bbox, crs, notices)
-        yield Job(chosen, opened, window, bundle, options, notices)
+        on_failure.pop_all()
+        return Job(chosen, opened, window, bundle, options, notices)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, notices: Notices) -> None:
@@ -242,3 +267,9 @@ def checked_tiles(job: Job, translator: Translator) -> int:
             f"--zoom, or say --max-tiles {tiles} if the map's owner allows it"
         )
     return tiles
+
+
+def translator_of(job: Job, device: Device) -> Translator:
+    """Return the generator of a render on a device."""
+    size = job.options.batch_size
+    return load_translator(job.bundle, device, cell=job.options.cell, batch_size=size, cells=size)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat import mosaic
-from maptile2sat._version import __version__
 from maptile2sat.device import Device, choose_device
 from maptile2sat.errors import OutputError, UsageError
 from maptile2sat.geotiff import (
@@ -24,9 +23,17 @@ from maptile2sat.geotiff import (
 )
 from maptile2sat.partial import Partial
 from maptile2sat.preview import Preview
-from maptile2sat.rendering.job import Job, check_fit, checked_tiles, made_of, prepared
+from maptile2sat.rendering.job import (
+    Job,
+    check_fit,
+    checked_tiles,
+    made_of,
+    prepared,
+    translator_of,
+)
 from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
-from maptile2sat.translator import Translator, load_translator
+from maptile2sat.rendering.tags import attribution_of, tags_of
+from maptile2sat.translator import Translator
 
 
 def render(
@@ -59,10 +66,10 @@ def render(
     with prepared(source, options, warn) as job:
         _check_different(job.origin, path, preview_path)
         device = choose_device(options.device, options.precision)
-        translator = _translator(job, device)
+        translator = translator_of(job, device)
         tiles = checked_tiles(job, translator)
         check_fit(job)
-        tags = _tags(job, device, translator)
+        tags = tags_of(job, device, translator)
         start = time.perf_counter()
         stats = _write(job, translator, path, preview_path, tags, creation, progress)
         seconds = time.perf_counter() - start
@@ -177,7 +184,7 @@ def _result(
         crs=grid.crs.to_string(),
         bounds=grid.bounds(window),
         source=job.source.info.name,
-        attribution=_attribution(job),
+        attribution=attribution_of(job),
         cells=stats.cells,
         skipped_cells=stats.skipped,
         resumed_cells=stats.resumed,
@@ -225,7 +232,7 @@ def plan(
     with prepared(source, options, warn) as job:
         if paths[0] is not None:
             _check_different(job.origin, *paths)
-        translator = _translator(job, choose_device(options.device, options.precision))
+        translator = translator_of(job, choose_device(options.device, options.precision))
         tiles = checked_tiles(job, translator)
         check_fit(job, colours=not job.source.info.remote)
         cells = mosaic.cell_count(job.window, translator.cell)
@@ -246,44 +253,6 @@ def plan(
             temporary_bytes=int(pixels * TEMPORARY_BYTES_PER_PIXEL) + size,
             warnings=job.notices.texts,
         )
-
-
-def _translator(job: Job, device: Device) -> Translator:
-    size = job.options.batch_size
-    return load_translator(job.bundle, device, cell=job.options.cell, batch_size=size, cells=size)
-
-
-def _tags(job: Job, device: Device, translator: Translator) -> dict[str, str]:
-    """Return the output's metadata: what made it, and nothing that changes by the day."""
-    about, info, grid = job.bundle.description, job.source.info, job.source.info.grid
-    metres = sum(grid.metres_per_pixel(job.window)) / 2
-    together = f" x {translator.batch}" if translator.batch > 1 else ""
-    scale = {"METRES_PER_PIXEL": f"{metres:.4f}"} if grid.zoom is None else {"ZOOM": str(grid.zoom)}
-    return {
-        "TIFFTAG_SOFTWARE": f"maptile2sat {__version__}",
-        "TIFFTAG_IMAGEDESCRIPTION": (
-            "SYNTHETIC satellite-style imagery, generated from a map by a neural network; "
-            "it does not show the real ground"
-        ),
-        "TIFFTAG_COPYRIGHT": _attribution(job),
-        "SYNTHETIC": "YES",
-        "MODEL": about.name,
-        "MODEL_VERSION": about.version,
-        "MODEL_SHA256": about.weights_sha256,
-        "SEED": str(job.options.seed),
-        "PRECISION": device.precision,
-        "NUMERICS": f"{device.fingerprint}; cell {translator.cell}{together}",
-        "EXACT": "YES" if translator.exact else "NO",
-        # a local path would say where the file lay, and change the bytes with it
-        "SOURCE": info.name if "://" in info.name else Path(info.name).name,
-        **scale,
-    }
-
-
-def _attribution(job: Job) -> str:
-    """Return who is to be named for the map and the model."""
-    owners = (job.source.info.attribution, job.bundle.description.attribution)
-    return "; ".join(text for text in owners if text)
 
 
 def _peak_rss_mb() -> float | None:

@@ -14,7 +14,7 @@ from cachecontrol.controller import CacheController
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry
 
-from maptile2sat.errors import SourceError
+from maptile2sat.errors import BlockedError, SourceError
 from maptile2sat.sources.decode import MAX_TILE_BYTES
 from maptile2sat.sources.http_cache import open_cache
 from maptile2sat.sources.options import SourceOptions
@@ -69,12 +69,13 @@ class HttpClient:
         self._headers = dict(options.headers)
         self._lock = threading.Lock()
         self._stopped: str | None = None
+        self._blocked = False
         self._transfers: set[Transfer] = set()
         self._cache = open_cache(options) if cache else None
         self._session = PlainSession()
         self._session.headers["User-Agent"] = options.agent
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._adapter = adapter(self._cache, options.rate, options.max_connections)
+        self._adapter = adapter(self._cache, options.rate, options.max_connections, options.gate)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
 
@@ -147,6 +148,7 @@ class HttpClient:
             with under_way(transfer):
                 yield transfer
         finally:
+            transfer.leave()
             with self._lock:
                 self._transfers.discard(transfer)
 
@@ -154,10 +156,11 @@ class HttpClient:
         """Try again while trouble may pass: for some times, and for some time."""
         for tried in range(self._options.retries + 1):
             if self._stopped is not None:
-                raise SourceError(self._stopped)
+                raise (BlockedError if self._blocked else SourceError)(self._stopped)
             try:
                 return attempt()
             except _Passing as trouble:
+                transfer.leave()
                 if tried == self._options.retries or transfer.over:
                     raise SourceError(str(trouble)) from None
                 if trouble.pause is None:
@@ -264,7 +267,8 @@ class HttpClient:
         """Refuse all further downloads: a blocked client must not go on asking."""
         with self._lock:
             self._stopped = self._stopped or message
-        raise SourceError(self._stopped)
+            self._blocked = True
+        raise BlockedError(self._stopped)
 
 
 def _explain(

@@ -22,6 +22,10 @@ Missing = Literal["error", "mask"]
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
+Gate = Callable[[Callable[[], bool]], Callable[[], None]]
+"""Waits until a request may go out, or until what it is given says that nobody wants it any more;
+returns what is to be called once it is answered."""
+
 DEFAULT_USER_AGENT = f"maptile2sat/{__version__}"
 
 
@@ -57,6 +61,7 @@ class SourceOptions:
         retries: How often a failing download is tried again.
         max_connections: Downloads from one host at the same time.
         rate: Most requests a second to one host.
+        gate: Lets requests through, if several processes keep the limits of a server together.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
         max_repeats: Number of places at which one picture that is neither uniform nor periodic
             is taken for an error picture; 0 switches this check off.
@@ -83,6 +88,7 @@ class SourceOptions:
     retries: int = 4
     max_connections: int = 8
     rate: float = 50.0
+    gate: Gate | None = field(default=None, repr=False, compare=False)
     allow_vrt: bool = False
     max_repeats: int = 4
     cache_bytes: int = 64 << 20

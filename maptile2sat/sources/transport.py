@@ -11,7 +11,7 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from http.client import HTTPResponse
@@ -24,6 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from maptile2sat.sources.http_cache import BlindSerializer, KeepAWeek, LenientCache
+from maptile2sat.sources.options import Gate
 
 REDIRECTS = (301, 302, 303, 307, 308)
 """Answers that name another address."""
@@ -43,6 +44,7 @@ class Transfer:
         self._end = None if patience is None else time.monotonic() + patience
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._leave: Callable[[], None] | None = None
         self._aborted = threading.Event()
 
     @property
@@ -63,6 +65,20 @@ class Transfer:
             self._aborted.wait(seconds)
             if self._end is not None:
                 self._end += time.monotonic() - start
+
+    def enter(self, gate: Gate) -> None:
+        """Wait for a gate to let a request through, without this counting against the deadline."""
+        self.leave()
+        start = time.monotonic()
+        self._leave = gate(self._aborted.is_set)
+        if self._end is not None:
+            self._end += time.monotonic() - start
+
+    def leave(self) -> None:
+        """Tell the gate, if there was one, that the request is answered."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
 
     def listens_to(self, connection: socket.socket) -> None:
         """Take note of the socket that an answer comes from."""
@@ -132,10 +148,14 @@ class PoliteAdapter(requests.adapters.HTTPAdapter):
     Args:
         rate: Most requests a second to one host.
         connections: Most connections to one host.
+        gate: What else must let each request through.
     """
 
-    def __init__(self, *, rate: float, connections: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *, rate: float, connections: int, gate: Gate | None = None, **kwargs: Any
+    ) -> None:
         self._rate = rate
+        self._gate = gate
         self._paces: dict[str, Pace] = {}
         self._lock = threading.Lock()
         super().__init__(
@@ -167,6 +187,8 @@ class PoliteAdapter(requests.adapters.HTTPAdapter):
                 transfer.wait(left)
             if transfer.over:
                 raise requests.exceptions.Timeout("timed out")
+            if self._gate is not None:
+                transfer.enter(self._gate)
         return super().send(request, *args, **kwargs)
 
     def close(self) -> None:
@@ -203,16 +225,18 @@ class PlainSession(requests.Session):
         """Return None: whoever asks follows redirects."""
 
 
-def adapter(cache: LenientCache | None, rate: float, connections: int) -> PoliteAdapter:
+def adapter(
+    cache: LenientCache | None, rate: float, connections: int, gate: Gate | None = None
+) -> PoliteAdapter:
     """Return what sends requests, with a cache in front if there is one."""
     if cache is None:
-        return PoliteAdapter(rate=rate, connections=connections)
+        return PoliteAdapter(rate=rate, connections=connections, gate=gate)
     kept: dict[str, Any] = {
         "cache": cache,
         "heuristic": KeepAWeek(),
         "serializer": BlindSerializer(),
     }
-    return CachedAdapter(rate=rate, connections=connections, **kept)
+    return CachedAdapter(rate=rate, connections=connections, gate=gate, **kept)
 
 
 class _BoundedReader(io.RawIOBase):
