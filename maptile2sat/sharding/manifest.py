@@ -10,20 +10,20 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from affine import Affine
 from rasterio.crs import CRS
 
 from maptile2sat.errors import FolderError, UsageError
-from maptile2sat.geotiff import output_errors
 from maptile2sat.grid import Grid, Window, parse_crs
+from maptile2sat.sharding.replacing import write_whole
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -92,6 +92,16 @@ class BlockRecord:
         )
 
 
+class Blocks(Protocol):
+    """Records of blocks that can be counted, and gone through more than once."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __iter__(self) -> Iterator[BlockRecord]:
+        """Yield them."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All of a sharded render.
@@ -101,7 +111,8 @@ class Manifest:
         grid: The pixel grid.
         window: The pixels that the render covers.
         tags: What the blocks' files are tagged with (SYNTHETIC, MODEL and so on).
-        blocks: The blocks; together they cover `window` once.
+        blocks: The blocks; together they cover `window` once. They may come from a file as they
+            are asked for, again and again.
         created: ISO 8601 time in UTC: the one thing that differs between two runs.
     """
 
@@ -109,15 +120,15 @@ class Manifest:
     grid: Grid
     window: Window
     tags: Mapping[str, str]
-    blocks: tuple[BlockRecord, ...]
+    blocks: Blocks
     created: str
 
-    @property
+    @cached_property
     def masked(self) -> bool:
         """Whether any pixel of the render is masked."""
         return any(block.masked or block.file is None for block in self.blocks)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of all blocks' files."""
         return sum(block.size for block in self.blocks)
@@ -143,17 +154,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    path = folder / MANIFEST
-    with output_errors(path):
-        temporary = path.with_suffix(".tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.writelines(_lines(manifest))
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_whole(folder / MANIFEST, _lines(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:

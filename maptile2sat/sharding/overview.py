@@ -12,6 +12,7 @@ from rasterio.windows import Window as RasterWindow
 from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, creation_options, output_errors
 from maptile2sat.grid import Grid, Window
 from maptile2sat.sharding.manifest import Manifest
+from maptile2sat.sharding.replacing import write_whole
 
 OVERVIEW = "overview.tif"
 OVERVIEW_MASK = "overview_mask.vrt"
@@ -70,7 +71,7 @@ def write_overview(folder: Path, mosaic: Path | str, manifest: Manifest, factor:
             mask = dataset.dataset_mask(out_shape=shape, window=part)
             writer.write(Window(0, top, width, rows), image.transpose(1, 2, 0), mask)
         writer.finish()
-        (folder / OVERVIEW_MASK).write_text(_mask_view(width, height), encoding="utf-8")
+        write_whole(folder / OVERVIEW_MASK, [_mask_view(width, height)])
 
 
 def _mask_view(width: int, height: int) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
-from maptile2sat.geotiff import cog_block, output_errors
+from maptile2sat.geotiff import cog_block
 from maptile2sat.grid import Window
 from maptile2sat.sharding.manifest import Manifest
 from maptile2sat.sharding.overview import OVERVIEW, OVERVIEW_MASK
+from maptile2sat.sharding.replacing import write_whole
 from maptile2sat.sharding.tile_index import INDEX
 
 MOSAIC = "mosaic.vrt"
@@ -37,16 +38,8 @@ def write_vrt(folder: Path, manifest: Manifest, *, overview: bool, flat: int = F
     Raises:
         OutputError: If it cannot be written.
     """
-    path = folder / MOSAIC
     indexed = len(manifest.blocks) > flat
-    with output_errors(path):
-        temporary = path.with_suffix(".tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.writelines(_lines(manifest, indexed=indexed, overview=overview))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_whole(folder / MOSAIC, _lines(manifest, indexed=indexed, overview=overview))
 
 
 def _lines(manifest: Manifest, *, indexed: bool, overview: bool) -> Iterator[str]:
