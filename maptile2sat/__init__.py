@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from maptile2sat.evaluation import Evaluation, evaluate
     from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult, plan, render
     from maptile2sat.serving import ServeOptions, serve
+    from maptile2sat.sharding.merging import MergeResult, merge
     from maptile2sat.sources import Source, SourceOptions, open_source
     from maptile2sat.training import TrainConfig, train
 
@@ -23,6 +24,7 @@ __all__ = [
     "DrawResult",
     "Evaluation",
     "Maptile2satError",
+    "MergeResult",
     "RenderOptions",
     "RenderPlan",
     "RenderResult",
@@ -33,6 +35,7 @@ __all__ = [
     "__version__",
     "draw",
     "evaluate",
+    "merge",
     "open_source",
     "plan",
     "render",
@@ -51,6 +54,8 @@ _HOMES = {
     "RenderResult": "rendering",
     "plan": "rendering",
     "render": "rendering",
+    "MergeResult": "sharding.merging",
+    "merge": "sharding.merging",
     "ServeOptions": "serving",
     "serve": "serving",
     "Source": "sources",

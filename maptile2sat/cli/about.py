@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maptile2sat.cli.console import show_json
+from maptile2sat.errors import UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
@@ -33,21 +34,48 @@ def models_command(as_json: AsJson = False) -> None:
 
 
 def info_command(
-    thing: Annotated[str, typer.Argument(help="A map, a rendered GeoTIFF, or a model.")],
+    thing: Annotated[
+        str,
+        typer.Argument(
+            help="A map, a rendered GeoTIFF, the folder of a sharded render, or a model."
+        ),
+    ],
     allow_vrt: Annotated[
         bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare the checksums of a sharded render's files."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a map, a rendered file or a model is."""
-    from maptile2sat.inspection import inspect
+    """Say what a map, a rendered file, the folder of a sharded render or a model is.
 
-    facts = inspect(thing, allow_vrt=allow_vrt)
+    Of such a folder it compares sizes of files, and ends with exit code 1 if it is not whole.
+    """
+    from maptile2sat.inspection import inspect
+    from maptile2sat.sharding.inspection import inspect_folder, is_folder
+
+    folder = is_folder(thing)
+    if verify and not folder:
+        raise UsageError(f"--verify is for the folder of a sharded render, which {thing} is not")
+    facts = inspect_folder(thing, verify=verify) if folder else inspect(thing, allow_vrt=allow_vrt)
     if as_json:
         show_json(facts)
-        return
-    for key, value in facts.items():
-        print(f"{key:16} {value}")
+    else:
+        for key, value in facts.items():
+            print(f"{key:16} {_shown(value)}")
+    if facts.get("faults"):
+        raise typer.Exit(1)
+
+
+def _shown(value: object) -> object:
+    """Return a list of texts as lines below each other, and none as such."""
+    if value == []:
+        return "none"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return f"\n{'':16} ".join(value)
+    return value
 
 
 def doctor_command(as_json: AsJson = False) -> None:

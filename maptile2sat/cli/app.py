@@ -11,6 +11,7 @@ from maptile2sat.cli.about import doctor_command, info_command, models_command
 from maptile2sat.cli.dataset import app as dataset_app
 from maptile2sat.cli.draw import draw_command
 from maptile2sat.cli.evaluate import evaluate_command
+from maptile2sat.cli.merge import merge_command
 from maptile2sat.cli.render import render_command
 from maptile2sat.cli.serve import serve_command
 from maptile2sat.cli.train import export_command, train_command
@@ -23,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("render")(render_command)
+app.command("merge")(merge_command)
 app.command("draw")(draw_command)
 app.command("serve")(serve_command)
 app.command("models")(models_command)

@@ -1,0 +1,54 @@
+"""What the folder of a sharded render is, and whether it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from maptile2sat.sharding.manifest import MANIFEST, check_files, read_manifest
+
+JOB = "job.json"
+
+
+def is_folder(thing: str) -> bool:
+    """Whether something is the folder of a sharded render, finished or not."""
+    return any((Path(thing) / name).is_file() for name in (MANIFEST, JOB))
+
+
+def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
+    """Return facts about the folder of a sharded render.
+
+    Args:
+        thing: Its path.
+        verify: Whether to compare the checksums of its files, which reads all of them; else only
+            their sizes are compared.
+
+    Returns:
+        Facts by name; `faults` is a list of what is missing or changed, empty if nothing is.
+
+    Raises:
+        FolderError: If the render is not finished, or its manifest is damaged.
+    """
+    folder = Path(thing)
+    manifest = read_manifest(folder)
+    grid, window = manifest.grid, manifest.window
+    tags = {key.lower(): value for key, value in sorted(manifest.tags.items())}
+    return {
+        "what": "folder of a sharded render",
+        "name": str(folder),
+        "width": window.width,
+        "height": window.height,
+        "crs": grid.crs.to_string(),
+        "zoom": grid.zoom,
+        "bounds": list(grid.bounds(window)),
+        "bounds_degrees": list(grid.lonlat_bounds(window)),
+        "metres_per_pixel": list(grid.metres_per_pixel(window)),
+        "blocks": len(manifest.blocks),
+        "empty_blocks": sum(block.file is None for block in manifest.blocks),
+        "bytes": manifest.size,
+        "masked": manifest.masked,
+        "created": manifest.created,
+        **tags,
+        "verified": "sizes and checksums" if verify else "sizes",
+        "faults": check_files(folder, manifest, checksums=verify),
+    }

@@ -1,0 +1,180 @@
+"""From a folder of blocks to one GeoTIFF: the file that one machine would have written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from maptile2sat.errors import FolderError, OutputError
+from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination, creation_options
+from maptile2sat.grid import BBox
+from maptile2sat.sharding.manifest import BlockRecord, Manifest, check_files, read_manifest
+
+READERS = 2
+"""Blocks that are read and decoded at once, while another is written."""
+
+NAMED = 3
+"""Faults that an error names."""
+
+
+class _Pixels(NamedTuple):
+    block: BlockRecord
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What a merge made.
+
+    Attributes:
+        output: The file.
+        width: Its columns.
+        height: Its rows.
+        crs: Its CRS.
+        bounds: West, south, east, north in that CRS.
+        blocks: Blocks that it was made of.
+        empty_blocks: Of them, those without any map.
+        bytes: Size of the file.
+        seconds: Wall time.
+    """
+
+    output: Path
+    width: int
+    height: int
+    crs: str
+    bounds: BBox
+    blocks: int
+    empty_blocks: int
+    bytes: int
+    seconds: float
+
+
+def merge(
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    profile: str = "deflate",
+    extra_options: Mapping[str, str] | None = None,
+    cog: bool = True,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> MergeResult:
+    """Make one GeoTIFF of the folder of a sharded render, in flat memory.
+
+    Pixels, mask and tags are those that one machine would have written. Every block is compared
+    with its checksum as it is read. Beside the output, 4 bytes a pixel are needed while it runs,
+    and a third more for the overviews of a COG.
+
+    Args:
+        folder: The folder of the render.
+        output: The GeoTIFF to write.
+        profile: `deflate` (lossless), `jpeg` or `webp`.
+        extra_options: More GDAL creation options of the output.
+        cog: Whether the output is a Cloud Optimized GeoTIFF.
+        overwrite: Whether an existing output is replaced.
+        progress: Called with (blocks done, all blocks).
+
+    Raises:
+        FolderError: If the folder is not whole; the message says what is wrong.
+        OutputError: If the output cannot be written.
+        UsageError: If profile or options are unknown.
+    """
+    start = time.perf_counter()
+    root, path = Path(folder), Path(output)
+    options = creation_options(profile, extra_options or {}, cog=cog)
+    check_destination(path, overwrite=overwrite)
+    if path.resolve().is_relative_to(root.resolve() / "blocks"):
+        raise OutputError(f"{path} is among the blocks themselves: give another name")
+    manifest = read_manifest(root)
+    _refuse(root, check_files(root, manifest, checksums=False))
+    total, empty = len(manifest.blocks), 0
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+        GeoTiffWriter(
+            path, manifest.grid, manifest.window, manifest.tags, options, cog=cog
+        ) as writer,
+    ):
+        for number, pixels in enumerate(_read_all(root, manifest), start=1):
+            writer.write(pixels.block.window, pixels.image, pixels.mask)
+            empty += pixels.block.file is None
+            progress(number, total)
+        writer.finish()
+    return MergeResult(
+        output=path,
+        width=manifest.window.width,
+        height=manifest.window.height,
+        crs=manifest.grid.crs.to_string(),
+        bounds=manifest.grid.bounds(manifest.window),
+        blocks=total,
+        empty_blocks=empty,
+        bytes=path.stat().st_size,
+        seconds=round(time.perf_counter() - start, 3),
+    )
+
+
+def _refuse(root: Path, faults: list[str]) -> None:
+    """Raise an error that says what is wrong with a folder, if anything is."""
+    if not faults:
+        return
+    more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+    raise FolderError(
+        f"{root} is not whole: {'; '.join(faults[:NAMED])}{more}: render it again with --resume"
+    )
+
+
+def _read_all(root: Path, manifest: Manifest) -> Iterator[_Pixels]:
+    """Yield the pixels of every block, a few read ahead."""
+    colour = manifest.job.get("fill", (0, 0, 0))
+    waiting: deque[Future[_Pixels]] = deque()
+    with ThreadPoolExecutor(READERS, "read") as pool:
+        try:
+            for block in manifest.blocks:
+                waiting.append(pool.submit(_read, root, block, colour))
+                if len(waiting) > READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(root: Path, block: BlockRecord, colour: tuple[int, int, int]) -> _Pixels:
+    """Return the pixels of a block, after checking that they are those of the manifest."""
+    window = block.window
+    shape = (window.height, window.width)
+    if block.file is None:
+        image = np.empty((*shape, 3), np.uint8)
+        image[:] = colour
+        return _Pixels(block, image, np.zeros(shape, np.uint8))
+    try:
+        data = (root / block.file).read_bytes()
+    except OSError as error:
+        raise FolderError(
+            f"{root / block.file} cannot be read: {error.strerror or error}"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != block.sha256:
+        _refuse(root, [f"{block.file} was changed: its SHA-256 is another"])
+    try:
+        with MemoryFile(data) as file, file.open(driver="GTiff") as dataset:
+            if (dataset.count, *dataset.shape, dataset.dtypes[0]) != (3, *shape, "uint8"):
+                raise FolderError(
+                    f"{root / block.file} has {dataset.count} bands of {dataset.width} x "
+                    f"{dataset.height} px, not 3 of {window.width} x {window.height}"
+                )
+            return _Pixels(block, np.moveaxis(dataset.read(), 0, -1), dataset.dataset_mask())
+    except RasterioError as error:
+        raise FolderError(f"{root / block.file} cannot be read: {error}") from error
