@@ -51,12 +51,8 @@ def _lines(manifest: Manifest, *, indexed: bool, overview: bool) -> Iterator[str
     for key, value in sorted(manifest.tags.items()):
         yield f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>\n"
     yield "</Metadata>\n"
-    fill = manifest.job.get("fill")
     for number, colour in enumerate(_COLOURS, start=1):
         yield f'<VRTRasterBand dataType="Byte" band="{number}">\n'
-        if fill is not None:  # what pixels without a block are; the mask says that they are none
-            yield f"<NoDataValue>{fill[number - 1]}</NoDataValue><HideNoDataValue>1"
-            yield "</HideNoDataValue>\n"
         yield f"<ColorInterp>{colour}</ColorInterp>\n"
         yield from _sources(manifest, str(number), indexed=indexed)
         yield _overview(OVERVIEW, number) if overview else ""
