@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from maptile2sat.evaluation import Evaluation, evaluate
     from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult, plan, render
     from maptile2sat.serving import ServeOptions, serve
+    from maptile2sat.sharding.options import ShardOptions, ShardResult
+    from maptile2sat.sharding.run import render_sharded
     from maptile2sat.sharding.merging import MergeResult, merge
     from maptile2sat.sources import Source, SourceOptions, open_source
     from maptile2sat.training import TrainConfig, train
@@ -29,6 +31,8 @@ __all__ = [
     "RenderPlan",
     "RenderResult",
     "ServeOptions",
+    "ShardOptions",
+    "ShardResult",
     "Source",
     "SourceOptions",
     "TrainConfig",
@@ -39,6 +43,7 @@ __all__ = [
     "open_source",
     "plan",
     "render",
+    "render_sharded",
     "serve",
     "train",
 ]
@@ -58,6 +63,9 @@ _HOMES = {
     "merge": "sharding.merging",
     "ServeOptions": "serving",
     "serve": "serving",
+    "ShardOptions": "sharding.options",
+    "ShardResult": "sharding.options",
+    "render_sharded": "sharding.run",
     "Source": "sources",
     "SourceOptions": "sources",
     "open_source": "sources",

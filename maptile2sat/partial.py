@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -92,7 +93,7 @@ class Partial:
                 "--resume to go on with it, or --overwrite to begin anew"
             )
         if len(lines) > 1 and resume:
-            self._refuse_other(lines[0], header)
+            refuse_other(self.folder, lines[0], header)
             self._done = {(line["col"], line["row"]) for line in lines[1:]}
             self.masked = any(line["masked"] for line in lines[1:])
             _rewrite(path, lines)  # without what a crash tore
@@ -101,20 +102,6 @@ class Partial:
                 (self.folder / name).unlink(missing_ok=True)
             _rewrite(path, [header])
         self._journal = path.open("a", encoding="utf-8")
-
-    def _refuse_other(self, found: dict[str, Any], header: dict[str, Any]) -> None:
-        """Make sure that the earlier run made the same pixels."""
-        names = sorted(found.keys() | header.keys())
-        differences = [
-            f"{name} was {found.get(name)}, is {header.get(name)}"
-            for name in names
-            if found.get(name) != header.get(name)
-        ]
-        if differences:
-            raise UnfinishedError(
-                f"{self.folder} is of another render ({'; '.join(differences)}): repeat what was "
-                "asked for then, or say --overwrite instead of --resume"
-            )
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -158,6 +145,43 @@ class Partial:
     def remove(self) -> None:
         """Have the folder removed at the end: the output is finished."""
         self._removed = True
+
+
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], words: tuple[str, str] = ("was", "is")
+) -> list[str]:
+    """Return in what two descriptions of a render differ, a text for each field.
+
+    Args:
+        found: One of them.
+        wanted: The other.
+        words: What stands before the value of the first, and of the second.
+    """
+    one, other = words
+    return [
+        f"{name} {one} {found.get(name)}, {other} {wanted.get(name)}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def refuse_other(place: object, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Make sure that work done earlier is of the same render.
+
+    Args:
+        place: Where it lies.
+        found: What it was made from.
+        wanted: What is asked for now.
+
+    Raises:
+        UnfinishedError: If they differ; the message says in what.
+    """
+    texts = differences(found, wanted)
+    if texts:
+        raise UnfinishedError(
+            f"{place} is of another render ({'; '.join(texts)}): repeat what was "
+            "asked for then, or say --overwrite instead of --resume"
+        )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -22,7 +22,8 @@ from maptile2sat.cli.console import (
     show_json,
     warn,
 )
-from maptile2sat.errors import Maptile2satError, UnfinishedError
+from maptile2sat.cli.sharded import has_unfinished, show_sharded
+from maptile2sat.errors import Maptile2satError, UnfinishedError, UsageError
 
 if TYPE_CHECKING:
     from maptile2sat.rendering import RenderPlan, RenderResult
@@ -53,7 +54,9 @@ class Missing(StrEnum):
 
 
 def render_command(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The GeoTIFF to write.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The GeoTIFF to write; with --dask a folder.")
+    ],
     source: Annotated[
         str | None,
         typer.Argument(
@@ -134,6 +137,18 @@ def render_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a render that was interrupted.")
     ] = False,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local[:N]",
+            help="Share the work out among Dask workers: those of a scheduler, or N of this "
+            "machine. -o is a folder of blocks then, or s3://bucket/prefix.",
+        ),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --dask: cells along a side of a block; default: 4096 px."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
     quiet: Annotated[
@@ -141,7 +156,7 @@ def render_command(
     ] = 0,
 ) -> None:
     """Render a map as one satellite-style GeoTIFF."""
-    from maptile2sat.rendering import RenderOptions, plan, render, uses_sample
+    from maptile2sat.rendering import RenderOptions, partial_folder, plan, render, uses_sample
 
     level = verbose - quiet
     set_logging(level)
@@ -171,22 +186,32 @@ def render_command(
         overwrite=overwrite,
         resume=resume,
     )
+    if block is not None and dask is None:
+        raise UsageError("--block goes with --dask only")
     if uses_sample(source):
         note("no map given: rendering the sample map (central Helsinki)", level)
+    if dask is not None and not dry_run:
+        with _hinting_at_resume(lambda: has_unfinished(output)):
+            show_sharded(source, output, options, (dask, block), level, as_json=as_json)
+        return
     if dry_run:
-        planned = plan(source, output, options, warn=partial(warn, verbosity=level))
+        planned = plan(
+            source, None if dask else output, options, warn=partial(warn, verbosity=level)
+        )
         show_json(planned) if as_json else _show_plan(planned)
         return
-    with progress_bar("cells", level) as move, _hinting_at_resume(output):
+    with (
+        progress_bar("cells", level) as move,
+        _hinting_at_resume(lambda: partial_folder(Path(output)).is_dir()),
+    ):
         tell = partial(warn, verbosity=level)
         result = render(source, output, options, progress=move, warn=tell)
     show_json(result) if as_json else _show_result(result, level)
 
 
 @contextmanager
-def _hinting_at_resume(output: Path) -> Iterator[None]:
+def _hinting_at_resume(kept: Callable[[], bool]) -> Iterator[None]:
     """Say how to go on if work is left behind."""
-    from maptile2sat.rendering import partial_folder
     from maptile2sat.sources.naming import safe_url
 
     try:
@@ -194,11 +219,11 @@ def _hinting_at_resume(output: Path) -> Iterator[None]:
     except UnfinishedError:
         raise
     except Maptile2satError as error:
-        if partial_folder(output).is_dir():
+        if kept():
             error.add_note("what is done is kept: --resume goes on with it")
         raise
     except BaseException:  # Ctrl-C or SIGTERM
-        if partial_folder(output).is_dir():
+        if kept():
             words = [word if safe_url(word) == word else "URL" for word in sys.argv[1:]]
             words += [] if "--resume" in words else ["--resume"]
             print(f"to go on: maptile2sat {shlex.join(words)}", file=sys.stderr)

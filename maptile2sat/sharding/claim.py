@@ -1,0 +1,152 @@
+"""Taking the output of a sharded render: nothing of anybody else's is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from maptile2sat.errors import FolderError, OutputError, UnfinishedError
+from maptile2sat.partial import refuse_other
+from maptile2sat.sharding.blocks import BlockPlan
+from maptile2sat.sharding.manifest import MANIFEST, BlockRecord
+from maptile2sat.sharding.overview import OVERVIEW, OVERVIEW_MASK
+from maptile2sat.sharding.store import BLOCKS, JOB, LOCK, WORK, Store
+from maptile2sat.sharding.tile_index import INDEX
+from maptile2sat.sharding.vrt import MOSAIC
+
+FORMAT = 1
+UNDESCRIBED = {BLOCKS, WORK, LOCK}
+"""What a run that was killed early leaves."""
+
+OURS = (
+    *(MANIFEST, MOSAIC, INDEX, OVERVIEW, OVERVIEW_MASK, "item.json", "collection.json"),
+    *(BLOCKS, WORK, JOB),
+)
+"""All that a sharded render writes; the job last, as long as it is there the rest is ours."""
+
+
+class Claim:
+    """The output of a sharded render while it is written; only one process at a time has it.
+
+    A context manager: at the end what is there stays, if it is of any use.
+
+    Attributes:
+        store: The output.
+        earlier: What an earlier run that is gone on with was made from; None without one.
+        kept: Set it once there is a block to keep.
+    """
+
+    def __init__(self, store: Store, *, resume: bool, overwrite: bool) -> None:
+        """Look at the output, and take it.
+
+        Args:
+            store: The output.
+            resume: Whether to go on with an earlier run.
+            overwrite: Whether to replace an earlier render.
+
+        Raises:
+            OutputError: If something else is there.
+            UnfinishedError: If an earlier render is there that was not asked for, or another
+                process writes it.
+        """
+        self.store = store
+        self.earlier: dict[str, Any] | None = None
+        self.kept = False
+        entries = store.entries()
+        text = store.read(JOB) if JOB in entries else None
+        if text is None and entries - UNDESCRIBED:
+            raise OutputError(
+                f"{store.place} holds something else than a render: give another name"
+            )
+        if text is not None and not resume and not overwrite:
+            raise UnfinishedError(
+                f"{store.place} exists: say --resume to go on with it, --overwrite to replace it, "
+                "or give another name"
+            )
+        with ExitStack() as on_failure:
+            store.make()
+            self._lock = None if store.lock_path is None else FileLock(store.lock_path, timeout=0)
+            self._take()
+            on_failure.callback(self._release)
+            if text is not None and resume:
+                self.earlier, self.kept = _job(text, store.place), True
+            else:
+                store.remove(OURS)
+                store.make()
+            on_failure.pop_all()
+
+    def _take(self) -> None:
+        try:
+            if self._lock is not None:
+                self._lock.acquire()
+        except Timeout as error:
+            raise UnfinishedError(
+                f"another render is writing {self.store.place}: wait for it, or give another name"
+            ) from error
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        self.store.remove((LOCK,))
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what is of no use, and let the output go."""
+        self.store.remove((WORK,) if self.kept else OURS)
+        self._release()
+
+    def describe_job(self, header: Mapping[str, Any]) -> None:
+        """Write down what the render is made from, or compare it with what an earlier run was.
+
+        Raises:
+            UnfinishedError: If that was another render; the message says in what.
+        """
+        if self.earlier is not None:
+            refuse_other(self.store.place, self.earlier, header)
+        else:
+            self.store.write(JOB, json.dumps(header, indent=1).encode() + b"\n")
+
+    def records(self, plan: BlockPlan) -> Iterator[tuple[int, BlockRecord]]:
+        """Yield (number, record) of the blocks that an earlier run has finished."""
+        if self.earlier is None:
+            return
+        for prefix, names in plan.rows_of_names():
+            for text, size in self.store.records(prefix, names):
+                try:
+                    record = BlockRecord.from_json(json.loads(text))
+                except (FolderError, ValueError):  # torn: that block is made again
+                    continue
+                index = plan.index(record.name)
+                if index is not None and plan.part(index) == record.window and size == record.size:
+                    yield index, record
+
+
+def is_unfinished(store: Store) -> bool:
+    """Return whether a sharded render was begun there that `--resume` can go on with."""
+    try:
+        return store.read(JOB) is not None and store.read(MANIFEST) is None
+    except OutputError:
+        return False
+
+
+def _job(text: bytes, place: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise OutputError(f"{JOB} of {place} is damaged: say --overwrite to begin anew") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise OutputError(f"{JOB} of {place} is of another version: say --overwrite to begin anew")
+    return found

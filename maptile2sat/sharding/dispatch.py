@@ -1,0 +1,218 @@
+"""Giving blocks to workers until all are done: never many at once, and not only once if need be.
+
+Dask sees a few tasks for each worker at any time, however many blocks there are, so that neither
+its scheduler nor this process grows with the area.
+"""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from maptile2sat.errors import (
+    BlockedError,
+    BundleError,
+    ClusterError,
+    MissingTileError,
+    UsageError,
+)
+from maptile2sat.sharding.order import Failure, Made
+
+AHEAD = 2
+"""Blocks for each worker: the one it makes, and the next."""
+
+LOOK_SECONDS = 1.0
+STRAGGLER_FACTOR = 3.0
+COPIES = 3
+"""Most tasks of one block at the same time."""
+
+TRIES = 3
+"""How often a block may fail by an error that may pass."""
+
+LOSSES = 5
+"""How often Dask may give a block up because workers died; it does after four of them."""
+
+_LASTING = (UsageError, BundleError, MissingTileError, BlockedError)
+
+
+@dataclass
+class _Task:
+    """A block that some worker has."""
+
+    index: int
+    future: Any
+    since: float
+
+
+@dataclass
+class Dispatcher:
+    """Gives blocks to the workers of a cluster.
+
+    Attributes:
+        client: The Dask client.
+        make: Called on a worker with a block's number; returns `Made` or `Failure`.
+        take: Called here with each block that is done, once.
+        name: What the tasks are called, another for each run.
+        warn: Told what the user should know.
+        straggler_seconds: What a block may take before it is given to another worker too.
+        repeated: Blocks that were.
+    """
+
+    client: Any
+    make: Callable[[int], Made | Failure]
+    take: Callable[[Made], None]
+    name: str
+    warn: Callable[[str], None]
+    straggler_seconds: float
+    repeated: int = 0
+    _tasks: dict[Any, _Task] = field(default_factory=dict)
+    _copies: dict[int, int] = field(default_factory=dict)
+    _failed: dict[int, int] = field(default_factory=dict)
+    _lost: dict[int, int] = field(default_factory=dict)
+    _unfit: set[str] = field(default_factory=set)
+    _workers: list[str] = field(default_factory=list)
+    _took: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    _ready: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    _number: int = 0
+
+    def run(self, blocks: Iterator[int]) -> None:
+        """Have all blocks made.
+
+        Args:
+            blocks: Their numbers.
+
+        Raises:
+            Maptile2satError: If one cannot be made; then the others are given up.
+        """
+        self._look()
+        looked = time.monotonic()
+        try:
+            while True:
+                self._fill(blocks)
+                if not self._tasks:
+                    return
+                with suppress(queue.Empty):
+                    self._settle(self._ready.get(timeout=LOOK_SECONDS))
+                if time.monotonic() - looked >= LOOK_SECONDS:
+                    self._look()
+                    looked = time.monotonic()
+        finally:
+            if self._tasks and self.client.status == "running":
+                self.client.cancel([task.future for task in self._tasks.values()], force=True)
+
+    def _fill(self, blocks: Iterator[int]) -> None:
+        while len(self._copies) < AHEAD * max(1, len(self._workers)):
+            index = next(blocks, None)
+            if index is None:
+                return
+            self._submit(index)
+
+    def _submit(self, index: int, only: list[str] | None = None) -> None:
+        """Give a block to Dask, or to one of some workers."""
+        if only is None and self._unfit:
+            only = self._workers
+        self._number += 1
+        key = (self.name, index, self._number)
+        future = self.client.submit(self.make, index, key=key, pure=False, workers=only)
+        self._tasks[key] = _Task(index, future, time.monotonic())
+        self._copies[index] = self._copies.get(index, 0) + 1
+        future.add_done_callback(self._ready.put)
+
+    def _settle(self, future: Any) -> None:
+        """See to a task that is over."""
+        task = self._tasks.pop(future.key, None)
+        if task is None:  # a copy of a block that another worker has done
+            return
+        self._copies[task.index] -= 1
+        status = future.status
+        if status == "finished":
+            found = future.result()
+            if isinstance(found, Failure):
+                self._after(found, task.index)
+            else:
+                self._done(found, task)
+        elif status == "error":
+            self._after_death(future.exception(), task.index)
+        else:  # cancelled or lost, and not by us
+            raise ClusterError("the connection to the Dask scheduler is lost")
+
+    def _done(self, made: Made, task: _Task) -> None:
+        self._took.append(time.monotonic() - task.since)
+        others = [key for key, other in self._tasks.items() if other.index == made.index]
+        if others:
+            self.client.cancel([self._tasks.pop(key).future for key in others], force=True)
+        for counts in (self._copies, self._failed, self._lost):
+            counts.pop(made.index, None)
+        self.take(made)
+
+    def _after(self, failure: Failure, index: int) -> None:
+        """Try a block again, here or elsewhere, or give up."""
+        if failure.unfit:
+            self._leave_out(failure)
+        else:
+            error = failure.error
+            self._failed[index] = self._failed.get(index, 0) + 1
+            if isinstance(error, _LASTING) or self._failed[index] >= TRIES:
+                raise error
+        self._again(index)
+
+    def _leave_out(self, failure: Failure) -> None:
+        """Let a worker that does not fit make no block, as long as there are others."""
+        if failure.worker not in self._unfit:
+            self._unfit.add(failure.worker)
+            self._look()
+            if not self._workers:
+                raise failure.error
+            self.warn(f"{failure.message}; that worker is left out")
+
+    def _after_death(self, error: BaseException, index: int) -> None:
+        """Try a block again whose workers died."""
+        from distributed import KilledWorker
+
+        if isinstance(error, ModuleNotFoundError):
+            raise ClusterError(
+                f"the workers cannot run maptile2sat ({error}): install it there"
+            ) from error
+        if not isinstance(error, KilledWorker):
+            raise error
+        self._lost[index] = self._lost.get(index, 0) + 1
+        if self._lost[index] >= LOSSES:
+            raise ClusterError(
+                f"block {index} ended every worker that tried it: probably their memory does not "
+                "suffice; say a smaller --cell, or start fewer workers"
+            ) from error
+        self._again(index)
+
+    def _again(self, index: int) -> None:
+        if not self._copies[index]:
+            self._submit(index)
+
+    def _look(self) -> None:
+        """See which workers there are, and give what takes too long to those without work."""
+        try:
+            processing = self.client.processing()
+        except (OSError, TimeoutError) as error:
+            raise ClusterError("the connection to the Dask scheduler is lost") from error
+        before, self._workers = self._workers, [w for w in processing if w not in self._unfit]
+        if before and not self._workers and not self._unfit:
+            self.warn("there are no workers any more: waiting for some")
+        idle = [worker for worker in self._workers if not processing[worker]]
+        if not idle or not self._took:
+            return
+        limit = max(self.straggler_seconds, STRAGGLER_FACTOR * statistics.median(self._took))
+        now = time.monotonic()
+        # the younger copy counts: another one after as long again
+        youngest: dict[int, float] = {}
+        for task in self._tasks.values():
+            youngest[task.index] = max(youngest.get(task.index, 0.0), task.since)
+        late = [i for i, since in youngest.items() if now - since > limit]
+        for index, _ in zip(late, idle, strict=False):
+            if self._copies[index] < COPIES:
+                self.repeated += self._copies[index] == 1
+                self._submit(index, idle)

@@ -1,0 +1,157 @@
+"""A sharded render in an object store, by way of fsspec.
+
+Object stores show an object once all of it has arrived, so nothing needs a temporary name. What
+was uploaded is read back and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from maptile2sat.errors import MissingExtraError, OutputError
+from maptile2sat.sharding.manifest import block_file
+from maptile2sat.sharding.store import BLOCKS, record_file
+
+READ = 1 << 20
+
+
+class ObjectStore:
+    """A prefix of an object store.
+
+    Settings are those of fsspec and of the store's own client: `AWS_ENDPOINT_URL`,
+    `AWS_ACCESS_KEY_ID` and so on, or `~/.config/fsspec`.
+
+    Args:
+        address: Such as `s3://bucket/prefix`.
+
+    Raises:
+        OutputError: If fsspec does not know such addresses.
+        MissingExtraError: If a package for it is missing.
+    """
+
+    lock_path: Path | None = None
+
+    def __init__(self, address: str) -> None:
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as error:
+            raise MissingExtraError("writing to an object store", "s3") from error
+        self.place = address.rstrip("/")
+        try:
+            # lists go stale: other processes write too
+            self._files, self._root = url_to_fs(self.place, use_listings_cache=False)
+        except ImportError as error:
+            raise OutputError(
+                f"{self.place} needs a package that is not installed ({error}); for s3:// say "
+                "pip install 'maptile2sat[s3]'"
+            ) from error
+        except ValueError as error:
+            raise OutputError(f"{self.place} is no address that fsspec knows: {error}") from error
+        self._faults = _faults(self._files)
+        find = getattr(self._files, "_find", self._files.find)
+        self._by_prefix = "prefix" in inspect.signature(find).parameters
+
+    def entries(self) -> set[str]:
+        """Return the names of what is there, prefixes of the first level included."""
+        with self._errors(self.place):
+            try:
+                found = self._files.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return set()
+        return {path.rstrip("/").rpartition("/")[2] for path in found} - {""}
+
+    def make(self) -> None:
+        """Do nothing: object stores have no folders."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return an object's bytes; None if it is not there."""
+        with self._errors(name):
+            try:
+                found: bytes = self._files.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+            return found
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small object."""
+        with self._errors(name):
+            self._files.pipe_file(self._path(name), data)
+
+    def put(self, path: Path, name: str, sha256: str) -> None:
+        """Upload a file, and make sure that it arrived as it was."""
+        with self._errors(name):
+            self._files.put_file(str(path), self._path(name))
+            digest = hashlib.sha256()
+            with self._files.open(self._path(name), "rb", block_size=8 * READ) as stream:
+                while piece := stream.read(READ):
+                    digest.update(piece)
+        if digest.hexdigest() != sha256:
+            raise OutputError(f"{self.place}/{name} did not arrive as it was sent")
+
+    def records(self, prefix: str, names: Sequence[str]) -> Iterator[tuple[bytes, int]]:
+        """Yield (the text of its record, bytes of its file) of the blocks that have a record."""
+        sizes = self._sizes(prefix)
+        there = [name for name in names if record_file(name) in sizes]
+        with self._errors(BLOCKS):
+            paths = [self._path(record_file(name)) for name in there]
+            texts: dict[str, bytes] = self._files.cat(paths) if paths else {}
+        for name, path in zip(there, paths, strict=True):
+            yield texts[path], sizes.get(block_file(name), 0)
+
+    def _sizes(self, prefix: str) -> dict[str, int]:
+        """Return the bytes of the objects of blocks whose names begin with `prefix`."""
+        wanted = {"prefix": prefix} if self._by_prefix else {}
+        with self._errors(BLOCKS):
+            found = self._files.find(self._path(BLOCKS), detail=True, **wanted)
+        start = len(self._root) + 1
+        return {path[start:]: int(about["size"]) for path, about in found.items()}
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder of this machine; Dask sees to those that killed workers leave."""
+        from distributed import get_worker
+
+        try:
+            parent: str | None = get_worker().local_directory
+        except ValueError:  # not in a worker
+            parent = None
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            yield Path(folder)
+
+    def remove(self, names: tuple[str, ...]) -> None:
+        """Remove objects, and all those below a name."""
+        with self._errors(self.place):
+            for name in names:
+                path = self._path(name)
+                if self._files.exists(path):
+                    self._files.rm(path, recursive=True)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        """Turn what can go wrong into an `OutputError`."""
+        try:
+            yield
+        except self._faults as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise OutputError(
+                f"{name} of {self.place} cannot be read or written: {reason}"
+            ) from error
+
+
+def _faults(files: Any) -> tuple[type[Exception], ...]:
+    """Return what a file system raises when a store cannot be reached or refuses."""
+    faults: list[type[Exception]] = [OSError]
+    if "s3" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,)):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        faults += [BotoCoreError, ClientError]
+    return tuple(faults)

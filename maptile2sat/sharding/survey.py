@@ -1,0 +1,84 @@
+"""Asking every worker what it would compute, before any block is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import queue
+from typing import Any
+
+from maptile2sat.errors import ClusterError
+from maptile2sat.sharding.agreement import disagreements
+from maptile2sat.sharding.order import Failure, Order, Report
+from maptile2sat.sharding.worker import check_worker
+
+LOOK_SECONDS = 1.0
+
+
+def agreed(client: Any, order: Order) -> tuple[Order, Report]:
+    """Return the order with what all workers agree on, and a report.
+
+    Args:
+        client: The Dask client.
+        order: Without facts.
+
+    Raises:
+        ClusterError: If workers would make different pixels; the message names both.
+        Maptile2satError: If one cannot open the map or the model.
+    """
+    reports = sorted(_asked(client, order), key=lambda report: report.worker)
+    one = reports[0]
+    for other in reports[1:]:
+        texts = disagreements(one.facts, other.facts)
+        if texts:
+            raise ClusterError(
+                f"workers {one.worker} (here, threads: {one.threads}) and {other.worker} (there, "
+                f"threads: {other.threads}) would make different pixels ({'; '.join(texts)}), and "
+                "they must not be mixed: use workers of one kind"
+            )
+    return dataclasses.replace(order, facts=one.facts, tags=one.tags), one
+
+
+def _asked(client: Any, order: Order) -> list[Report]:
+    """Return what each worker reports; those that go away meanwhile do not count."""
+    call = functools.partial(check_worker, order)
+    over: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    waiting: dict[Any, Any] = {}
+    for worker in client.nthreads():
+        key = ("maptile2sat-check", order.id, worker)
+        waiting[key] = client.submit(call, key=key, workers=[worker], pure=False)
+        waiting[key].add_done_callback(over.put)
+    reports: list[Report] = []
+    while waiting:
+        try:
+            key = over.get(timeout=LOOK_SECONDS).key
+        except queue.Empty:
+            there = client.nthreads()
+            waiting = {key: future for key, future in waiting.items() if key[-1] in there}
+            continue
+        if key in waiting:
+            reports += _report(waiting.pop(key), worker=key[-1])
+    if not reports:
+        raise ClusterError("all workers died while they loaded the model: is there memory for it?")
+    return reports
+
+
+def _report(future: Any, worker: str) -> list[Report]:
+    """Return what a worker reports; nothing if it died.
+
+    Raises:
+        Maptile2satError: If it cannot do what is asked for.
+    """
+    from distributed import KilledWorker
+
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return []
+    if isinstance(error, (ModuleNotFoundError, AttributeError)):
+        raise ClusterError(
+            f"worker {worker} cannot run this maptile2sat ({error}): install the same version there"
+        ) from error
+    found = future.result()
+    if isinstance(found, Failure):
+        raise found.error
+    return [found]
