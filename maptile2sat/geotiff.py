@@ -215,8 +215,6 @@ class GeoTiffWriter:
         """
         self.path, self.grid, self.window, self.cog = path, grid, window, cog
         self._tags, self._options = dict(tags), dict(options)
-        if cog:
-            self._options.setdefault("BLOCKSIZE", str(cog_block(window.width, window.height)))
         with output_errors(path), ExitStack() as on_failure:
             self._temporary = folder is None
             self._folder = folder or Path(
@@ -266,20 +264,45 @@ class GeoTiffWriter:
         Raises:
             OutputError: If it cannot be written.
         """
-        driver = "COG" if self.cog else "GTiff"
-        done = self._folder / "done.tif"
-        with output_errors(self.path):
-            if self.cog and not self._options.keys() & OVERVIEW_OPTIONS:
-                make_overviews(self.blocks, int(self._options["BLOCKSIZE"]))
-            self.blocks.close()
-            view = self.blocks.write_vrt(self.grid, self._tags)
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True):
-                rasterio.shutil.copy(view, done, driver=driver, **self._options)
-                if not is_whole(done, cog=self.cog, masked=self.blocks.masked):
-                    raise OutputError(
-                        f"{self.path} cannot be written: it came out damaged (disk full?)"
-                    )
-            done.replace(self.path)
+        write_geotiff(self.blocks, self.grid, self.path, self._tags, self._options, cog=self.cog)
+
+
+def write_geotiff(
+    blocks: RawBlocks,
+    grid: Grid,
+    path: Path,
+    tags: Mapping[str, str],
+    options: Mapping[str, str],
+    *,
+    cog: bool,
+) -> None:
+    """Compress pixels, build overviews and put the file in its place.
+
+    Args:
+        blocks: The pixels; closed then. What is temporary goes into their folder.
+        grid: Their grid.
+        path: The destination, on the same disk.
+        tags: Metadata of the file.
+        options: What `creation_options` returned.
+        cog: Whether to make a COG.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    done = blocks.folder / "done.tif"
+    settings = dict(options)
+    if cog:
+        settings.setdefault("BLOCKSIZE", str(cog_block(blocks.window.width, blocks.window.height)))
+    with output_errors(path):
+        if cog and not settings.keys() & OVERVIEW_OPTIONS:
+            make_overviews(blocks, int(settings["BLOCKSIZE"]))
+        blocks.close()
+        view = blocks.write_vrt(grid, tags)
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True):
+            rasterio.shutil.copy(view, done, driver="COG" if cog else "GTiff", **settings)
+            if not is_whole(done, cog=cog, masked=blocks.masked):
+                raise OutputError(f"{path} cannot be written: it came out damaged (disk full?)")
+        done.replace(path)
 
 
 @contextmanager

@@ -127,6 +127,13 @@ class Grid:
     zoom: int | None = None
     wrap: int | None = None
 
+    @property
+    def turn(self) -> float | None:
+        """How far once around the world is in units of `crs`; None if x is not a longitude."""
+        if self.crs == WEB_MERCATOR:
+            return 2 * HALF_WORLD
+        return 360.0 if self.crs.is_geographic else None
+
     def transform(self, window: Window) -> Affine:
         """Return the affine transform of a raster that covers `window`."""
         return self.affine @ Affine.translation(window.col - self.col0, window.row - self.row0)
@@ -171,7 +178,7 @@ class Grid:
             )
         if crs.is_geographic:
             _check_degrees(bbox, mercator=self.zoom is not None)
-            if east - west > 360.0:
+            if east - west > 360.0 + 1e-9:
                 raise UsageError(f"the box {_show(bbox)} is wider than the world, 360 degrees")
         if self.zoom is not None and crs == WGS84:
             points = [(_x(lon), _y(lat)) for lon in (west, east) for lat in (south, north)]
@@ -233,12 +240,9 @@ class Grid:
             raise UsageError(
                 f"the box {_show(bbox)} reaches beyond where the map's CRS {self.crs} is defined"
             )
-        if self.zoom is not None and east > 180.0 and crs.is_geographic:
-            world = 2 * HALF_WORLD
-            xs = [
-                x + world if lon > 180.0 and x < 0 else x
-                for x, (lon, _) in zip(xs, outline, strict=True)
-            ]
+        if self.turn is not None:
+            past = [crs.is_geographic and lon > 180.0 for lon, _ in outline]
+            xs = _continuous(xs, past, self.turn)
         return list(zip(xs, ys, strict=True))
 
 
@@ -368,6 +372,22 @@ def _converted(
             f"({' '.join(str(error).split())})"
         ) from error
     return there_x, there_y
+
+
+def _continuous(xs: Sequence[float], past: list[bool], turn: float) -> list[float]:
+    """Return eastings of an outline without the jump that they make at 180 degrees.
+
+    Args:
+        xs: The eastings.
+        past: Which points are known to lie past 180 degrees.
+        turn: Once around the world.
+    """
+    if any(past):
+        return [x + turn if beyond and x < 0 else x for x, beyond in zip(xs, past, strict=True)]
+    moved = [x + turn if x < 0 else x for x in xs]
+    # what seems to go more than half around, and does not when seen from the other side
+    jumps = max(xs) - min(xs) > turn / 2 > max(moved) - min(moved)
+    return moved if jumps else list(xs)
 
 
 def _show(bbox: BBox) -> str:

@@ -105,6 +105,7 @@ def make_mosaic(
     fill: tuple[int, int, int],
     take: Callable[[Cell], None],
     done: Callable[[Window], bool] = lambda part: False,
+    wanted: Callable[[Window], bool] | None = None,
     needed: Window | None = None,
     ahead: int = READERS,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -119,6 +120,7 @@ def make_mosaic(
         fill: Colour that the generator sees where there is no map.
         take: Called with each cell, in order, from one other thread.
         done: Whether the pixels of a cell, cut to the window, are there from an earlier run.
+        wanted: Whether a cell is to be generated; None: all are. Of others nothing is handed over.
         needed: The pixels of map that must be there; `window`, unless it is part of more.
         ahead: Cells to read ahead; changes no pixel.
         progress: Called with (cells done, all cells).
@@ -128,6 +130,8 @@ def make_mosaic(
     """
     stats = MosaicStats()
     total = cell_count(window, translator.cell)
+    if wanted is not None:
+        total = sum(map(wanted, cells_of(window, translator.cell)))
     reads: deque[tuple[Window, Future[_Input] | None]] = deque()
     writes: deque[Future[None]] = deque()
     readers = ThreadPoolExecutor(READERS, "read")
@@ -148,14 +152,14 @@ def make_mosaic(
     # what has been generated is written even if there will be no more
     with ThreadPoolExecutor(1, "write") as writer:
         try:
-            for cell in cells_of(window, translator.cell):
+            for cell in filter(wanted or (lambda cell: True), cells_of(window, translator.cell)):
                 part = cell.intersection(window)
                 if done(part):
                     stats.resumed += 1
                     continue
                 given = None
                 if _may_have_map(source, part):
-                    source.prefetch(_context(cell, translator, window))
+                    source.prefetch(context_of(window, translator, cell))
                     given = readers.submit(
                         _read, source, cell, translator, window, needed or window, seed, fill
                     )
@@ -243,15 +247,11 @@ def _nothing(window: Window, fill: tuple[int, int, int]) -> Cell:
     return Cell(window, image, image, np.zeros((window.height, window.width), np.uint8))
 
 
-def context_of(window: Window, translator: Translator) -> Window:
-    """Return the pixels of map that the pixels of `window` depend on."""
+def context_of(window: Window, translator: Translator, cell: Window | None = None) -> Window:
+    """Return the pixels of map that the pixels of `window`, or of one cell in it, depend on."""
     cells = covered_by_cells(window, translator.cell).grown(translator.halo)
-    return window.grown(max(translator.reach, MASK_BLOCK)).intersection(cells)
-
-
-def _context(cell: Window, translator: Translator, window: Window) -> Window:
-    """Return what of a cell and its halo the pixels of `window` depend on."""
-    return cell.grown(translator.halo).intersection(context_of(window, translator))
+    context = window.grown(max(translator.reach, MASK_BLOCK)).intersection(cells)
+    return context if cell is None else cell.grown(translator.halo).intersection(context)
 
 
 def _read(
@@ -265,7 +265,7 @@ def _read(
 ) -> _Input:
     """Read a cell with its halo, the fill colour where there is no map or none is needed."""
     whole = cell.grown(translator.halo)
-    part = _context(cell, translator, window)
+    part = context_of(window, translator, cell)
     image, mask = source.read(part, needed)
     if part != whole or not mask.all():
         read, valid = image, mask
@@ -286,11 +286,11 @@ def _read(
 def _generated(cell: Window, given: _Input, image: Pixels, fill: tuple[int, int, int]) -> Cell:
     """Return a generated cell, the fill colour where there is no map near."""
     if not given.mask.all():
-        image = np.where(_near_map(given.mask)[..., None], image, np.array(fill, np.uint8))
+        image = np.where(near_map(given.mask)[..., None], image, np.array(fill, np.uint8))
     return Cell(cell, given.image, image, given.mask)
 
 
-def _near_map(mask: Pixels) -> npt.NDArray[np.bool_]:
+def near_map(mask: Pixels) -> npt.NDArray[np.bool_]:
     """Return whether there is any map in each pixel's block of `MASK_BLOCK`, for a cell's mask.
 
     Masked pixels beside the map keep what was generated, which lossy compression mixes into

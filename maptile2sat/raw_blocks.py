@@ -7,6 +7,7 @@ says at once when a disk is full, while GDAL writes late and may keep quiet abou
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maptile2sat.grid import Grid, Window
+from maptile2sat.source import Read, SourceInfo, blank
 
 COLOURS = 3
 BYTES_PER_PIXEL = COLOURS + 1
@@ -162,6 +164,32 @@ class RawBlocks:
             f"<ImageOffset>{channel}</ImageOffset><PixelOffset>{channels}</PixelOffset>"
             f"<LineOffset>{channels * self.window.width}</LineOffset></VRTRasterBand>"
         )
+
+
+class BlocksSource:
+    """Raw blocks as something to read from several threads; a `Source`."""
+
+    def __init__(self, blocks: RawBlocks, grid: Grid) -> None:
+        """Take what somebody else has opened and closes."""
+        self._blocks = blocks
+        self._lock = threading.Lock()
+        self.info = SourceInfo(str(blocks.folder), grid, blocks.window)
+
+    def read(self, window: Window, needed: Window | None = None) -> Read:
+        """Return the pixels of `window`, masked where there are none."""
+        found = blank(window)
+        for part, place in self.info.grid.pieces(window, self._blocks.window):
+            with self._lock:
+                image, mask = self._blocks.read(part)
+            there = place.slices(window)
+            found.image[there], found.mask[there] = image, mask
+        return found
+
+    def prefetch(self, window: Window) -> None:
+        """Do nothing: the pixels are at hand."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def _opened(path: Path, size: int) -> FileIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -94,17 +95,26 @@ def blank(window: Window) -> Read:
     return Read(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))
 
 
-def tile_count(source: Source, window: Window) -> int:
-    """Return how many tiles a read of `window` fetches or decodes; 0 for untiled sources."""
+def tile_count(source: Source, *windows: Window) -> int:
+    """Return how many tiles reads of the windows fetch or decode; 0 for untiled sources."""
     info = source.info
     if not info.tiled:
         return 0
+    counts = [_columns_and_rows(info, window) for window in windows]
+    if len(counts) == 1:
+        columns, rows = counts[0]
+        return len(columns) * len(rows)
+    return len({place for columns, rows in counts for place in product(columns, rows)})
+
+
+def _columns_and_rows(info: SourceInfo, window: Window) -> tuple[set[int], range]:
+    """Return the columns and rows of tiles that a read of `window` takes."""
     side = info.tile_side
     columns: set[int] = set()
-    rows = 0
+    rows = range(0)
     for part, _ in info.grid.pieces(window, info.extent):
         columns.update(range(part.col // side, (part.right - 1) // side + 1))
-        rows = (part.bottom - 1) // side + 1 - part.row // side
+        rows = range(part.row // side, (part.bottom - 1) // side + 1)
     if info.grid.wrap is not None:
         columns = {column % (info.grid.wrap // side) for column in columns}
-    return len(columns) * rows
+    return columns, rows

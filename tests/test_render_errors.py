@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from maptile2sat.errors import OutputError
-from maptile2sat.geotiff import GeoTiffWriter
 from maptile2sat.resources import sample_map
 from tests.conftest import TileMap, TileServer, write_folder, write_raster
 from tests.support_render import (
@@ -282,10 +281,10 @@ def test_preview_is_checked_first(tmp_path: Path) -> None:
 def test_output_that_fails_leaves_no_preview(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(writer: GeoTiffWriter) -> None:
+    def fail(*given: Any, **settings: Any) -> None:
         raise OutputError("no")
 
-    monkeypatch.setattr(GeoTiffWriter, "finish", fail)
+    monkeypatch.setattr("maptile2sat.geotiff.write_geotiff", fail)
     done = run_cli(
         *("render", sample_map(), "-o", tmp_path / "out.tif", "-m", tiny_bundle()),
         *("--bbox", INSIDE, "--preview", tmp_path / "p.png", "-qq"),

@@ -40,6 +40,7 @@ class MBTilesWriter:
         type: `baselayer` or `overlay`.
         extra: More metadata, such as `style`.
         bounds: Extent in degrees; the hull of the tiles written if not given.
+        center: Where a viewer is to begin, in degrees; the middle of the bounds if not given.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -56,6 +57,7 @@ class MBTilesWriter:
         type: str = "baselayer",  # noqa: A002 - likewise
         extra: Mapping[str, str] | None = None,
         bounds: BBox | None = None,
+        center: tuple[float, float] | None = None,
     ) -> None:
         self._path = Path(path)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
@@ -68,7 +70,7 @@ class MBTilesWriter:
             "attribution": attribution,
             **(extra or {}),
         }
-        self._bounds = bounds
+        self._bounds, self._center = bounds, center
         self._ranges: dict[int, list[int]] = {}
         self._waiting = 0
         if not self._path.parent.is_dir():
@@ -169,7 +171,7 @@ class MBTilesWriter:
         bounds = self._bounds or self._tile_bounds()
         west, south, east, north = bounds
         low, high = min(self._ranges), max(self._ranges)
-        middle = ((west + east) / 2, (south + north) / 2)
+        middle = self._center or ((west + east) / 2, (south + north) / 2)
         return {
             **self._metadata,
             "bounds": ",".join(f"{value:.9f}" for value in bounds),

@@ -110,7 +110,7 @@ class PMTiles:
         self.name = name
         self.remote = remote
         self._header = _header(content.get(0, _HEADER), name)
-        metadata = self._metadata()
+        metadata = self.metadata = self._metadata()
         self.attribution = plain_text(str(metadata.get("attribution") or ""))
         self.style = metadata.get("style") if isinstance(metadata.get("style"), str) else None
         low, high = self._header["min_zoom"], min(self._header["max_zoom"], MAX_ZOOM)

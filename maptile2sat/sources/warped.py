@@ -1,4 +1,4 @@
-"""A raster warped to the web mercator grid of a zoom, tile by tile.
+"""A raster warped to another grid, such as that of a zoom, tile by tile.
 
 Each aligned 256 px tile is warped by itself from the source's own pixels. (A window of a
 WarpedVRT depends on where it is cut, so it would not do.)
@@ -30,7 +30,7 @@ from maptile2sat.grid import (
     Window,
     mercator_grid,
 )
-from maptile2sat.source import Read, Source, SourceInfo
+from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.tiled import TiledSource
 
@@ -62,7 +62,7 @@ class WarpLoader:
 
     Args:
         raster: Where the pixels come from.
-        grid: A web mercator grid.
+        grid: The grid to warp to.
         resampling: How to resample.
     """
 
@@ -76,23 +76,23 @@ class WarpLoader:
         tile = Window(x * TILE, y * TILE, TILE, TILE)
         info = self._raster.info
         try:
-            touched = info.grid.window(self._grid.bounds(tile), WEB_MERCATOR)
+            touched = info.grid.window(_defined(self._grid, tile, info.grid), self._grid.crs)
         except UsageError:
             return None  # beyond where the raster's CRS is defined
         try:
-            steps = _steps(self._grid, tile, info.grid)
+            steps = steps_of(self._grid, tile, info.grid)
         except CPLE_BaseError:
             return None
-        reach = _REACH.get(self._resampling, 1) * max(1.0, *steps)
-        window = touched.grown(math.ceil(reach) + 2)
+        window = touched.grown(reach(self._resampling, max(steps)))
         if _taken_for_missing(info.grid.transform(window)):
             window = window.grown(1)
         if not any(info.grid.pieces(window, info.extent)):
             return None
         if window.width * window.height > MAX_PIXELS:
+            middle = self._grid.transform(tile) @ (TILE / 2, TILE / 2)
             raise SourceError(
-                f"{info.name} is too distorted at tile {self._grid.zoom}/{x}/{y} to be warped: "
-                "give a smaller --bbox, or leave -z out"
+                f"{info.name} is too distorted at {middle[0]:.6g},{middle[1]:.6g} of "
+                f"{self._grid.crs} to be warped: give a smaller --bbox, or leave out what warps it"
             )
         return self._warp(self._raster.read(window), window, tile, steps)
 
@@ -103,17 +103,26 @@ class WarpLoader:
     def _warp(self, read: Read, window: Window, tile: Window, steps: _Steps) -> Read | None:
         if not read.mask.any():
             return None
-        colours = np.moveaxis(read.image, -1, 0)
-        alpha = read.mask[None]
-        if read.mask.all():
+        turns = _turns(self._raster.info.grid, window)
+        if read.mask.all() and len(turns) == 1:
             # Without an alpha band pixels beyond the window would count as black, but the
             # window is larger than the tile on all sides.
-            image = self._reproject(colours, window, tile, steps)
+            image = self._reproject(np.moveaxis(read.image, -1, 0), window, tile, steps)
             return Read(
                 np.ascontiguousarray(np.moveaxis(image, 0, -1)),
                 np.full((TILE, TILE), 255, np.uint8),
             )
-        warped = self._reproject(np.concatenate([colours, alpha]), window, tile, steps, alpha=4)
+        warped = blank(tile)
+        for turn in turns:
+            there = self._warp_masked(read, window.shifted(turn, 0), tile, steps)
+            np.copyto(warped.image, there.image, where=there.mask[..., None] > 0)
+            np.maximum(warped.mask, there.mask, out=warped.mask)
+        return warped
+
+    def _warp_masked(self, read: Read, window: Window, tile: Window, steps: _Steps) -> Read:
+        alpha = read.mask[None]
+        bands = np.concatenate([np.moveaxis(read.image, -1, 0), alpha])
+        warped = self._reproject(bands, window, tile, steps, alpha=4)
         covered = self._reproject(alpha, window, tile, steps)[0] >= 128
         mask = np.where(covered & (warped[3] > 0), np.uint8(255), np.uint8(0))
         image = np.ascontiguousarray(np.moveaxis(warped[:3], 0, -1))
@@ -145,6 +154,9 @@ class WarpLoader:
             # Kernels grow with the true ratio, not with GDAL's estimate from the window
             XSCALE=repr(1 / max(1.0, steps.across)),
             YSCALE=repr(1 / max(1.0, steps.down)),
+            # GDAL looks for the part of the source that it needs at some points only, which miss
+            # where longitudes jump
+            SOURCE_EXTRA=max(window.width, window.height),
         )
         return warped
 
@@ -162,24 +174,30 @@ def warp_to_zoom(raster: Source, zoom: int, options: SourceOptions) -> TiledSour
         UsageError: If the resampling is not known.
     """
     grid = mercator_grid(zoom)
-    extent = _extent(raster.info, grid)
-    middle = Window(extent.col + extent.width // 2, extent.row + extent.height // 2, 1, 1)
-    steps = _steps(grid, middle, raster.info.grid)
-    ratio = max(steps)
+    extent = extent_on(grid, raster.info.grid, raster.info.extent, raster.info.name)
+    ratio = max(steps_of(grid, extent, raster.info.grid))
     if ratio > MAX_SHRINK:
         finest = zoom + math.ceil(math.log2(ratio / MAX_SHRINK))
         raise SourceError(
             f"zoom {zoom} is {ratio:.0f} times coarser than {raster.info.name}: "
             f"use zoom {finest} or more, or make a smaller copy of the map first"
         )
-    loader = WarpLoader(raster, grid, _resampling(options.resampling, ratio))
+    loader = WarpLoader(raster, grid, resampling_of(options.resampling, ratio))
     info = SourceInfo(raster.info.name, grid, extent, raster.info.attribution)
     workers = min(4, os.cpu_count() or 1)
     return TiledSource(info, loader, workers=workers, cache_bytes=options.cache_bytes)
 
 
-def _resampling(name: str | None, ratio: float) -> Resampling:
-    """Return the resampling of that name, or one that suits maps."""
+def resampling_of(name: str | None, ratio: float) -> Resampling:
+    """Return the resampling of that name; without one, one that neither aliases nor rings.
+
+    Args:
+        name: One of rasterio's names, or None.
+        ratio: How many source pixels become one, in one direction.
+
+    Raises:
+        UsageError: If the name is not known.
+    """
     if name is None:
         return Resampling.average if ratio > 1.0 else Resampling.bilinear
     known = {method.name: method for method in SUPPORTED_RESAMPLING}
@@ -188,16 +206,53 @@ def _resampling(name: str | None, ratio: float) -> Resampling:
     return known[name]
 
 
-def _steps(grid: Grid, tile: Window, source: Grid) -> _Steps:
-    """Measure the source pixels per pixel of `grid` at the middle of `tile`."""
-    at = grid.transform(tile)
-    middle = (tile.width / 2, tile.height / 2)
+def reach(resampling: Resampling, ratio: float) -> int:
+    """Return how many source pixels around its own place a warped pixel may depend on."""
+    return math.ceil(_REACH.get(resampling, 1) * max(1.0, ratio)) + 2
+
+
+def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
+    """Measure the source pixels per pixel of `grid` at the middle of `window`."""
+    at = grid.transform(window)
+    middle = (window.width // 2, window.height // 2)
     points = [at @ middle, at @ (middle[0] + 1, middle[1]), at @ (middle[0], middle[1] + 1)]
     xs, ys = transform_points(grid.crs, source.crs, *zip(*points, strict=True))
     inverse = ~source.affine
-    (c0, r0), (c1, r1), (c2, r2) = (inverse @ point for point in zip(xs, ys, strict=True))
-    steps = _Steps(math.hypot(c1 - c0, c2 - c0), math.hypot(r1 - r0, r2 - r0))
+    (c0, r0), *others = (inverse @ point for point in zip(xs, ys, strict=True))
+    pixel = math.hypot(source.affine.a, source.affine.d)
+    across = source.turn / pixel if source.turn else math.inf  # once around the world
+    (c1, r1), (c2, r2) = (
+        (math.remainder(c - c0, across) if math.isfinite(c) else math.nan, r - r0)
+        for c, r in others
+    )
+    steps = _Steps(math.hypot(c1, c2), math.hypot(r1, r2))
     return steps if all(math.isfinite(step) for step in steps) else _Steps(1.0, 1.0)
+
+
+def _defined(grid: Grid, tile: Window, source: Grid) -> BBox:
+    """Return a tile's bounds, those in degrees less what the source's CRS ends before."""
+    bounds = grid.bounds(tile)
+    if not grid.crs.is_geographic:
+        return bounds
+    last = 90.0 if source.zoom is None else MAX_LATITUDE
+    return bounds._replace(south=max(bounds.south, -last), north=min(bounds.north, last))
+
+
+def _turns(grid: Grid, window: Window) -> list[int]:
+    """Return by how many columns a window is to be shifted so that PROJ's longitudes meet it.
+
+    They end at 180 degrees east and west, while columns go on: a window that crosses is looked
+    at twice, as it lies and once around the world.
+    """
+    if grid.wrap is None or grid.turn is None:
+        return [0]
+    west, _, east, _ = grid.bounds(window)
+    turns = [0]
+    if east > grid.turn / 2:
+        turns.append(-grid.wrap)
+    if west < -grid.turn / 2:
+        turns.append(grid.wrap)
+    return turns
 
 
 def _taken_for_missing(transform: Affine) -> bool:
@@ -208,11 +263,42 @@ def _taken_for_missing(transform: Affine) -> bool:
     )
 
 
-def _extent(info: SourceInfo, grid: Grid) -> Window:
-    """Return the pixels of a web mercator grid that a raster reaches."""
-    at = info.grid.transform(info.extent)
-    width, height = info.extent.width, info.extent.height
-    parts = [step / 32 for step in range(32)]
+def extent_on(grid: Grid, source: Grid, window: Window, name: str) -> Window:
+    """Return the pixels of a grid that a window of another reaches.
+
+    Args:
+        grid: The grid.
+        source: The grid of the window.
+        window: The window.
+        name: What lies there, for messages.
+
+    Raises:
+        SourceError: If it reaches beyond where one of the CRSs is defined.
+    """
+    xs, ys = _edge(source.transform(window), window.width, window.height)
+    if source.crs == WEB_MERCATOR == grid.crs:
+        box = BBox(min(xs), max(min(ys), -HALF_WORLD), max(xs), min(max(ys), HALF_WORLD))
+        return grid.window(box, WEB_MERCATOR)
+    mercator = grid.crs == WEB_MERCATOR
+    crs = WGS84 if mercator else grid.crs
+    east, north = (np.array(values) for values in transform_points(source.crs, crs, xs, ys))
+    if not (np.isfinite(east).all() and np.isfinite(north).all()):
+        raise SourceError(f"{name} reaches beyond where its CRS is defined: crop it first")
+    if crs.is_geographic and not source.crs.is_geographic:
+        east = np.unwrap(east, period=360.0)
+    if crs.is_geographic:
+        last = MAX_LATITUDE if mercator else 90.0
+        north = np.clip(north, -last, last)
+        if north.min() == north.max():
+            raise SourceError(f"{name} lies beyond web mercator, which ends at 85.05 degrees")
+        turn = 360.0 if east.min() < -180.0 else 0.0
+        east = np.minimum(east, east.min() + 360.0) + turn
+    return grid.window(BBox(*map(float, (east.min(), north.min(), east.max(), north.max()))), crs)
+
+
+def _edge(at: Affine, width: int, height: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return x and y of points all around a raster, one after the other."""
+    parts = [step / 64 for step in range(64)]
     around = (
         [(width * part, 0.0) for part in parts]
         + [(width, height * part) for part in parts]
@@ -220,18 +306,4 @@ def _extent(info: SourceInfo, grid: Grid) -> Window:
         + [(0.0, height * (1 - part)) for part in parts]
     )
     xs, ys = zip(*(at @ point for point in around), strict=True)
-    if info.grid.crs == WEB_MERCATOR:
-        box = BBox(min(xs), max(min(ys), -HALF_WORLD), max(xs), min(max(ys), HALF_WORLD))
-        return grid.window(box, WEB_MERCATOR)
-    lons, lats = (np.array(values) for values in transform_points(info.grid.crs, WGS84, xs, ys))
-    if not (np.isfinite(lons).all() and np.isfinite(lats).all()):
-        raise SourceError(f"{info.name} reaches beyond where its CRS is defined: crop it first")
-    if not info.grid.crs.is_geographic:
-        lons = np.unwrap(lons, period=360.0)
-    lats = np.clip(lats, -MAX_LATITUDE, MAX_LATITUDE)
-    if lats.min() == lats.max():
-        raise SourceError(f"{info.name} lies beyond web mercator, which ends at 85.05 degrees")
-    west, east = float(lons.min()), float(lons.max())
-    turn = 360.0 if west < -180.0 else 0.0
-    east = min(east, west + 360.0)
-    return grid.window(BBox(west + turn, float(lats.min()), east + turn, float(lats.max())))
+    return xs, ys

@@ -157,7 +157,7 @@ def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
     shutil.copy(sample_map(), drawn)
     settings = {"model": str(tiny_bundle()), "precision": "float32"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maptile2sat.geotiff.GeoTiffWriter.finish", _interrupted)
+        patch.setattr("maptile2sat.geotiff.write_geotiff", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             maptile2sat.render(drawn, tmp_path / "out.tif", **settings)
     os.utime(drawn, (1, 1))
@@ -165,7 +165,7 @@ def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
         maptile2sat.render(drawn, tmp_path / "out.tif", resume=True, **settings)
 
 
-def _interrupted(*given: Any) -> None:
+def _interrupted(*given: Any, **settings: Any) -> None:
     raise KeyboardInterrupt
 
 
