@@ -12,10 +12,11 @@ from rasterio.errors import RasterioError
 
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
 from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources.pmtiles import FileBytes, PMTiles
 
 
 def inspect(thing: str, *, allow_vrt: bool = False) -> dict[str, Any]:
-    """Return facts about a model (name or folder), a map, or a rendered GeoTIFF.
+    """Return facts about a model (name or folder), a map, or a rendered file.
 
     Args:
         thing: A name or a path.
@@ -58,12 +59,25 @@ def _source(thing: str, allow_vrt: bool) -> dict[str, Any]:
 
 
 def _render_tags(thing: str) -> dict[str, Any]:
-    """Return our tags of a GeoTIFF that we rendered, and nothing for other files."""
+    """Return our tags of a file that we rendered, and nothing for other files."""
     try:
-        with rasterio.open(thing) as dataset:
-            tags = dataset.tags()
+        if thing.lower().endswith(".pmtiles"):
+            tags = _pmtiles_metadata(Path(thing))
+        else:
+            with rasterio.open(thing) as dataset:
+                tags = dataset.tags()
     except (RasterioError, OSError):
         return {}
     if tags.get("SYNTHETIC") != "YES":
         return {}
-    return {"what": "render", **{key.lower(): value for key, value in sorted(tags.items())}}
+    # names in small letters are the container's own, whose content the source has told
+    ours = {key.lower(): value for key, value in sorted(tags.items()) if key.isupper()}
+    return {"what": "render", **ours}
+
+
+def _pmtiles_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a local PMTiles file, none for what is no file."""
+    if not path.is_file():
+        return {}
+    with closing(PMTiles(FileBytes(path), str(path), remote=False)) as tiles:
+        return tiles.metadata

@@ -96,6 +96,22 @@ def parse_pairs(items: list[str], option: str) -> dict[str, str]:
     return dict(item.split("=", 1) for item in items)
 
 
+def parse_resolution(text: str) -> tuple[float, float]:
+    """Return width and height of a pixel from text such as `0.5` or `0.00002,0.00001`.
+
+    Raises:
+        UsageError: If it is not of this form.
+    """
+    parts = text.replace(",", " ").split()
+    try:
+        sizes = [float(part) for part in parts]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 2):
+        raise UsageError(f"'{text}' is no resolution: say for example 0.5, or width,height")
+    return sizes[0], sizes[-1]
+
+
 def human_bytes(count: float) -> str:
     """Return a size in the unit that suits it."""
     for unit in ("bytes", "KB", "MB", "GB"):

@@ -17,6 +17,7 @@ from maptile2sat.cli.console import (
     human_bytes,
     note,
     parse_pairs,
+    parse_resolution,
     progress_bar,
     set_logging,
     show_json,
@@ -46,6 +47,14 @@ class Profile(StrEnum):
     webp = "webp"
 
 
+class TileFormat(StrEnum):
+    """What pictures tiles are."""
+
+    png = "png"
+    webp = "webp"
+    jpeg = "jpeg"
+
+
 class Missing(StrEnum):
     """What a tile that a server does not have is."""
 
@@ -55,7 +64,12 @@ class Missing(StrEnum):
 
 def render_command(
     output: Annotated[
-        str, typer.Option("--output", "-o", help="The GeoTIFF to write; with --dask a folder.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The GeoTIFF, .mbtiles or .pmtiles to write; with --dask a folder.",
+        ),
     ],
     source: Annotated[
         str | None,
@@ -97,18 +111,47 @@ def render_command(
     precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
-    profile: Annotated[Profile, typer.Option(help="Compression.")] = Profile.deflate,
+    dst_crs: Annotated[
+        str | None, typer.Option(help="CRS of the GeoTIFF; default: the map's.")
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(metavar="R|X,Y", help="Size of its pixels, in units of its CRS."),
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="RASTER", help="Raster whose grid and extent it gets.")
+    ] = None,
+    cutline: Annotated[
+        Path | None,
+        typer.Option(metavar="GEOJSON", help="Polygons to clip to; without --bbox the area."),
+    ] = None,
+    profile: Annotated[
+        Profile | None, typer.Option(help="Compression of the GeoTIFF; default: deflate.")
+    ] = None,
     co: Annotated[
         list[str] | None,
         typer.Option("--co", metavar="NAME=VALUE", help="GDAL creation option; repeatable."),
     ] = None,
     no_cog: Annotated[bool, typer.Option("--no-cog", help="Write a plain tiled GeoTIFF.")] = False,
+    tile_format: Annotated[
+        TileFormat | None,
+        typer.Option(help="Of .mbtiles and .pmtiles; png (default) is lossless, jpeg has no mask."),
+    ] = None,
+    min_zoom: Annotated[
+        int | None, typer.Option(help="Lowest zoom of tiles; default: that of a single tile.")
+    ] = None,
+    max_zoom: Annotated[
+        int | None, typer.Option(help="Highest zoom of tiles; default: the map's.")
+    ] = None,
     src_crs: Annotated[str | None, typer.Option(help="CRS of a raster that states none.")] = None,
     native: Annotated[
         bool, typer.Option("--native", help="Take rasters with oblong pixels as they are.")
     ] = False,
     resampling: Annotated[
-        str | None, typer.Option(help="Resampling of rasters that -z warps (rasterio's names).")
+        str | None,
+        typer.Option(
+            help="Of all that -z, --dst-crs, --resolution, --like warp (rasterio's names)."
+        ),
     ] = None,
     tile_size: Annotated[
         int | None, typer.Option(help="Side of a server's tiles if its URL does not say: 256, 512.")
@@ -155,7 +198,7 @@ def render_command(
         int, typer.Option("--quiet", "-q", count=True, help="Say less; -qq: no warnings.")
     ] = 0,
 ) -> None:
-    """Render a map as one satellite-style GeoTIFF."""
+    """Render a map as one satellite-style GeoTIFF, or as tiles."""
     from maptile2sat.rendering import RenderOptions, partial_folder, plan, render, uses_sample
 
     level = verbose - quiet
@@ -170,9 +213,16 @@ def render_command(
         precision=precision.value,
         device=device,
         seed=seed,
-        profile=profile.value,
+        dst_crs=dst_crs,
+        resolution=None if resolution is None else parse_resolution(resolution),
+        like=like,
+        cutline=cutline,
+        profile=None if profile is None else profile.value,
         creation_options=parse_pairs(co or [], "--co"),
         cog=not no_cog,
+        tile_format=None if tile_format is None else tile_format.value,
+        min_zoom=min_zoom,
+        max_zoom=max_zoom,
         src_crs=src_crs,
         native=native,
         resampling=resampling,
@@ -234,6 +284,8 @@ def _show_plan(planned: RenderPlan) -> None:
     print(f"map         {planned.source}")
     print(f"model       {planned.model}")
     print(f"output      {planned.width} x {planned.height} px, {planned.crs}")
+    if planned.zooms is not None:
+        print(f"zooms       {planned.zooms[0]} to {planned.zooms[1]}")
     print(f"bounds      {', '.join(f'{value:.6f}' for value in planned.bounds)}")
     print(f"tiles       {planned.tiles:,} to read, halo included")
     print(f"cells       {planned.cells:,}")

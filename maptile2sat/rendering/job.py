@@ -21,14 +21,11 @@ from maptile2sat.device import Device
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import WGS84, BBox, Window, parse_bbox, parse_crs
 from maptile2sat.noise import MAX_SEED
+from maptile2sat.rendering.area import Area, find_area
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import Source, SourceOptions, open_source, tile_count
 from maptile2sat.translator import Translator, load_translator
-
-MAX_SIDE = 1 << 30
-"""Longest side of an output in pixels: what GDAL can address."""
-
 
 CACHE_BYTES = 128 << 20
 """What GDAL may keep of decoded blocks; its own limit grows with the machine's memory."""
@@ -63,19 +60,28 @@ class Job:
 
     origin: str | os.PathLike[str]
     source: Source
-    window: Window
+    area: Area
     bundle: Bundle
     options: RenderOptions
     notices: Notices
 
+    @property
+    def window(self) -> Window:
+        """The pixels of the map's grid to generate."""
+        return self.area.window
+
 
 @contextmanager
 def prepared(
-    source: str | os.PathLike[str] | None, options: RenderOptions, tell: Callable[[str], None]
+    source: str | os.PathLike[str] | None,
+    options: RenderOptions,
+    tell: Callable[[str], None],
+    *,
+    pyramid: bool = False,
 ) -> Iterator[Job]:
     """Open the map and the model and find the window; close the map at the end."""
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        job = open_job(source, options, tell)
+        job = open_job(source, options, tell, pyramid=pyramid)
         with closing(job.source):
             yield job
 
@@ -84,6 +90,8 @@ def open_job(
     source: str | os.PathLike[str] | None,
     options: RenderOptions,
     tell: Callable[[str], None],
+    *,
+    pyramid: bool = False,
     **source_changes: Any,
 ) -> Job:
     """Open the map and the model and find the window; who calls closes the map.
@@ -92,6 +100,7 @@ def open_job(
         source: The map; None for the environment's, or the sample.
         options: The render.
         tell: Called with each notice.
+        pyramid: Whether the output's pixels are to lie on the grid of a zoom.
         **source_changes: Fields of `SourceOptions` to set otherwise.
     """
     notices = Notices(tell)
@@ -132,9 +141,11 @@ def open_job(
                 "where its window ends"
             )
         _warn_of_unused(opened, options, notices)
-        window = _window(opened, bbox, crs, notices)
+        area = find_area(opened, options, bbox, crs, pyramid=pyramid)
+        if bbox is not None and bbox.west > bbox.east and crs.is_geographic:
+            _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
-        return Job(chosen, opened, window, bundle, options, notices)
+        return Job(chosen, opened, area, bundle, options, notices)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, notices: Notices) -> None:
@@ -201,27 +212,14 @@ def _bbox(given: str | tuple[float, float, float, float] | None) -> BBox | None:
     return parse_bbox(given) if isinstance(given, str) else BBox(*given)
 
 
-def _window(source: Source, bbox: BBox | None, crs: CRS, notices: Notices) -> Window:
-    """Return the pixels asked for, after checking that the map has any of them."""
+def _warn_of_turn(source: Source, area: Area, notices: Notices) -> None:
+    """Say that a box across 180 degrees goes on where the map does not."""
     info = source.info
-    window = info.extent if bbox is None else info.grid.window(bbox, crs)
-    if not any(True for _ in info.grid.pieces(window, info.extent)):
-        west, south, east, north = info.grid.lonlat_bounds(info.extent)
-        raise UsageError(
-            f"the box is outside the map {info.name}, which covers "
-            f"{west:.5f},{south:.5f},{east:.5f},{north:.5f} (degrees)"
-        )
-    if max(window.width, window.height) > MAX_SIDE:
-        raise UsageError(
-            f"the area is {window.width}x{window.height} pixels: give a smaller --bbox or --zoom"
-        )
-    turned = bbox is not None and bbox.west > bbox.east and crs.is_geographic
-    if turned and info.grid.wrap is None and window.right > info.extent.right:
+    if info.grid.wrap is None and area.window.right > info.extent.right:
         notices.add(
             f"the box crosses 180 degrees, and {info.name} cannot be read across: what lies "
             "beyond its eastern end is masked (-z ZOOM reads across)"
         )
-    return window
 
 
 def made_of(job: Job, numerics: str) -> dict[str, Any]:
@@ -243,7 +241,7 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
         "numerics": numerics,
         "seed": options.seed,
         "missing": options.missing,
-        "resampling": options.resampling,
+        "resampling": None if options.zoom is None else options.resampling,
         "tile_size": options.tile_size,
     }
 
@@ -260,13 +258,26 @@ def _file_state(origin: str | os.PathLike[str]) -> list[int] | None:
 def checked_tiles(job: Job, translator: Translator) -> int:
     """Return how many tiles the render reads, or refuse if they are too many."""
     limit = DEFAULT_MAX_TILES if job.options.max_tiles is None else job.options.max_tiles
-    tiles = tile_count(job.source, mosaic.context_of(job.window, translator))
+    contexts = [mosaic.context_of(job.window, translator)]
+    near = job.area.wanted(translator.cell)
+    if near is not None:
+        cells = filter(near, mosaic.cells_of(job.window, translator.cell))
+        contexts = [mosaic.context_of(job.window, translator, cell) for cell in cells]
+    tiles = tile_count(job.source, *contexts)
     if tiles > limit:
         raise UsageError(
             f"the area takes {tiles:,} tiles, more than {limit:,}: give a smaller --bbox or "
             f"--zoom, or say --max-tiles {tiles} if the map's owner allows it"
         )
     return tiles
+
+
+def wanted_cells(job: Job, translator: Translator) -> int:
+    """Return how many cells are to be generated, at most."""
+    near = job.area.wanted(translator.cell)
+    if near is None:
+        return mosaic.cell_count(job.window, translator.cell)
+    return sum(map(near, mosaic.cells_of(job.window, translator.cell)))
 
 
 def translator_of(job: Job, device: Device) -> Translator:

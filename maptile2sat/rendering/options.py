@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maptile2sat.grid import BBox
+from maptile2sat.pyramid import Zooms
 
 DEFAULT_MODEL = "maps"
 DEFAULT_MAX_TILES = 20_000
@@ -28,13 +29,23 @@ class RenderOptions:
         precision: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
         seed: Of the noise, 0..2^32-1.
-        profile: `deflate` (lossless), `jpeg` or `webp`.
-        creation_options: More GDAL creation options of the output.
-        cog: Whether the output is a Cloud Optimized GeoTIFF.
+        dst_crs: CRS of the output; None: the map's.
+        resolution: Width of an output pixel in units of its CRS, or width and height. None: the
+            map's if `dst_crs` is None too, else one like it.
+        like: Raster whose grid, CRS and extent the output gets.
+        cutline: GeoJSON file with the polygons that the output is clipped to; without `bbox` they
+            are the area.
+        profile: Of a GeoTIFF: `deflate` (lossless, the default), `jpeg` or `webp`.
+        creation_options: More GDAL creation options of a GeoTIFF.
+        cog: Whether a GeoTIFF is a Cloud Optimized GeoTIFF.
+        tile_format: Of MBTiles and PMTiles: `png` (lossless, the default), `webp` or `jpeg`.
+        min_zoom: Lowest zoom of MBTiles and PMTiles. None: that of one tile.
+        max_zoom: Highest zoom of MBTiles and PMTiles. None: the map's own.
         src_crs: CRS of a raster that does not state one.
         native: Accept rasters with oblong ground pixels as they are.
-        resampling: Name of a rasterio resampling for rasters that `zoom` warps. None: `average`
-            where pixels shrink, `bilinear` where they grow.
+        resampling: Name of a rasterio resampling for all that is warped: rasters by `zoom`, the
+            output by `dst_crs`, `resolution` or `like`. None: `average` where pixels shrink,
+            `bilinear` where they grow.
         tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say.
         preview: Path of a PNG with map and result side by side.
         missing: `error` or `mask`: what a tile that a server does not have is.
@@ -55,9 +66,16 @@ class RenderOptions:
     precision: str = "auto"
     device: str = "auto"
     seed: int = 0
-    profile: str = "deflate"
+    dst_crs: str | None = None
+    resolution: float | tuple[float, float] | None = None
+    like: Path | str | None = None
+    cutline: Path | str | None = None
+    profile: str | None = None
     creation_options: Mapping[str, str] = field(default_factory=dict)
     cog: bool = True
+    tile_format: str | None = None
+    min_zoom: int | None = None
+    max_zoom: int | None = None
     src_crs: str | None = None
     native: bool = False
     resampling: str | None = None
@@ -83,6 +101,8 @@ class RenderPlan:
         height: Rows of the output.
         crs: CRS of the output.
         bounds: West, south, east, north in that CRS.
+        zooms: Lowest and highest zoom of MBTiles and PMTiles, whose width and height are those of
+            the highest; None for a GeoTIFF.
         cells: Cells to generate, at most.
         tiles: Tiles of the map to read, the halo's included; 0 for rasters.
         seconds: Estimated time, from one cell generated on this machine.
@@ -97,6 +117,7 @@ class RenderPlan:
     height: int
     crs: str
     bounds: BBox
+    zooms: Zooms | None
     cells: int
     tiles: int
     seconds: float
@@ -115,6 +136,7 @@ class RenderResult:
         height: Its rows.
         crs: Its CRS.
         bounds: West, south, east, north in that CRS.
+        zooms: Lowest and highest zoom of MBTiles and PMTiles, None for a GeoTIFF.
         source: The map's name, without secrets.
         attribution: Who is to be named for the map and the model.
         cells: Cells generated.
@@ -139,6 +161,7 @@ class RenderResult:
     height: int
     crs: str
     bounds: BBox
+    zooms: Zooms | None
     source: str
     attribution: str
     cells: int

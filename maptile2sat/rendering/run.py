@@ -6,23 +6,21 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from maptile2sat import mosaic
 from maptile2sat.device import Device, choose_device
-from maptile2sat.errors import OutputError, UsageError
-from maptile2sat.geotiff import (
-    BYTES_PER_PIXEL,
-    TEMPORARY_BYTES_PER_PIXEL,
-    GeoTiffWriter,
-    check_destination,
-    creation_options,
-)
+from maptile2sat.geotiff import output_errors
+from maptile2sat.grid import Window
 from maptile2sat.partial import Partial
 from maptile2sat.preview import Preview
+from maptile2sat.raw_blocks import BYTES_PER_PIXEL, RawBlocks
+from maptile2sat.regrid import regrid
+from maptile2sat.rendering.area import Area
+from maptile2sat.rendering.destination import check_different, destinations
 from maptile2sat.rendering.job import (
     Job,
     check_fit,
@@ -30,8 +28,10 @@ from maptile2sat.rendering.job import (
     made_of,
     prepared,
     translator_of,
+    wanted_cells,
 )
 from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
+from maptile2sat.rendering.output import Output, choose_output
 from maptile2sat.rendering.tags import attribution_of, tags_of
 from maptile2sat.translator import Translator
 
@@ -61,112 +61,116 @@ def render(
             cannot be written; then there is no output.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
-    path, preview_path = _destinations(output, options)
-    creation = creation_options(options.profile, options.creation_options, cog=options.cog)
-    with prepared(source, options, warn) as job:
-        _check_different(job.origin, path, preview_path)
+    path, preview_path = destinations(output, options)
+    form = choose_output(path, options)
+    with prepared(source, options, warn, pyramid=form.pyramid) as job:
+        check_different(job.origin, path, preview_path)
         device = choose_device(options.device, options.precision)
         translator = translator_of(job, device)
         tiles = checked_tiles(job, translator)
+        form.zooms(job.area.target)  # or refuse them before the work
         check_fit(job)
+        if text := form.warning():
+            job.notices.add(text)
         tags = tags_of(job, device, translator)
         start = time.perf_counter()
-        stats = _write(job, translator, path, preview_path, tags, creation, progress)
+        stats = _write(job, translator, form, path, preview_path, tags, progress)
         seconds = time.perf_counter() - start
     # only now: a map that is closed says what it did not have
-    return _result(job, device, translator, stats, seconds, path, preview_path, tiles)
-
-
-def _destinations(
-    output: str | os.PathLike[str], options: RenderOptions
-) -> tuple[Path, Path | None]:
-    """Return where output and preview go, after checking that they can."""
-    path = Path(output)
-    check_destination(path, overwrite=options.overwrite)
-    if options.preview is None:
-        return path, None
-    preview = Path(options.preview)
-    if preview.suffix.lower() != ".png":
-        raise UsageError(f"the preview {preview} is a PNG: give a name that ends in .png")
-    check_destination(preview, overwrite=options.overwrite)
-    return path, preview
-
-
-def _check_different(origin: str | os.PathLike[str], path: Path, preview: Path | None) -> None:
-    """Make sure that neither the map nor the output would be overwritten by something else.
-
-    Raises:
-        OutputError: If map, output and preview are not different files.
-    """
-    if preview is not None and preview.resolve() == path.resolve():
-        raise OutputError(f"{path} cannot be both the output and the preview")
-    for written in (path, preview):
-        if written is not None and _same_file(written, origin):
-            raise OutputError(f"{written} is the map itself: give another name")
-
-
-def _same_file(one: Path, other: str | os.PathLike[str]) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them does not exist, or is an address
-        return False
+    return _result(job, form, device, translator, stats, seconds, path, preview_path, tiles)
 
 
 def _write(
     job: Job,
     translator: Translator,
+    form: Output,
     path: Path,
     preview_path: Path | None,
     tags: dict[str, str],
-    creation: dict[str, str],
     progress: Callable[[int, int], None],
 ) -> mosaic.MosaicStats:
     """Generate every cell and write the output, and the preview if one was asked for."""
-    grid, window, options = job.source.info.grid, job.window, job.options
+    window, options = job.window, job.options
+    fill = job.bundle.description.fill
     preview = Preview(window) if preview_path is not None else None
     made_from = made_of(job, tags["NUMERICS"])
     with (
         Partial(path, made_from, resume=options.resume, overwrite=options.overwrite) as partial,
-        GeoTiffWriter(
-            path, grid, window, tags, creation, cog=options.cog, folder=partial.folder
-        ) as writer,
+        _opened(path, partial.folder, window) as blocks,
     ):
-        writer.blocks.masked = partial.masked
+        blocks.masked = partial.masked
         if preview is not None:
             for cell in mosaic.cells_of(window, translator.cell):
                 part = cell.intersection(window)
                 if partial.done(part):
                     drawn = job.source.read(part).image
-                    preview.add(mosaic.Cell(part, drawn, *writer.blocks.read(part)))
+                    preview.add(job.area.shown(mosaic.Cell(part, drawn, *blocks.read(part))))
 
         def take(cell: mosaic.Cell) -> None:
-            writer.write(cell.window, cell.image, cell.mask)
+            with output_errors(path):
+                blocks.write(cell.window, cell.image, cell.mask)
+                blocks.sync()
             partial.add(cell.window, masked=bool((cell.mask == 0).any()))
             if preview is not None:
-                preview.add(cell)
+                preview.add(job.area.shown(cell))
 
         stats = mosaic.make_mosaic(
             job.source,
             translator,
-            job.window,
+            window,
             seed=options.seed,
-            fill=job.bundle.description.fill,
+            fill=fill,
             take=take,
             done=partial.done,
+            wanted=job.area.wanted(translator.cell),
             ahead=min(options.batch_size, mosaic.READERS),
             progress=progress,
         )
         saving: AbstractContextManager[None] = nullcontext()
         if preview is not None and preview_path is not None:
             saving = preview.saving(preview_path, tags)
-        with saving:  # the preview gets its name once the output has, or neither does
-            writer.finish()
+        # the preview gets its name once the output has, or neither does
+        with saving, _finished(job, path, blocks) as pixels:
+            form.write(pixels, job.area.target, path, tags, fill)
         partial.remove()
     return stats
 
 
+@contextmanager
+def _opened(path: Path, folder: Path, window: Window) -> Iterator[RawBlocks]:
+    with output_errors(path):
+        folder.mkdir(exist_ok=True)
+        blocks = RawBlocks(folder, window)
+    try:
+        yield blocks
+    finally:
+        blocks.close()
+
+
+@contextmanager
+def _finished(job: Job, path: Path, blocks: RawBlocks) -> Iterator[RawBlocks]:
+    """Give the output's pixels: those generated, or what is made of them on its own grid."""
+    if not job.area.changed:
+        yield blocks
+        return
+    area = job.area
+    with _opened(path, blocks.folder / "output", area.target.window) as made:
+        with output_errors(path):
+            regrid(
+                blocks,
+                area.grid,
+                made,
+                area.target,
+                resampling=job.options.resampling,
+                cut=area.cut,
+                fill=job.bundle.description.fill,
+            )
+        yield made
+
+
 def _result(
     job: Job,
+    form: Output,
     device: Device,
     translator: Translator,
     stats: mosaic.MosaicStats,
@@ -176,13 +180,14 @@ def _result(
     tiles: int,
 ) -> RenderResult:
     """Put together what the user is told."""
-    window, grid = job.window, job.source.info.grid
+    grid, window = form.shown(job.area.target)
     return RenderResult(
         output=path,
         width=window.width,
         height=window.height,
         crs=grid.crs.to_string(),
         bounds=grid.bounds(window),
+        zooms=form.zooms(job.area.target),
         source=job.source.info.name,
         attribution=attribution_of(job),
         cells=stats.cells,
@@ -227,18 +232,19 @@ def plan(
         Maptile2satError: As `render` does.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
-    paths = (None, None) if output is None else _destinations(output, options)
-    creation_options(options.profile, options.creation_options, cog=options.cog)
-    with prepared(source, options, warn) as job:
+    paths = (None, None) if output is None else destinations(output, options)
+    form = choose_output(paths[0], options)
+    with prepared(source, options, warn, pyramid=form.pyramid) as job:
         if paths[0] is not None:
-            _check_different(job.origin, *paths)
+            check_different(job.origin, *paths)
         translator = translator_of(job, choose_device(options.device, options.precision))
         tiles = checked_tiles(job, translator)
         check_fit(job, colours=not job.source.info.remote)
-        cells = mosaic.cell_count(job.window, translator.cell)
-        grid, window = job.source.info.grid, job.window
-        pixels = window.width * window.height
-        size = int(pixels * BYTES_PER_PIXEL[options.profile])
+        if text := form.warning():
+            job.notices.add(text)
+        cells = wanted_cells(job, translator)
+        grid, window = form.shown(job.area.target)
+        size, temporary = form.size(job.area.target)
         return RenderPlan(
             source=job.source.info.name,
             model=job.bundle.id,
@@ -246,13 +252,20 @@ def plan(
             height=window.height,
             crs=grid.crs.to_string(),
             bounds=grid.bounds(window),
+            zooms=form.zooms(job.area.target),
             cells=cells,
             tiles=tiles,
             seconds=round(cells * mosaic.seconds_per_cell(translator), 1),
             output_bytes=size,
-            temporary_bytes=int(pixels * TEMPORARY_BYTES_PER_PIXEL) + size,
+            temporary_bytes=_raw_bytes(job.area) + temporary + size,
             warnings=job.notices.texts,
         )
+
+
+def _raw_bytes(area: Area) -> int:
+    """Return what the pixels take on disk before they are compressed."""
+    windows = [area.window, *([area.target.window] if area.changed else [])]
+    return sum(window.width * window.height for window in windows) * BYTES_PER_PIXEL
 
 
 def _peak_rss_mb() -> float | None:
