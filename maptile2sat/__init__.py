@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from maptile2sat.evaluation import Evaluation, evaluate
     from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult, plan, render
     from maptile2sat.serving import ServeOptions, serve
+    from maptile2sat.sharding.merging import MergeResult, merge
     from maptile2sat.sharding.options import ShardOptions, ShardResult
     from maptile2sat.sharding.run import render_sharded
-    from maptile2sat.sharding.merging import MergeResult, merge
     from maptile2sat.sources import Source, SourceOptions, open_source
     from maptile2sat.training import TrainConfig, train
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import rasterio
@@ -164,6 +165,39 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
     result = run_cli("merge", tmp_path / "none", "-o", tmp_path / "one.tif")
     assert result.code == 1
     assert "manifest.json" in result.err
+
+
+def _upload(folder: Path, address: str) -> str:
+    """Put a folder into an object store."""
+    files = fsspec.filesystem("memory")
+    for name in files_in(folder):
+        if (folder / name).is_file():
+            files.pipe_file(f"/{address.partition('://')[2]}/{name}", (folder / name).read_bytes())
+    return address
+
+
+def test_from_an_object_store(one: Path, tmp_path: Path) -> None:
+    address = _upload(one, f"memory://{tmp_path.name}/OUT")
+    facts = json.loads(run_cli("info", address, "--verify", "--json").out)
+    assert (facts["blocks"], facts["faults"]) == (12, [])
+    assert run_cli("merge", address, "-o", tmp_path / "one.tif").code == 0
+    assert (tmp_path / "one.tif").read_bytes() == whole_render().result.output.read_bytes()
+    name = block_file(_block(one).stem)
+    files = fsspec.filesystem("memory")
+    path = f"/{tmp_path.name}/OUT/{name}"
+    data = files.cat_file(path)
+    files.pipe_file(path, data[:-1] + b" ")
+    altered = run_cli("merge", address, "-o", tmp_path / "two.tif")
+    assert (altered.code, "was changed" in altered.err) == (1, True)
+    assert run_cli("info", address).code == 0
+    assert run_cli("info", address, "--verify").code == 1
+    files.pipe_file(path, data[:-1])
+    assert "bytes instead of" in run_cli("merge", address, "-o", tmp_path / "two.tif").err
+    files.rm(path)
+    assert "is missing" in run_cli("merge", address, "-o", tmp_path / "two.tif").err
+    files.rm(f"/{tmp_path.name}/OUT/manifest.json")
+    assert "not finished" in run_cli("merge", address, "-o", tmp_path / "two.tif").err
+    assert not (tmp_path / "two.tif").exists()
 
 
 def test_memory_does_not_grow_with_the_area(tmp_path: Path) -> None:

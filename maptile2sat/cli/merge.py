@@ -12,7 +12,12 @@ from maptile2sat.cli.render import Profile
 
 
 def merge_command(
-    folder: Annotated[Path, typer.Argument(help="The folder of a sharded render.")],
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="The folder that render --dask wrote, or its address: s3://bucket/name."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The GeoTIFF to write.")],
     profile: Annotated[Profile, typer.Option(help="Compression.")] = Profile.deflate,
     co: Annotated[

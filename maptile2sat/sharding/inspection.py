@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from maptile2sat.sharding.manifest import MANIFEST, check_files, read_manifest
-
-JOB = "job.json"
+from maptile2sat.sharding.manifest import MANIFEST
+from maptile2sat.sharding.reading import faults_of, manifest_of
+from maptile2sat.sharding.store import JOB, is_remote, open_store
 
 
 def is_folder(thing: str) -> bool:
-    """Whether something is the folder of a sharded render, finished or not."""
-    return any((Path(thing) / name).is_file() for name in (MANIFEST, JOB))
+    """Whether something is the folder of a sharded render, finished or not.
+
+    Addresses are, unless they are those of web servers, or of a file by their ending.
+
+    Raises:
+        OutputError: If the object store of an address cannot be read.
+    """
+    if not is_remote(thing):
+        return any((Path(thing) / name).is_file() for name in (MANIFEST, JOB))
+    if thing.startswith(("http://", "https://")) or PurePosixPath(thing).suffix:
+        return False
+    store = open_store(thing)
+    return any(store.read(name) is not None for name in (MANIFEST, JOB))
 
 
 def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
     """Return facts about the folder of a sharded render.
 
     Args:
-        thing: Its path.
+        thing: Its path, or its address in an object store.
         verify: Whether to compare the checksums of its files, which reads all of them; else only
             their sizes are compared.
 
@@ -29,13 +40,13 @@ def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
     Raises:
         FolderError: If the render is not finished, or its manifest is damaged.
     """
-    folder = Path(thing)
-    manifest = read_manifest(folder)
+    store = open_store(thing)
+    manifest = manifest_of(store)
     grid, window = manifest.grid, manifest.window
     tags = {key.lower(): value for key, value in sorted(manifest.tags.items())}
     return {
         "what": "folder of a sharded render",
-        "name": str(folder),
+        "name": thing,
         "width": window.width,
         "height": window.height,
         "crs": grid.crs.to_string(),
@@ -50,5 +61,5 @@ def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
         "created": manifest.created,
         **tags,
         "verified": "sizes and checksums" if verify else "sizes",
-        "faults": check_files(folder, manifest, checksums=verify),
+        "faults": faults_of(store, manifest, checksums=verify),
     }

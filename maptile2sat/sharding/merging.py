@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import deque
@@ -21,7 +20,9 @@ from rasterio.io import MemoryFile
 from maptile2sat.errors import FolderError, OutputError
 from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination, creation_options
 from maptile2sat.grid import BBox
-from maptile2sat.sharding.manifest import BlockRecord, Manifest, check_files, read_manifest
+from maptile2sat.sharding.manifest import BlockRecord, Manifest
+from maptile2sat.sharding.reading import faults_of, is_sound, manifest_of
+from maptile2sat.sharding.store import BLOCKS, FolderStore, Store, open_store
 
 READERS = 2
 """Blocks that are read and decoded at once, while another is written."""
@@ -80,7 +81,7 @@ def merge(
     and a third more for the overviews of a COG.
 
     Args:
-        folder: The folder of the render.
+        folder: The folder of the render, or its address in an object store.
         output: The GeoTIFF to write.
         profile: `deflate` (lossless), `jpeg` or `webp`.
         extra_options: More GDAL creation options of the output.
@@ -92,15 +93,17 @@ def merge(
         FolderError: If the folder is not whole; the message says what is wrong.
         OutputError: If the output cannot be written.
         UsageError: If profile or options are unknown.
+        MissingExtraError: If a package for the object store is missing.
     """
     start = time.perf_counter()
-    root, path = Path(folder), Path(output)
+    store, path = open_store(os.fspath(folder)), Path(output)
     options = creation_options(profile, extra_options or {}, cog=cog)
     check_destination(path, overwrite=overwrite)
-    if path.resolve().is_relative_to(root.resolve() / "blocks"):
+    if isinstance(store, FolderStore) and path.resolve().parent == store.root.resolve() / BLOCKS:
         raise OutputError(f"{path} is among the blocks themselves: give another name")
-    manifest = read_manifest(root)
-    _refuse(root, check_files(root, manifest, checksums=False))
+    manifest = manifest_of(store)
+    if faults := faults_of(store, manifest, checksums=False):
+        raise _not_whole(store, faults)
     total, empty = len(manifest.blocks), 0
     with (
         rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
@@ -108,7 +111,7 @@ def merge(
             path, manifest.grid, manifest.window, manifest.tags, options, cog=cog
         ) as writer,
     ):
-        for number, pixels in enumerate(_read_all(root, manifest), start=1):
+        for number, pixels in enumerate(_read_all(store, manifest), start=1):
             writer.write(pixels.block.window, pixels.image, pixels.mask)
             empty += pixels.block.file is None
             progress(number, total)
@@ -126,24 +129,21 @@ def merge(
     )
 
 
-def _refuse(root: Path, faults: list[str]) -> None:
-    """Raise an error that says what is wrong with a folder, if anything is."""
-    if not faults:
-        return
+def _not_whole(store: Store, faults: list[str]) -> FolderError:
+    """Return the error that says what is wrong with a folder."""
     more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-    raise FolderError(
-        f"{root} is not whole: {'; '.join(faults[:NAMED])}{more}: render it again with --resume"
-    )
+    named = "; ".join(faults[:NAMED])
+    return FolderError(f"{store.place} is not whole: {named}{more}: render it again with --resume")
 
 
-def _read_all(root: Path, manifest: Manifest) -> Iterator[_Pixels]:
+def _read_all(store: Store, manifest: Manifest) -> Iterator[_Pixels]:
     """Yield the pixels of every block, a few read ahead."""
     colour = manifest.job.get("fill", (0, 0, 0))
     waiting: deque[Future[_Pixels]] = deque()
     with ThreadPoolExecutor(READERS, "read") as pool:
         try:
             for block in manifest.blocks:
-                waiting.append(pool.submit(_read, root, block, colour))
+                waiting.append(pool.submit(_read, store, block, colour))
                 if len(waiting) > READERS:
                     yield waiting.popleft().result()
             while waiting:
@@ -152,7 +152,7 @@ def _read_all(root: Path, manifest: Manifest) -> Iterator[_Pixels]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(root: Path, block: BlockRecord, colour: tuple[int, int, int]) -> _Pixels:
+def _read(store: Store, block: BlockRecord, colour: tuple[int, int, int]) -> _Pixels:
     """Return the pixels of a block, after checking that they are those of the manifest."""
     window = block.window
     shape = (window.height, window.width)
@@ -160,21 +160,16 @@ def _read(root: Path, block: BlockRecord, colour: tuple[int, int, int]) -> _Pixe
         image = np.empty((*shape, 3), np.uint8)
         image[:] = colour
         return _Pixels(block, image, np.zeros(shape, np.uint8))
-    try:
-        data = (root / block.file).read_bytes()
-    except OSError as error:
-        raise FolderError(
-            f"{root / block.file} cannot be read: {error.strerror or error}"
-        ) from error
-    if hashlib.sha256(data).hexdigest() != block.sha256:
-        _refuse(root, [f"{block.file} was changed: its SHA-256 is another"])
+    data = store.read(block.file)
+    if data is None or not is_sound(data, block.sha256):
+        raise _not_whole(store, [f"{block.file} was changed: its SHA-256 is another"])
     try:
         with MemoryFile(data) as file, file.open(driver="GTiff") as dataset:
             if (dataset.count, *dataset.shape, dataset.dtypes[0]) != (3, *shape, "uint8"):
                 raise FolderError(
-                    f"{root / block.file} has {dataset.count} bands of {dataset.width} x "
+                    f"{store.place}/{block.file} has {dataset.count} bands of {dataset.width} x "
                     f"{dataset.height} px, not 3 of {window.width} x {window.height}"
                 )
             return _Pixels(block, np.moveaxis(dataset.read(), 0, -1), dataset.dataset_mask())
     except RasterioError as error:
-        raise FolderError(f"{root / block.file} cannot be read: {error}") from error
+        raise FolderError(f"{store.place}/{block.file} cannot be read: {error}") from error

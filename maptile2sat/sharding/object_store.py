@@ -96,7 +96,7 @@ class ObjectStore:
 
     def records(self, prefix: str, names: Sequence[str]) -> Iterator[tuple[bytes, int]]:
         """Yield (the text of its record, bytes of its file) of the blocks that have a record."""
-        sizes = self._sizes(prefix)
+        sizes = self.sizes(prefix)
         there = [name for name in names if record_file(name) in sizes]
         with self._errors(BLOCKS):
             paths = [self._path(record_file(name)) for name in there]
@@ -104,7 +104,7 @@ class ObjectStore:
         for name, path in zip(there, paths, strict=True):
             yield texts[path], sizes.get(block_file(name), 0)
 
-    def _sizes(self, prefix: str) -> dict[str, int]:
+    def sizes(self, prefix: str = "") -> dict[str, int]:
         """Return the bytes of the objects of blocks whose names begin with `prefix`."""
         wanted = {"prefix": prefix} if self._by_prefix else {}
         with self._errors(BLOCKS):

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from maptile2sat.sharding.store import WORK, FolderStore, Store, open_store
 from maptile2sat.sharding.survey import agreed
 from maptile2sat.sharding.worker import make_block
 from maptile2sat.sources import SourceOptions
-from maptile2sat.stac import check_pystac
+from maptile2sat.stac import check_pystac, now
 
 FILE_ENDINGS = (".tif", ".tiff", ".mbtiles", ".pmtiles", ".png", ".vrt")
 
@@ -169,14 +168,15 @@ class _Run:
             window=self.job.window,
             tags=self.order.tags,
             blocks=self.ledger,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=now(),
         )
         store = self.claim.store
         if isinstance(store, FolderStore):
             describe(store.root, manifest)
             return
         with tempfile.TemporaryDirectory() as folder:
-            describe(Path(folder), manifest, overview=False)
+            name = store.place.rpartition("/")[2]
+            describe(Path(folder), manifest, name=name, overview=False)
             paths = [path for path in Path(folder).rglob("*") if path.is_file()]
             for path in sorted(paths, key=lambda path: path.name == MANIFEST):  # that one last
                 store.write(path.relative_to(folder).as_posix(), path.read_bytes())
