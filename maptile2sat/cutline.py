@@ -24,7 +24,8 @@ from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import WGS84, Grid, Window, parse_crs
+from maptile2sat.grid import Grid, Window
+from maptile2sat.projection import WGS84, parse_crs
 
 MAX_BYTES = 256 << 20
 """Most bytes that a file may have."""

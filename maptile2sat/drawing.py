@@ -17,7 +17,8 @@ from rasterio.errors import RasterioError
 
 from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.errors import OutputError, UsageError
-from maptile2sat.grid import MAX_LATITUDE, TILE, BBox, Grid, Window
+from maptile2sat.grid import TILE, BBox, Grid, Window
+from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.source import Read
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
 

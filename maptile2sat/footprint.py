@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.warp import transform as transform_points
 
-from maptile2sat.grid import WGS84, BBox, Grid, Window
+from maptile2sat.grid import BBox, Grid, Window
+from maptile2sat.projection import WGS84
 
 STEPS = 16
 """Points along a side of an area whose sides are curved in degrees."""

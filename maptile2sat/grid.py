@@ -7,18 +7,27 @@ appear only where a user's bounding box comes in and where a transform is writte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import UsageError
+from maptile2sat.projection import (
+    HALF_WORLD,
+    MAX_LATITUDE,
+    WEB_MERCATOR,
+    WGS84,
+    continuous,
+    converted,
+    ground_distance,
+    latitude,
+    longitude,
+    mercator_x,
+    mercator_y,
+)
 
 TILE = 256
 """Side of a map tile in pixels."""
@@ -26,23 +35,8 @@ TILE = 256
 MAX_ZOOM = 30
 """Deepest zoom of a web mercator grid (columns still fit into 64-bit integers)."""
 
-EARTH_RADIUS = 6378137.0
-"""Radius of the web mercator sphere in metres (EPSG:3857)."""
-
-HALF_WORLD = math.pi * EARTH_RADIUS
-"""Distance from the centre to the edge of the web mercator square in metres."""
-
-MAX_LATITUDE = 85.0511287798066
-"""Northern and southern end of web mercator in degrees."""
-
 TOLERANCE = 1e-3
 """Part of a pixel by which a window may miss a pixel border and still be on it."""
-
-FARTHEST = 1e12
-"""Largest coordinate that can be meant, in any unit; PROJ never comes back from 1e20."""
-
-WEB_MERCATOR = CRS.from_epsg(3857)
-WGS84 = CRS.from_epsg(4326)
 
 
 class Window(NamedTuple):
@@ -149,11 +143,11 @@ class Grid:
         """Return the extent of `window` in degrees; east may exceed 180."""
         if self.zoom is not None:
             west, south, east, north = self.bounds(window)
-            return BBox(_lon(west), _lat(south), _lon(east), _lat(north))
+            return BBox(longitude(west), latitude(south), longitude(east), latitude(north))
         at = self.transform(window)
         edge = _outline(window.width, window.height)
         xs, ys = zip(*(at @ point for point in edge), strict=True)
-        lons, lats = _converted(self.crs, WGS84, xs, ys)
+        lons, lats = converted(self.crs, WGS84, xs, ys)
         return BBox(min(lons), min(lats), max(lons), max(lats))
 
     def window(self, bbox: BBox, crs: CRS = WGS84) -> Window:
@@ -181,7 +175,9 @@ class Grid:
             if east - west > 360.0 + 1e-9:
                 raise UsageError(f"the box {_show(bbox)} is wider than the world, 360 degrees")
         if self.zoom is not None and crs == WGS84:
-            points = [(_x(lon), _y(lat)) for lon in (west, east) for lat in (south, north)]
+            points = [
+                (mercator_x(lon), mercator_y(lat)) for lon in (west, east) for lat in (south, north)
+            ]
         else:
             points = self._projected(BBox(west, south, east, north), crs)
         inverse = ~self.affine
@@ -218,10 +214,10 @@ class Grid:
         middle = (window.width / 2, window.height / 2)
         points = [at @ middle, at @ (middle[0] + 1, middle[1]), at @ (middle[0], middle[1] + 1)]
         xs, ys = zip(*points, strict=True)
-        lons, lats = _converted(self.crs, WGS84, xs, ys)
+        lons, lats = converted(self.crs, WGS84, xs, ys)
         return (
-            _ground_distance(lons[0], lats[0], lons[1], lats[1]),
-            _ground_distance(lons[0], lats[0], lons[2], lats[2]),
+            ground_distance(lons[0], lats[0], lons[1], lats[1]),
+            ground_distance(lons[0], lats[0], lons[2], lats[2]),
         )
 
     def _projected(self, bbox: BBox, crs: CRS) -> list[tuple[float, float]]:
@@ -233,7 +229,7 @@ class Grid:
         if crs == self.crs:
             return outline
         try:
-            xs, ys = _converted(crs, self.crs, *zip(*outline, strict=True))
+            xs, ys = converted(crs, self.crs, *zip(*outline, strict=True))
         except UsageError as error:
             raise UsageError(f"the box {_show(bbox)} makes no sense here: {error}") from error
         if not all(math.isfinite(value) for value in (*xs, *ys)):
@@ -242,7 +238,7 @@ class Grid:
             )
         if self.turn is not None:
             past = [crs.is_geographic and lon > 180.0 for lon, _ in outline]
-            xs = _continuous(xs, past, self.turn)
+            xs = continuous(xs, past, self.turn)
         return list(zip(xs, ys, strict=True))
 
 
@@ -327,19 +323,6 @@ def parse_bbox(text: str) -> BBox:
     return BBox(*numbers)
 
 
-def parse_crs(text: str) -> CRS:
-    """Return the CRS that `text` stands for: EPSG:4326, WKT, PROJ.
-
-    Raises:
-        UsageError: If it stands for none.
-    """
-    try:
-        with rasterio.Env():  # or GDAL itself writes to stderr what it thinks of the text
-            return CRS.from_user_input(text)
-    except (CRSError, CPLE_BaseError, ValueError) as error:
-        raise UsageError(f"'{text}' is not a CRS: say for example EPSG:3857") from error
-
-
 def _check_degrees(bbox: BBox, *, mercator: bool) -> None:
     if max(abs(bbox.west), abs(bbox.east)) > 360.0 or max(abs(bbox.south), abs(bbox.north)) > 90.0:
         raise UsageError(
@@ -353,61 +336,8 @@ def _check_degrees(bbox: BBox, *, mercator: bool) -> None:
         )
 
 
-def _converted(
-    crs: CRS, wanted: CRS, xs: Sequence[float], ys: Sequence[float]
-) -> tuple[Sequence[float], Sequence[float]]:
-    """Return points of one CRS as points of another.
-
-    Raises:
-        UsageError: If that cannot be done, as with metres taken for degrees.
-    """
-    far = max(map(abs, (*xs, *ys)))
-    if far > FARTHEST:
-        raise UsageError(f"there is no place on Earth with the coordinate {far:g} (in {crs})")
-    try:
-        there_x, there_y = transform_points(crs, wanted, xs, ys)
-    except (RasterioError, CRSError, CPLE_BaseError) as error:
-        raise UsageError(
-            f"the point {xs[0]:g},{ys[0]:g} of {crs} has no place in {wanted} "
-            f"({' '.join(str(error).split())})"
-        ) from error
-    return there_x, there_y
-
-
-def _continuous(xs: Sequence[float], past: list[bool], turn: float) -> list[float]:
-    """Return eastings of an outline without the jump that they make at 180 degrees.
-
-    Args:
-        xs: The eastings.
-        past: Which points are known to lie past 180 degrees.
-        turn: Once around the world.
-    """
-    if any(past):
-        return [x + turn if beyond and x < 0 else x for x, beyond in zip(xs, past, strict=True)]
-    moved = [x + turn if x < 0 else x for x in xs]
-    # what seems to go more than half around, and does not when seen from the other side
-    jumps = max(xs) - min(xs) > turn / 2 > max(moved) - min(moved)
-    return moved if jumps else list(xs)
-
-
 def _show(bbox: BBox) -> str:
     return ",".join(f"{value:g}" for value in bbox)
-
-
-def _x(lon: float) -> float:
-    return math.radians(lon) * EARTH_RADIUS
-
-
-def _y(lat: float) -> float:
-    return math.asinh(math.tan(math.radians(lat))) * EARTH_RADIUS
-
-
-def _lon(x: float) -> float:
-    return math.degrees(x / EARTH_RADIUS)
-
-
-def _lat(y: float) -> float:
-    return math.degrees(math.atan(math.sinh(y / EARTH_RADIUS)))
 
 
 def _outline(width: float, height: float, steps: int = 20) -> list[tuple[float, float]]:
@@ -416,10 +346,3 @@ def _outline(width: float, height: float, steps: int = 20) -> list[tuple[float, 
     across = [(width * part, y) for part in parts for y in (0.0, height)]
     down = [(x, height * part) for part in parts for x in (0.0, width)]
     return across + down
-
-
-def _ground_distance(lon1: float, lat1: float, lon2: float, lat2: float) -> float:
-    """Return metres between two near points on the sphere."""
-    turn = (lon2 - lon1 + 180.0) % 360.0 - 180.0
-    east = math.radians(turn) * math.cos(math.radians((lat1 + lat2) / 2))
-    return EARTH_RADIUS * math.hypot(east, math.radians(lat2 - lat1))

@@ -23,8 +23,9 @@ import numpy as np
 from PIL import Image
 
 from maptile2sat.errors import MissingExtraError
-from maptile2sat.grid import MAX_LATITUDE, TILE, BBox, Grid, Window
+from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.overviews import halved
+from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter

@@ -25,17 +25,9 @@ from rasterio.errors import RasterioError
 
 from maptile2sat.cutline import Cut
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import (
-    HALF_WORLD,
-    MAX_ZOOM,
-    TILE,
-    TOLERANCE,
-    WEB_MERCATOR,
-    Grid,
-    Window,
-    raster_grid,
-)
+from maptile2sat.grid import MAX_ZOOM, TILE, TOLERANCE, Grid, Window, raster_grid
 from maptile2sat.mosaic import near_map
+from maptile2sat.projection import HALF_WORLD, WEB_MERCATOR
 from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
 from maptile2sat.sources.drivers import open_dataset

@@ -17,7 +17,8 @@ from rasterio.warp import transform, transform_geom
 import maptile2sat
 from maptile2sat.cutline import read_cutline
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import WGS84, Grid, Window, mercator_grid, parse_crs
+from maptile2sat.grid import Grid, Window, mercator_grid
+from maptile2sat.projection import WGS84, parse_crs
 from maptile2sat.regrid import snapped_grid
 from maptile2sat.resources import sample_map
 from tests.support_render import large_render, run_cli, tiny_bundle, tiny_render

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import (
-    HALF_WORLD,
-    TILE,
-    BBox,
-    Window,
-    mercator_grid,
-    parse_bbox,
-    raster_grid,
-)
+from maptile2sat.grid import TILE, BBox, Window, mercator_grid, parse_bbox, raster_grid
+from maptile2sat.projection import HALF_WORLD
 
 ZOOMS = st.integers(0, 22)
 SHARES = st.floats(0, 1, exclude_max=True)

@@ -18,7 +18,8 @@ from rio_cogeo import cog_validate
 
 import maptile2sat
 from maptile2sat.errors import UnfinishedError, UsageError
-from maptile2sat.grid import BBox, Grid, Window, mercator_grid, parse_crs
+from maptile2sat.grid import BBox, Grid, Window, mercator_grid
+from maptile2sat.projection import parse_crs
 from maptile2sat.raw_blocks import RawBlocks
 from maptile2sat.regrid import Target, needed_for, regrid, snapped_grid
 from maptile2sat.resources import sample_map

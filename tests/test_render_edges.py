@@ -15,8 +15,9 @@ from rasterio.warp import transform as transform_points
 from rio_cogeo.cogeo import cog_validate
 
 from maptile2sat.errors import OutputError, SourceError
-from maptile2sat.grid import HALF_WORLD, TILE, BBox, Window, mercator_grid, raster_grid
+from maptile2sat.grid import TILE, BBox, Window, mercator_grid, raster_grid
 from maptile2sat.networks.receptive_field import receptive_field
+from maptile2sat.projection import HALF_WORLD
 from maptile2sat.resources import sample_map
 from maptile2sat.sources.raster import RasterSource
 from tests.conftest import TileMap, write_folder, write_mbtiles, write_raster

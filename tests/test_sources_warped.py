@@ -13,7 +13,8 @@ from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import SourceError
-from maptile2sat.grid import HALF_WORLD, TILE, Window, mercator_grid
+from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.projection import HALF_WORLD
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap, pattern, write_map_raster, write_raster
 

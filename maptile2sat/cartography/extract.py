@@ -16,7 +16,8 @@ from maptile2sat.cartography.classify import LineClass, area_class, line_class
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
 from maptile2sat.cartography.multipolygon import Polygon, assemble
 from maptile2sat.errors import MissingExtraError, SourceError
-from maptile2sat.grid import MAX_LATITUDE, TILE, BBox, Grid, Window
+from maptile2sat.grid import TILE, BBox, Grid, Window
+from maptile2sat.projection import MAX_LATITUDE
 
 _LENGTHENED = 24.0
 """Pixels by which a road that the extract cuts may be lengthened to reach the edge."""

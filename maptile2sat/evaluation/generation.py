@@ -12,7 +12,8 @@ from maptile2sat import mosaic
 from maptile2sat.bundle import Bundle
 from maptile2sat.device import Device
 from maptile2sat.evaluation.samples import Pair
-from maptile2sat.grid import WEB_MERCATOR, Grid, Window
+from maptile2sat.grid import Grid, Window
+from maptile2sat.projection import WEB_MERCATOR
 from maptile2sat.source import Image, Mask, Read, SourceInfo, blank
 from maptile2sat.translator import MIN_CELL, Translator, load_translator
 

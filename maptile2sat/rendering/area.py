@@ -11,7 +11,8 @@ from rasterio.crs import CRS
 from maptile2sat import mosaic
 from maptile2sat.cutline import Cut, Cutline, read_cutline
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import BBox, Grid, Window, mercator_grid, parse_crs
+from maptile2sat.grid import BBox, Grid, Window, mercator_grid
+from maptile2sat.projection import parse_crs
 from maptile2sat.regrid import (
     Target,
     default_resolution,

@@ -19,8 +19,9 @@ from maptile2sat import fit, mosaic
 from maptile2sat.bundle import Bundle, find_bundle, shipped_bundles
 from maptile2sat.device import Device
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import WGS84, BBox, Window, parse_bbox, parse_crs
+from maptile2sat.grid import BBox, Window, parse_bbox
 from maptile2sat.noise import MAX_SEED
+from maptile2sat.projection import WGS84, parse_crs
 from maptile2sat.rendering.area import Area, find_area
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map

@@ -22,7 +22,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from maptile2sat.errors import FolderError, UsageError
-from maptile2sat.grid import Grid, Window, parse_crs
+from maptile2sat.grid import Grid, Window
+from maptile2sat.projection import parse_crs
 from maptile2sat.sharding.replacing import write_whole
 
 MANIFEST = "manifest.json"

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from maptile2sat.errors import OutputError
-from maptile2sat.grid import MAX_LATITUDE, MAX_ZOOM, TILE, BBox, Window, mercator_grid
+from maptile2sat.grid import MAX_ZOOM, TILE, BBox, Window, mercator_grid
+from maptile2sat.projection import MAX_LATITUDE
 
 APPLICATION_ID = 0x4D504258
 """The number that marks an SQLite file as MBTiles ("MPBX")."""

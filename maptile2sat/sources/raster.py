@@ -15,7 +15,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from maptile2sat.errors import Maptile2satError, SourceError
-from maptile2sat.grid import FARTHEST, Window, parse_crs, raster_grid
+from maptile2sat.grid import Window, raster_grid
+from maptile2sat.projection import FARTHEST, parse_crs
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba

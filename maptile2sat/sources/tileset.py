@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Protocol
 
 from maptile2sat.errors import MissingTileError, SourceError, UsageError
-from maptile2sat.grid import MAX_LATITUDE, MAX_ZOOM, TILE, BBox, Window, mercator_grid
+from maptile2sat.grid import MAX_ZOOM, TILE, BBox, Window, mercator_grid
+from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.source import Read, SourceInfo
 from maptile2sat.sources.decode import Decoder, open_picture
 from maptile2sat.sources.options import SourceOptions

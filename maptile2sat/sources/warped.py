@@ -19,17 +19,8 @@ from rasterio.warp import SUPPORTED_RESAMPLING, reproject
 from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import SourceError, UsageError
-from maptile2sat.grid import (
-    HALF_WORLD,
-    MAX_LATITUDE,
-    TILE,
-    WEB_MERCATOR,
-    WGS84,
-    BBox,
-    Grid,
-    Window,
-    mercator_grid,
-)
+from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
+from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, WGS84
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.tiled import TiledSource

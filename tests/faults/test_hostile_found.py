@@ -15,7 +15,8 @@ from affine import Affine
 
 from maptile2sat.bundle import find_bundle
 from maptile2sat.errors import Maptile2satError, SourceError, UsageError
-from maptile2sat.grid import BBox, mercator_grid, parse_crs
+from maptile2sat.grid import BBox, mercator_grid
+from maptile2sat.projection import parse_crs
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap, write_mbtiles, write_raster
 

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from maptile2sat.bundle import DESCRIPTION, open_bundle
 from maptile2sat.errors import Maptile2satError
-from maptile2sat.grid import TILE, WEB_MERCATOR, Window, mercator_grid, parse_bbox
+from maptile2sat.grid import TILE, Window, mercator_grid, parse_bbox
+from maptile2sat.projection import WEB_MERCATOR
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.decode import Decoder
 from maptile2sat.sources.template import is_template

@@ -1,0 +1,106 @@
+"""Coordinates: reference systems by name, points of one in another, and web mercator's formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform as transform_points
+
+from maptile2sat.errors import UsageError
+
+EARTH_RADIUS = 6378137.0
+"""Radius of the web mercator sphere in metres (EPSG:3857)."""
+
+HALF_WORLD = math.pi * EARTH_RADIUS
+"""Distance from the centre to the edge of the web mercator square in metres."""
+
+MAX_LATITUDE = 85.0511287798066
+"""Northern and southern end of web mercator in degrees."""
+
+FARTHEST = 1e12
+"""Largest coordinate that can be meant, in any unit; PROJ never comes back from 1e20."""
+
+WEB_MERCATOR = CRS.from_epsg(3857)
+WGS84 = CRS.from_epsg(4326)
+
+
+def parse_crs(text: str) -> CRS:
+    """Return the CRS that `text` stands for: EPSG:4326, WKT, PROJ.
+
+    Raises:
+        UsageError: If it stands for none.
+    """
+    try:
+        with rasterio.Env():  # or GDAL itself writes to stderr what it thinks of the text
+            return CRS.from_user_input(text)
+    except (CRSError, CPLE_BaseError, ValueError) as error:
+        raise UsageError(f"'{text}' is not a CRS: say for example EPSG:3857") from error
+
+
+def converted(
+    crs: CRS, wanted: CRS, xs: Sequence[float], ys: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Return points of one CRS as points of another.
+
+    Raises:
+        UsageError: If that cannot be done, as with metres taken for degrees.
+    """
+    far = max(map(abs, (*xs, *ys)))
+    if far > FARTHEST:
+        raise UsageError(f"there is no place on Earth with the coordinate {far:g} (in {crs})")
+    try:
+        there_x, there_y = transform_points(crs, wanted, xs, ys)
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        raise UsageError(
+            f"the point {xs[0]:g},{ys[0]:g} of {crs} has no place in {wanted} "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    return there_x, there_y
+
+
+def continuous(xs: Sequence[float], past: list[bool], turn: float) -> list[float]:
+    """Return eastings of an outline without the jump that they make at 180 degrees.
+
+    Args:
+        xs: The eastings.
+        past: Which points are known to lie past 180 degrees.
+        turn: Once around the world.
+    """
+    if any(past):
+        return [x + turn if beyond and x < 0 else x for x, beyond in zip(xs, past, strict=True)]
+    moved = [x + turn if x < 0 else x for x in xs]
+    # what seems to go more than half around, and does not when seen from the other side
+    jumps = max(xs) - min(xs) > turn / 2 > max(moved) - min(moved)
+    return moved if jumps else list(xs)
+
+
+def mercator_x(lon: float) -> float:
+    """Return the easting in metres of a longitude in degrees (EPSG:3857)."""
+    return math.radians(lon) * EARTH_RADIUS
+
+
+def mercator_y(lat: float) -> float:
+    """Return the northing in metres of a latitude in degrees (EPSG:3857)."""
+    return math.asinh(math.tan(math.radians(lat))) * EARTH_RADIUS
+
+
+def longitude(x: float) -> float:
+    """Return the longitude in degrees of an easting in metres (EPSG:3857)."""
+    return math.degrees(x / EARTH_RADIUS)
+
+
+def latitude(y: float) -> float:
+    """Return the latitude in degrees of a northing in metres (EPSG:3857)."""
+    return math.degrees(math.atan(math.sinh(y / EARTH_RADIUS)))
+
+
+def ground_distance(lon1: float, lat1: float, lon2: float, lat2: float) -> float:
+    """Return metres between two near points on the sphere."""
+    turn = (lon2 - lon1 + 180.0) % 360.0 - 180.0
+    east = math.radians(turn) * math.cos(math.radians((lat1 + lat2) / 2))
+    return EARTH_RADIUS * math.hypot(east, math.radians(lat2 - lat1))
