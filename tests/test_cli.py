@@ -94,8 +94,8 @@ def test_help_of_render_names_every_option(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("COLUMNS", "200")
     said = run_cli("render", "--help").out
     options = """--output --bbox --bbox-crs --zoom --model --batch-size --cell --precision
-    --device --seed --profile --co --no-cog --src-crs --preview --missing --dry-run --max-tiles
-    --overwrite --json --verbose --quiet"""
+    --device --seed --profile --co --no-cog --src-crs --preview --stac --missing --dry-run
+    --max-tiles --overwrite --json --verbose --quiet"""
     for option in options.split():
         assert option in said
 

@@ -159,6 +159,10 @@ def render_command(
     preview: Annotated[
         Path | None, typer.Option(help="Also write a PNG, map and result side by side.")
     ] = None,
+    stac: Annotated[
+        bool,
+        typer.Option("--stac", help="Also write a STAC Item, OUT.stac.json; --dask always does."),
+    ] = False,
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a server does not have are.")
     ] = Missing.error,
@@ -228,6 +232,7 @@ def render_command(
         resampling=resampling,
         tile_size=tile_size,
         preview=preview,
+        stac=stac,
         missing=missing.value,
         ca_bundle=ca_bundle,
         rate=rate,
@@ -302,6 +307,8 @@ def _show_result(result: RenderResult, level: int) -> None:
     print(result.output)
     if result.preview is not None:
         print(result.preview)
+    if result.item is not None:
+        print(result.item)
     resumed = f" ({result.resumed_cells} more done before)" if result.resumed_cells else ""
     note(
         f"{result.width} x {result.height} px, {result.crs}, {_cells(result.cells)}{resumed} in "

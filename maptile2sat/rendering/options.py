@@ -48,6 +48,7 @@ class RenderOptions:
             `bilinear` where they grow.
         tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say.
         preview: Path of a PNG with map and result side by side.
+        stac: Whether to write a STAC Item beside the output: `OUT.stac.json` for `OUT.tif`.
         missing: `error` or `mask`: what a tile that a server does not have is.
         ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         rate: Most requests a second to one server.
@@ -81,6 +82,7 @@ class RenderOptions:
     resampling: str | None = None
     tile_size: int | None = None
     preview: Path | str | None = None
+    stac: bool = False
     missing: str = "error"
     ca_bundle: Path | None = None
     rate: float = 50.0
@@ -153,6 +155,7 @@ class RenderResult:
         device: What it computed on.
         exact: Whether a pixel is a function of the map around it alone (`unet` blends).
         preview: The preview picture, if one was asked for.
+        item: The STAC Item, if one was asked for.
         warnings: What the user should know.
     """
 
@@ -178,4 +181,5 @@ class RenderResult:
     device: str
     exact: bool
     preview: Path | None
+    item: Path | None
     warnings: list[str]

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from maptile2sat import mosaic
+from maptile2sat import mosaic, stac
 from maptile2sat.device import Device, choose_device
 from maptile2sat.geotiff import output_errors
 from maptile2sat.grid import Window
@@ -20,7 +20,8 @@ from maptile2sat.preview import Preview
 from maptile2sat.raw_blocks import BYTES_PER_PIXEL, RawBlocks
 from maptile2sat.regrid import regrid
 from maptile2sat.rendering.area import Area
-from maptile2sat.rendering.destination import check_different, destinations
+from maptile2sat.rendering.destination import Destinations, check_different, destinations
+from maptile2sat.rendering.item import accompanied
 from maptile2sat.rendering.job import (
     Job,
     check_fit,
@@ -61,10 +62,10 @@ def render(
             cannot be written; then there is no output.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
-    path, preview_path = destinations(output, options)
-    form = choose_output(path, options)
+    places = destinations(output, options)
+    form = choose_output(places.output, options)
     with prepared(source, options, warn, pyramid=form.pyramid) as job:
-        check_different(job.origin, path, preview_path)
+        check_different(job.origin, places)
         device = choose_device(options.device, options.precision)
         translator = translator_of(job, device)
         tiles = checked_tiles(job, translator)
@@ -74,25 +75,24 @@ def render(
             job.notices.add(text)
         tags = tags_of(job, device, translator)
         start = time.perf_counter()
-        stats = _write(job, translator, form, path, preview_path, tags, progress)
+        stats = _write(job, translator, form, places, tags, progress)
         seconds = time.perf_counter() - start
     # only now: a map that is closed says what it did not have
-    return _result(job, form, device, translator, stats, seconds, path, preview_path, tiles)
+    return _result(job, form, device, translator, stats, seconds, places, tiles)
 
 
 def _write(
     job: Job,
     translator: Translator,
     form: Output,
-    path: Path,
-    preview_path: Path | None,
+    places: Destinations,
     tags: dict[str, str],
     progress: Callable[[int, int], None],
 ) -> mosaic.MosaicStats:
-    """Generate every cell and write the output, and the preview if one was asked for."""
-    window, options = job.window, job.options
+    """Generate every cell and write the output, and what else was asked for."""
+    window, options, path = job.window, job.options, places.output
     fill = job.bundle.description.fill
-    preview = Preview(window) if preview_path is not None else None
+    preview = Preview(window) if places.preview is not None else None
     made_from = made_of(job, tags["NUMERICS"])
     with (
         Partial(path, made_from, resume=options.resume, overwrite=options.overwrite) as partial,
@@ -127,13 +127,39 @@ def _write(
             progress=progress,
         )
         saving: AbstractContextManager[None] = nullcontext()
-        if preview is not None and preview_path is not None:
-            saving = preview.saving(preview_path, tags)
+        if preview is not None and places.preview is not None:
+            saving = preview.saving(places.preview, tags)
         # the preview gets its name once the output has, or neither does
-        with saving, _finished(job, path, blocks) as pixels:
-            form.write(pixels, job.area.target, path, tags, fill)
+        with (
+            saving,
+            _finished(job, path, blocks) as pixels,
+            accompanied(
+                path,
+                places.item,
+                partial.folder,
+                lambda: _described(job, form, path.stem, tags, masked=pixels.masked),
+                cog=options.cog,
+            ) as place,
+        ):
+            form.write(pixels, job.area.target, place, tags, fill)
         partial.remove()
     return stats
+
+
+def _described(
+    job: Job, form: Output, name: str, tags: dict[str, str], *, masked: bool
+) -> stac.Render:
+    """Return what STAC says of the output."""
+    grid, window = form.shown(job.area.target)
+    return stac.Render(
+        name=name,
+        grid=grid,
+        window=window,
+        tags=tags,
+        masked=masked,
+        created=stac.now(),
+        architecture=job.bundle.description.architecture,
+    )
 
 
 @contextmanager
@@ -175,14 +201,13 @@ def _result(
     translator: Translator,
     stats: mosaic.MosaicStats,
     seconds: float,
-    path: Path,
-    preview_path: Path | None,
+    places: Destinations,
     tiles: int,
 ) -> RenderResult:
     """Put together what the user is told."""
     grid, window = form.shown(job.area.target)
     return RenderResult(
-        output=path,
+        output=places.output,
         width=window.width,
         height=window.height,
         crs=grid.crs.to_string(),
@@ -203,7 +228,8 @@ def _result(
         precision=device.precision,
         device=device.kind,
         exact=translator.exact,
-        preview=preview_path,
+        preview=places.preview,
+        item=places.item,
         warnings=job.notices.texts,
     )
 
@@ -232,11 +258,11 @@ def plan(
         Maptile2satError: As `render` does.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
-    paths = (None, None) if output is None else destinations(output, options)
-    form = choose_output(paths[0], options)
+    places = None if output is None else destinations(output, options)
+    form = choose_output(None if places is None else places.output, options)
     with prepared(source, options, warn, pyramid=form.pyramid) as job:
-        if paths[0] is not None:
-            check_different(job.origin, *paths)
+        if places is not None:
+            check_different(job.origin, places)
         translator = translator_of(job, choose_device(options.device, options.precision))
         tiles = checked_tiles(job, translator)
         check_fit(job, colours=not job.source.info.remote)

@@ -167,7 +167,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FolderError(
             f"{folder} has no {MANIFEST}: the render there is not finished (render it again with "
             "--resume), or it is another kind of folder"
