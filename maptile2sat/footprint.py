@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as transform_points
 
 from maptile2sat.grid import BBox, Grid, Window
@@ -73,9 +75,12 @@ def _outline(grid: Grid, window: Window) -> Ring:
         *((width * (1 - part), 0.0) for part in steps),
     ]
     xs, ys = zip(*(at @ point for point in around), strict=True)
-    lons, lats = (np.array(values) for values in transform_points(grid.crs, WGS84, xs, ys))
+    try:
+        lons, lats = (np.array(values) for values in transform_points(grid.crs, WGS84, xs, ys))
+    except (RasterioError, CRSError, CPLE_BaseError):
+        lons = lats = np.array([np.nan])
     if not (np.isfinite(lons).all() and np.isfinite(lats).all()):
-        return _rectangle(grid.lonlat_bounds(window))
+        return _rectangle(grid.lonlat_bounds(window))  # which says what is wrong
     if grid.crs.is_geographic:
         ring = np.column_stack([lons, lats])
         # PROJ may have brought longitudes beyond 180 back; those of the grid go on

@@ -137,6 +137,12 @@ def _replace_by_text(folder: Path) -> None:
     write_manifest(folder, dataclasses.replace(manifest, blocks=blocks))
 
 
+def _discolour(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    job = {**manifest.job, "fill": ["red", 0, 0]}
+    write_manifest(folder, dataclasses.replace(manifest, job=job))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -145,6 +151,7 @@ def _replace_by_text(folder: Path) -> None:
         (_alter, "was changed"),
         (_swap, "1024 x 768 px, not 3 of 256 x 256"),
         (_replace_by_text, "cannot be read"),
+        (_discolour, "job.fill is not a colour"),
         (lambda folder: (folder / "manifest.json").unlink(), "not finished"),
     ],
 )

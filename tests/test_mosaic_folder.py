@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window as RasterWindow
 
@@ -104,3 +106,15 @@ def test_a_second_description_replaces_the_first(tmp_path: Path) -> None:
     first = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
     describe(folder, manifest)
     assert first == {name: (folder / name).read_bytes() for name in first}
+
+
+def test_a_rotated_grid_has_no_index(tmp_path: Path) -> None:
+    folder = tmp_path / "OUT"
+    manifest = cut_folder(whole_render().result.output, folder, 256)
+    turned = dataclasses.replace(manifest.grid, affine=manifest.grid.affine @ Affine.rotation(5))
+    manifest = dataclasses.replace(manifest, grid=dataclasses.replace(turned, zoom=None))
+    describe(folder, manifest, flat=3)
+    assert not (folder / "mosaic.gti.gpkg").exists()
+    mosaic = read_back(folder / "mosaic.vrt")
+    np.testing.assert_array_equal(mosaic.mask, whole_render().mask)
+    assert mosaic.transform.almost_equals(turned.transform(manifest.window))

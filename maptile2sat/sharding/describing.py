@@ -14,7 +14,7 @@ from maptile2sat.sharding.overview import (
     write_overview,
 )
 from maptile2sat.sharding.replacing import write_whole
-from maptile2sat.sharding.tile_index import INDEX, write_index
+from maptile2sat.sharding.tile_index import INDEX, is_indexed, write_index
 from maptile2sat.sharding.vrt import FLAT, MOSAIC, write_vrt
 
 ITEM = "item.json"
@@ -58,7 +58,7 @@ def describe(
     else:
         for old in (OVERVIEW, OVERVIEW_MASK):
             (folder / old).unlink(missing_ok=True)
-    if len(manifest.blocks) <= flat:
+    if not is_indexed(manifest, flat):
         (folder / INDEX).unlink(missing_ok=True)
     _write_mosaic(folder, manifest, overview=factor is not None, flat=flat)
     _write_stac(folder, manifest, name or folder.resolve().name)
@@ -66,7 +66,7 @@ def describe(
 
 
 def _write_mosaic(folder: Path, manifest: Manifest, *, overview: bool, flat: int) -> None:
-    if len(manifest.blocks) > flat:
+    if is_indexed(manifest, flat):
         write_index(folder, manifest, overview=overview)
     write_vrt(folder, manifest, overview=overview, flat=flat)
 

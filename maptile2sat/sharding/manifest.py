@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ from maptile2sat.sharding.replacing import write_whole
 MANIFEST = "manifest.json"
 FORMAT = 1
 THREADS = 8
+AT_ONCE = 10_000
+"""Files that are put before the threads together: a pool holds all that it is given."""
 
 _NAME = re.compile(r"r(m?)(\d{6,10})_c(m?)(\d{6,10})")
 _FIELDS = {"name", "window", "file", "size", "sha256", "masked"}
@@ -239,9 +242,12 @@ def check_files(folder: Path, manifest: Manifest, *, checksums: bool = True) -> 
             return f"{block.file} cannot be read: {error.strerror or error}"
         return None
 
+    found: list[str] = []
+    files = (block for block in manifest.blocks if block.file is not None)
     with ThreadPoolExecutor(THREADS) as pool:  # waiting for disks, and hashes leave the GIL
-        files = (block for block in manifest.blocks if block.file is not None)
-        return [text for text in pool.map(fault, files) if text is not None]
+        while some := list(islice(files, AT_ONCE)):
+            found += [text for text in pool.map(fault, some) if text is not None]
+    return found
 
 
 def sha256_of(path: Path) -> str:

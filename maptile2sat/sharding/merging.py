@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from maptile2sat.errors import FolderError, OutputError
 from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination, creation_options
 from maptile2sat.grid import BBox
-from maptile2sat.sharding.manifest import BlockRecord, Manifest
+from maptile2sat.sharding.manifest import MANIFEST, BlockRecord, Manifest
 from maptile2sat.sharding.reading import faults_of, is_sound, manifest_of
 from maptile2sat.sharding.store import BLOCKS, FolderStore, Store, open_store
 
@@ -138,7 +138,7 @@ def _not_whole(store: Store, faults: list[str]) -> FolderError:
 
 def _read_all(store: Store, manifest: Manifest) -> Iterator[_Pixels]:
     """Yield the pixels of every block, a few read ahead."""
-    colour = manifest.job.get("fill", (0, 0, 0))
+    colour = _fill(store, manifest)
     waiting: deque[Future[_Pixels]] = deque()
     with ThreadPoolExecutor(READERS, "read") as pool:
         try:
@@ -150,6 +150,16 @@ def _read_all(store: Store, manifest: Manifest) -> Iterator[_Pixels]:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _fill(store: Store, manifest: Manifest) -> tuple[int, int, int]:
+    """Return the colour of pixels without a block, which are masked."""
+    found = manifest.job.get("fill", [0, 0, 0])
+    sound = isinstance(found, list) and all(value in range(256) for value in found)
+    if not sound or len(found) != 3:
+        raise FolderError(f"{store.place}/{MANIFEST} cannot be used: job.fill is not a colour")
+    red, green, blue = found
+    return red, green, blue
 
 
 def _read(store: Store, block: BlockRecord, colour: tuple[int, int, int]) -> _Pixels:

@@ -55,6 +55,19 @@ CREATE VIRTUAL TABLE rtree_blocks_geom USING rtree(id, minx, maxx, miny, maxy);
 """
 
 
+def is_indexed(manifest: Manifest, flat: int) -> bool:
+    """Whether a mosaic is shown by an index.
+
+    GDAL's driver takes grids with north up only; others stay plain, however slow they open.
+
+    Args:
+        manifest: What it holds.
+        flat: Most blocks of a plain VRT.
+    """
+    at = manifest.grid.affine
+    return len(manifest.blocks) > flat and at.a > 0 > at.e and not (at.b or at.d)
+
+
 def write_index(folder: Path, manifest: Manifest, *, overview: bool) -> None:
     """Write `mosaic.gti.gpkg`, whole or not at all; file names in it are relative.
 
@@ -102,9 +115,10 @@ def _describe(database: sqlite3.Connection, manifest: Manifest, *, overview: boo
         ],
     )
     bounds = manifest.grid.bounds(manifest.window)
+    created = f"{manifest.created[:19]}.000Z"  # the standard wants milliseconds
     database.execute(
         "INSERT INTO gpkg_contents VALUES (?, 'features', ?, '', ?, ?, ?, ?, ?, ?)",
-        (TABLE, TABLE, manifest.created, *bounds, number),
+        (TABLE, TABLE, created, *bounds, number),
     )
     database.execute(
         "INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', 'POLYGON', ?, 0, 0)", (TABLE, number)
@@ -125,7 +139,7 @@ def _describe(database: sqlite3.Connection, manifest: Manifest, *, overview: boo
     )
     database.execute(
         "INSERT INTO gpkg_metadata_reference VALUES ('table', ?, NULL, NULL, ?, 1, NULL)",
-        (TABLE, manifest.created),
+        (TABLE, created),
     )
 
 

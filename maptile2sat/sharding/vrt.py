@@ -16,7 +16,7 @@ from maptile2sat.grid import Window
 from maptile2sat.sharding.manifest import Manifest
 from maptile2sat.sharding.overview import OVERVIEW, OVERVIEW_MASK
 from maptile2sat.sharding.replacing import write_whole
-from maptile2sat.sharding.tile_index import INDEX
+from maptile2sat.sharding.tile_index import INDEX, is_indexed
 
 MOSAIC = "mosaic.vrt"
 
@@ -38,7 +38,7 @@ def write_vrt(folder: Path, manifest: Manifest, *, overview: bool, flat: int = F
     Raises:
         OutputError: If it cannot be written.
     """
-    indexed = len(manifest.blocks) > flat
+    indexed = is_indexed(manifest, flat)
     write_whole(folder / MOSAIC, _lines(manifest, indexed=indexed, overview=overview))
 
 
