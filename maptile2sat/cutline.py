@@ -27,7 +27,7 @@ from maptile2sat.errors import UsageError
 from maptile2sat.grid import Grid, Window
 from maptile2sat.projection import WGS84, parse_crs
 
-MAX_BYTES = 256 << 20
+MAX_BYTES = 64 << 20
 """Most bytes that a file may have."""
 
 MAX_CELLS = 1 << 28

@@ -324,6 +324,14 @@ def test_command_line(tmp_path: Path) -> None:
     assert width == pytest.approx(1.2)  # 1.1879 m on the ground, to two digits
 
 
+def test_resampling_of_nothing_is_told(tmp_path: Path) -> None:
+    settings = {"bbox": BOX, "model": str(tiny_bundle()), "resampling": "cubic"}
+    plain = maptile2sat.plan(sample_map(), **settings)
+    assert any("--resampling is not used" in text for text in plain.warnings)
+    warped = maptile2sat.plan(sample_map(), resolution=2, **settings)
+    assert not any("--resampling" in text for text in warped.warnings)
+
+
 def test_grids_without_a_place_are_refused(tmp_path: Path) -> None:
     plain = write_raster(tmp_path / "p.tif", np.zeros((1, 9, 9), np.uint8), Affine.identity(), None)
     with pytest.raises(UsageError, match="has no CRS or no georeference"):

@@ -141,21 +141,24 @@ def open_job(
                 f"model '{about.name}' is a unet: windows are blended, a pixel also depends on "
                 "where its window ends"
             )
-        _warn_of_unused(opened, options, notices)
         area = find_area(opened, options, bbox, crs, pyramid=pyramid)
+        _warn_of_unused(opened, options, area, notices)
         if bbox is not None and bbox.west > bbox.east and crs.is_geographic:
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
         return Job(chosen, opened, area, bundle, options, notices)
 
 
-def _warn_of_unused(source: Source, options: RenderOptions, notices: Notices) -> None:
+def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices: Notices) -> None:
     """Say which options do nothing for this map."""
     info = source.info
     if options.tile_size is not None and not info.tiled:
         notices.add(f"--tile-size is not used: {info.name} does not come in tiles")
     if options.src_crs is not None and info.tiled:
         notices.add(f"--src-crs is not used: {info.name} comes in web mercator tiles")
+    reads_as_it_is = info.tiled or options.zoom is None
+    if options.resampling is not None and reads_as_it_is and not area.regridded:
+        notices.add("--resampling is not used: neither the map nor the output is warped")
 
 
 def check_fit(job: Job, *, colours: bool = True) -> None:
