@@ -97,8 +97,7 @@ class Dispatcher:
                 self._fill(blocks)
                 if not self._tasks:
                     return
-                with suppress(queue.Empty):
-                    self._settle(self._ready.get(timeout=LOOK_SECONDS))
+                self._settle_all(self._over())
                 if time.monotonic() - looked >= LOOK_SECONDS:
                     self._look()
                     looked = time.monotonic()
@@ -124,21 +123,35 @@ class Dispatcher:
         self._copies[index] = self._copies.get(index, 0) + 1
         future.add_done_callback(self._ready.put)
 
-    def _settle(self, future: Any) -> None:
-        """See to a task that is over."""
-        task = self._tasks.pop(future.key, None)
-        if task is None:  # a copy of a block that another worker has done
-            return
-        self._copies[task.index] -= 1
-        status = future.status
-        if status == "finished":
-            found = future.result()
-            if isinstance(found, Failure):
-                self._after(found, task.index)
-            else:
-                self._done(found, task)
-        elif status == "error":
-            self._after_death(future.exception(), task.index)
+    def _over(self) -> list[Any]:
+        """Wait for a task that is over, and return it with all others that are."""
+        found = []
+        with suppress(queue.Empty):
+            found.append(self._ready.get(timeout=LOOK_SECONDS))
+            while True:
+                found.append(self._ready.get_nowait())
+        # copies of blocks that another worker has done are ours no more
+        return [future for future in found if future.key in self._tasks]
+
+    def _settle_all(self, futures: list[Any]) -> None:
+        """See to tasks that are over; what workers returned is fetched in one go."""
+        finished = [future for future in futures if future.status == "finished"]
+        results = self.client.gather(finished) if finished else []
+        returned = {future.key: found for future, found in zip(finished, results, strict=True)}
+        for future in futures:
+            task = self._tasks.pop(future.key, None)
+            if task is not None:
+                self._copies[task.index] -= 1
+                self._settle(task, returned.get(future.key))
+
+    def _settle(self, task: _Task, found: Made | Failure | None) -> None:
+        """See to a task that is over, with what it returned if it did."""
+        if isinstance(found, Made):
+            self._done(found, task)
+        elif isinstance(found, Failure):
+            self._after(found, task.index)
+        elif task.future.status == "error":
+            self._after_death(task.future.exception(), task.index)
         else:  # cancelled or lost, and not by us
             raise ClusterError("the connection to the Dask scheduler is lost")
 
