@@ -17,6 +17,9 @@ CORES_PER_WORKER = 4
 CONNECT_SECONDS = 15
 WORKERS_SECONDS = 60
 
+SILENT = logging.CRITICAL
+"""What Dask says of trouble with workers: it shows in their blocks."""
+
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 
@@ -54,6 +57,7 @@ def connected(where: str, device: str = "auto") -> Iterator[Any]:
         ClusterError: If there is no cluster, or no worker in it.
     """
     from distributed import Client
+    from distributed.utils import silence_logging_cmgr
 
     if where.startswith("local"):
         number = where.partition(":")[2]
@@ -70,7 +74,7 @@ def connected(where: str, device: str = "auto") -> Iterator[Any]:
             f"there is no Dask scheduler at {where}: start one with 'dask scheduler', or say "
             "--dask local"
         ) from error
-    with client:
+    with silence_logging_cmgr(SILENT), client:  # a lost connection is told as an error of ours
         _wait_for_workers(client, where)
         yield client
 
@@ -96,9 +100,8 @@ def _local(specs: dict[int, Any]) -> Iterator[Any]:
         "cls": Scheduler,
         "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": ""},
     }
-    silent = logging.CRITICAL  # what goes wrong with a worker shows in its blocks
     try:
-        cluster = SpecCluster(specs, scheduler=scheduler, silence_logs=silent, name="maptile2sat")
+        cluster = SpecCluster(specs, scheduler=scheduler, silence_logs=SILENT, name="maptile2sat")
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"the workers cannot be started: {error}") from error
     with cluster:
@@ -131,7 +134,7 @@ def worker_specs(number: int | None, device: str) -> dict[int, Any]:
                 # results are small; killing workers for what TensorFlow takes would help nobody
                 "memory_limit": 0,
                 "dashboard": False,
-                "silence_logs": logging.CRITICAL,
+                "silence_logs": SILENT,
                 "preload": ["maptile2sat.sharding.worker"],
                 "env": environment,
             },

@@ -38,6 +38,8 @@ TRIES = 3
 LOSSES = 5
 """How often Dask may give a block up because workers died; it does after four of them."""
 
+LOST = "the connection to the Dask scheduler is lost"
+
 _LASTING = (UsageError, BundleError, MissingTileError, BlockedError)
 
 
@@ -135,9 +137,13 @@ class Dispatcher:
 
     def _settle_all(self, futures: list[Any]) -> None:
         """See to tasks that are over; what workers returned is fetched in one go."""
+        from distributed import KilledWorker
+
         finished = [future for future in futures if future.status == "finished"]
-        results = self.client.gather(finished) if finished else []
-        returned = {future.key: found for future, found in zip(finished, results, strict=True)}
+        returned: dict[Any, Made | Failure] = {}
+        with suppress(KilledWorker):  # a worker died with its result, and those that tried again
+            results = self.client.gather(finished) if finished else []
+            returned = {future.key: found for future, found in zip(finished, results, strict=True)}
         for future in futures:
             task = self._tasks.pop(future.key, None)
             if task is not None:
@@ -152,8 +158,10 @@ class Dispatcher:
             self._after(found, task.index)
         elif task.future.status == "error":
             self._after_death(task.future.exception(), task.index)
-        else:  # cancelled or lost, and not by us
-            raise ClusterError("the connection to the Dask scheduler is lost")
+        elif task.future.status == "cancelled":  # and not by us
+            raise ClusterError(LOST)
+        else:  # the worker died with the result
+            self._again(task.index)
 
     def _done(self, made: Made, task: _Task) -> None:
         self._took.append(time.monotonic() - task.since)
@@ -211,7 +219,7 @@ class Dispatcher:
         try:
             processing = self.client.processing()
         except (OSError, TimeoutError) as error:
-            raise ClusterError("the connection to the Dask scheduler is lost") from error
+            raise ClusterError(LOST) from error
         before, self._workers = self._workers, [w for w in processing if w not in self._unfit]
         if before and not self._workers and not self._unfit:
             self.warn("there are no workers any more: waiting for some")
