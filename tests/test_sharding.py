@@ -410,11 +410,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, address: str) -> None:
     output = tmp_path / "out"
@@ -437,6 +432,9 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, address: str) -> None:
     assert f"-o {output}" in hint
     assert hint.endswith("--resume")
     assert below
+    end = time.monotonic() + 20  # Python's own helpers go a moment after it
+    while any(alive(pid) for pid in below) and time.monotonic() < end:
+        time.sleep(0.02)
     assert not any(alive(pid) for pid in below)
     done = len(list(output.glob("blocks/*.json")))
     assert not (output / "work").exists()

@@ -98,7 +98,12 @@ def _local(specs: dict[int, Any]) -> Iterator[Any]:
 
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": ""},
+        "options": {
+            "host": "127.0.0.1",
+            "port": 0,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",  # any port: several renders may run
+        },
     }
     try:
         cluster = SpecCluster(specs, scheduler=scheduler, silence_logs=SILENT, name="maptile2sat")
