@@ -185,11 +185,12 @@ class Dispatcher:
 
     def _leave_out(self, failure: Failure) -> None:
         """Let a worker that does not fit make no block, as long as there are others."""
-        if failure.worker not in self._unfit:
-            self._unfit.add(failure.worker)
-            self._look()
-            if not self._workers:
-                raise failure.error
+        known = failure.worker in self._unfit
+        self._unfit.add(failure.worker)
+        self._look()
+        if not self._workers:
+            raise failure.error
+        if not known:
             self.warn(f"{failure.message}; that worker is left out")
 
     def _after_death(self, error: BaseException, index: int) -> None:

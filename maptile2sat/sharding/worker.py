@@ -16,7 +16,7 @@ from typing import Any
 import rasterio
 
 from maptile2sat._version import __version__
-from maptile2sat.errors import ClusterError, Maptile2satError
+from maptile2sat.errors import ClusterError, Maptile2satError, OutputError, UsageError
 from maptile2sat.rendering.block import render_block
 from maptile2sat.rendering.job import CACHE_BYTES, Job, checked_tiles, open_job, translator_of
 from maptile2sat.rendering.tags import tags_of
@@ -55,7 +55,7 @@ def check_worker(order: Order) -> Report | Failure:
     try:
         return _open(order).report
     except Maptile2satError as error:
-        return Failure.of(error, _address(), unfit=isinstance(error, ClusterError))
+        return Failure.of(_named(error), _address(), unfit=True)
 
 
 def make_block(order: Order, index: int) -> Made | Failure:
@@ -63,11 +63,18 @@ def make_block(order: Order, index: int) -> Made | Failure:
     try:
         opened = _open(order)
     except Maptile2satError as error:
-        return Failure.of(error, _address(), unfit=True)
+        return Failure.of(_named(error), _address(), unfit=True)
     try:
         return _made(order, opened, index)
     except Maptile2satError as error:
         return Failure.of(error, _address())
+
+
+def _named(error: Maptile2satError) -> Maptile2satError:
+    """Return an error of opening things that says where: other workers may see them."""
+    if not isinstance(error, (ClusterError, UsageError)):
+        error.args = (f"worker {_address()}: {error}",)
+    return error
 
 
 def _made(order: Order, opened: _Opened, index: int) -> Made:
@@ -90,6 +97,7 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
             record = BlockRecord(name, window, None, 0, "", masked=True)
         else:
             digest, size = sha256_of(path), path.stat().st_size
+            _refuse_late(order, opened.store)
             opened.store.put(path, file, digest)
             record = BlockRecord(name, window, file, size, digest, masked=block.masked)
     # last: a block with a record is done
@@ -180,9 +188,9 @@ def _see(store: Store, order: Order) -> None:
         ClusterError: If it does not.
     """
     try:
-        seen = store.read(f"{WORK}/{order.id}") == order.id.encode()
+        seen = store.read(_token(order)) == order.id.encode()
         if seen:
-            store.write(f"{WORK}/{order.id}.{os.getpid()}.{_address().rpartition(':')[2]}", b"")
+            store.write(f"{_token(order)}.{os.getpid()}.{_address().rpartition(':')[2]}", b"")
     except Maptile2satError as error:
         raise ClusterError(f"worker {_address()}: {error}") from error
     if not seen:
@@ -190,6 +198,21 @@ def _see(store: Store, order: Order) -> None:
             f"worker {_address()} does not see the output {store.place}: workers need a folder "
             "that is shared under the same path, or an object store, -o s3://bucket/prefix"
         )
+
+
+def _refuse_late(order: Order, store: Store) -> None:
+    """Write nothing once the run is over: another one may have begun there.
+
+    Raises:
+        OutputError: If it is.
+    """
+    if store.read(_token(order)) is None:
+        raise OutputError(f"the render into {store.place} is over")
+
+
+def _token(order: Order) -> str:
+    """Return the file that is there as long as a run is."""
+    return f"{WORK}/{order.id}"
 
 
 def _refuse_other(order: Order, report: Report) -> None:
