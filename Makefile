@@ -17,7 +17,7 @@ demo: .venv/user
 	@echo "open demo/helsinki.tif in QGIS; demo/helsinki.png shows map and result side by side"
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 faults: .venv/developer
 	MAPTILE2SAT_FAULTS=long MAPTILE2SAT_FAULTS_TABLE=docs/reliability.md \
