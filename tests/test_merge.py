@@ -148,7 +148,10 @@ def _discolour(folder: Path) -> None:
     [
         (_remove, "is missing"),
         (_lengthen, "bytes instead of"),
-        (_alter, "was changed"),
+        (
+            _alter,
+            "was changed: its SHA-256 is another: delete what was changed, then render it again",
+        ),
         (_swap, "1024 x 768 px, not 3 of 256 x 256"),
         (_replace_by_text, "cannot be read"),
         (_discolour, "job.fill is not a colour"),

@@ -125,6 +125,28 @@ def failing(kind: str, folder: Path, times: int, index: int) -> Made | Failure:
     return done(index)
 
 
+def unforeseen(folder: Path, times: int, index: int) -> Made:
+    """Raise something that is none of our errors, for some times."""
+    before = len(list(folder.iterdir()))
+    if index == 2 and before < times:
+        (folder / str(before)).touch()
+        raise MemoryError("of this worker,\nfor a moment")
+    return done(index)
+
+
+def test_what_nobody_foresaw_is_tried_again(client: Any, tmp_path: Path) -> None:
+    run = Run(client, partial(unforeseen, tmp_path, 2))
+    assert run.all(5) == list(range(5))
+
+
+def test_what_nobody_foresaw_ends_in_one_line(client: Any, tmp_path: Path) -> None:
+    run = Run(client, partial(unforeseen, tmp_path, 9))
+    with pytest.raises(ClusterError, match=r"^block 2 failed 3 times: MemoryError: .*a moment$") as told:
+        run.all(5)
+    assert isinstance(told.value.__cause__, MemoryError)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_what_may_pass_is_tried_again(client: Any, tmp_path: Path) -> None:
     run = Run(client, partial(failing, "SourceError", tmp_path, 2))
     assert run.all(5) == list(range(5))
@@ -163,15 +185,6 @@ def test_no_worker_fits(client: Any) -> None:
     run = Run(client, partial(unfit, list(client.nthreads())))
     with pytest.raises(ClusterError, match="other numerics"):
         run.all(30)
-
-
-def defective(index: int) -> Made:
-    raise ZeroDivisionError("a defect")
-
-
-def test_defects_are_not_hidden(client: Any) -> None:
-    with pytest.raises(ZeroDivisionError, match="a defect"):
-        Run(client, defective).all(3)
 
 
 def slow(index: int) -> Made:

@@ -194,7 +194,7 @@ class Dispatcher:
             self.warn(f"{failure.message}; that worker is left out")
 
     def _after_death(self, error: BaseException, index: int) -> None:
-        """Try a block again whose workers died."""
+        """Try a block again whose workers died, or failed in a way that nobody foresaw."""
         from distributed import KilledWorker
 
         if isinstance(error, ModuleNotFoundError):
@@ -202,7 +202,12 @@ class Dispatcher:
                 f"the workers cannot run maptile2sat ({error}): install it there"
             ) from error
         if not isinstance(error, KilledWorker):
-            raise error
+            self._failed[index] = self._failed.get(index, 0) + 1
+            if self._failed[index] >= TRIES:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ClusterError(f"block {index} failed {TRIES} times: {reason}") from error
+            self._again(index)
+            return
         self._lost[index] = self._lost.get(index, 0) + 1
         if self._lost[index] >= LOSSES:
             raise ClusterError(

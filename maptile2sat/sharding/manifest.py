@@ -27,6 +27,9 @@ from maptile2sat.grid import Grid, Window
 from maptile2sat.projection import parse_crs
 from maptile2sat.sharding.replacing import write_whole
 
+CHANGED = "was changed: its SHA-256 is another"
+"""What is said of a block whose size is right and whose bytes are not."""
+
 MANIFEST = "manifest.json"
 FORMAT = 1
 THREADS = 8
@@ -235,7 +238,7 @@ def check_files(folder: Path, manifest: Manifest, *, checksums: bool = True) -> 
             if size != block.size:
                 return f"{block.file} has {size} bytes instead of {block.size}"
             if checksums and sha256_of(path) != block.sha256:
-                return f"{block.file} was changed: its SHA-256 is another"
+                return f"{block.file} {CHANGED}"
         except FileNotFoundError:
             return f"{block.file} is missing"
         except OSError as error:

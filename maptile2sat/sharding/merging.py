@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from maptile2sat.errors import FolderError, OutputError
 from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination, creation_options
 from maptile2sat.grid import BBox
-from maptile2sat.sharding.manifest import MANIFEST, BlockRecord, Manifest
+from maptile2sat.sharding.manifest import CHANGED, MANIFEST, BlockRecord, Manifest
 from maptile2sat.sharding.reading import faults_of, is_sound, manifest_of
 from maptile2sat.sharding.store import BLOCKS, FolderStore, Store, open_store
 
@@ -133,7 +133,11 @@ def _not_whole(store: Store, faults: list[str]) -> FolderError:
     """Return the error that says what is wrong with a folder."""
     more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
     named = "; ".join(faults[:NAMED])
-    return FolderError(f"{store.place} is not whole: {named}{more}: render it again with --resume")
+    # --resume takes what is there by its size: reading all of it would take hours
+    delete = "delete what was changed, then " if any(CHANGED in text for text in faults) else ""
+    return FolderError(
+        f"{store.place} is not whole: {named}{more}: {delete}render it again with --resume"
+    )
 
 
 def _read_all(store: Store, manifest: Manifest) -> Iterator[_Pixels]:
@@ -172,7 +176,7 @@ def _read(store: Store, block: BlockRecord, colour: tuple[int, int, int]) -> _Pi
         return _Pixels(block, image, np.zeros(shape, np.uint8))
     data = store.read(block.file)
     if data is None or not is_sound(data, block.sha256):
-        raise _not_whole(store, [f"{block.file} was changed: its SHA-256 is another"])
+        raise _not_whole(store, [f"{block.file} {CHANGED}"])
     try:
         with MemoryFile(data) as file, file.open(driver="GTiff") as dataset:
             if (dataset.count, *dataset.shape, dataset.dtypes[0]) != (3, *shape, "uint8"):

@@ -6,6 +6,7 @@ import hashlib
 
 from maptile2sat.errors import FolderError
 from maptile2sat.sharding.manifest import (
+    CHANGED,
     MANIFEST,
     Manifest,
     check_files,
@@ -58,7 +59,7 @@ def faults_of(store: Store, manifest: Manifest, *, checksums: bool) -> list[str]
         elif size != block.size:
             faults.append(f"{block.file} has {size} bytes instead of {block.size}")
         elif checksums and not is_sound(store.read(block.file), block.sha256):
-            faults.append(f"{block.file} was changed: its SHA-256 is another")
+            faults.append(f"{block.file} {CHANGED}")
     return faults
 
 
