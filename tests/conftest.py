@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.sources import MBTilesWriter, SourceOptions
 
 Pixels = npt.NDArray[np.uint8]
+
+# a shell ignores Ctrl-C for what it starts in the background, and what the tests start inherits it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pattern(window: Window) -> Pixels:
