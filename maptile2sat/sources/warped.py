@@ -21,6 +21,7 @@ from rasterio.warp import transform as transform_points
 from maptile2sat.errors import SourceError, UsageError
 from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
 from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, WGS84
+from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.tiled import TiledSource
@@ -58,6 +59,7 @@ class WarpLoader:
     """
 
     def __init__(self, raster: Source, grid: Grid, resampling: Resampling) -> None:
+        ignore_missing_position()
         self._raster = raster
         self._grid = grid
         self._resampling = resampling
