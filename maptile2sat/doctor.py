@@ -128,6 +128,9 @@ def _extras() -> Finding:
         "osm": ("osmium", "shapely"),
         "pmtiles": ("pmtiles",),
         "serve": ("starlette", "uvicorn"),
+        "stac": ("pystac",),
+        "dask": ("dask", "distributed"),
+        "s3": ("s3fs",),
     }
     missing = [
         extra
