@@ -1,7 +1,7 @@
 """Smaller copies of a render for its overviews: each level half the one before.
 
 GDAL would make them too, by cubic convolution, and takes as long for it as for everything else
-in a COG (`bench/README.md`); a mean of two by two pixels costs a tenth and never rings.
+in a COG (`bench/README.md`); a mean of two by two pixels costs a seventh and never rings.
 """
 
 from __future__ import annotations
