@@ -126,7 +126,7 @@ def write_tiny_bundle(folder: Path, weight_seed: int = 1, **changes: Any) -> Pat
 
     architecture = dataclasses.asdict(tiny_config())
     description = {**DESCRIPTION, "architecture": architecture, **changes}
-    save_bundle(folder, description, get_weights(tiny_model(weight_seed=weight_seed)), "# card")
+    save_bundle(folder, description, get_weights(tiny_model(weight_seed=weight_seed)))
     return folder
 
 

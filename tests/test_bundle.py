@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from maptile2sat.bundle import (
     Bundle,
     find_bundle,
     open_bundle,
+    redescribe,
     save_bundle,
     shipped_bundles,
 )
@@ -77,11 +80,11 @@ def test_round_trip() -> None:
 
 def test_files_and_card(tmp_path: Path) -> None:
     weights = {"layer/kernel": np.ones((2, 2), np.float32)}
-    bundle = save_bundle(tmp_path / "b", {**ABOUT, "architecture": {}}, weights, "hash {sha256}\n")
+    bundle = save_bundle(tmp_path / "b", {**ABOUT, "architecture": {}}, weights)
     assert files_in(tmp_path / "b") == sorted([CARD, DESCRIPTION, WEIGHTS])
     digest = hashlib.sha256((tmp_path / "b" / WEIGHTS).read_bytes()).hexdigest()
     assert bundle.description.weights_sha256 == digest
-    assert (tmp_path / "b" / CARD).read_text() == f"hash {digest}\n"
+    assert digest in (tmp_path / "b" / CARD).read_text()
     assert bundle.id == f"tiny 1.2.3 ({digest[:12]})"
 
 
@@ -96,7 +99,7 @@ def test_weights_are_float16_on_disk() -> None:
 
 def test_weights_are_rounded_to_float16(tmp_path: Path) -> None:
     exact = np.array([1 / 3, 1000.1, -6e-5], np.float32)
-    bundle = save_bundle(tmp_path, {**ABOUT, "architecture": {}}, {"a/b": exact}, "")
+    bundle = save_bundle(tmp_path, {**ABOUT, "architecture": {}}, {"a/b": exact})
     np.testing.assert_array_equal(
         bundle.weights()["a/b"], exact.astype(np.float16).astype(np.float32)
     )
@@ -122,6 +125,27 @@ def test_failed_save_keeps_the_old_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cell"):
         write_tiny_bundle(folder, weight_seed=2, cell=300)
     assert {name: (folder / name).read_bytes() for name in files_in(folder)} == before
+
+
+def test_what_a_bundle_says_may_change_but_not_its_weights(tmp_path: Path) -> None:
+    folder = copy_of_tiny(tmp_path)
+    before = open_bundle(folder)
+    weights = (folder / WEIGHTS).read_bytes()
+    after = redescribe(before, notes="## Roofs\n\nare odd", licence="CC0 | all")
+    assert after.id == before.id
+    assert after.description == dataclasses.replace(
+        before.description, notes="## Roofs\n\nare odd", licence="CC0 | all"
+    )
+    assert (folder / WEIGHTS).read_bytes() == weights
+    card = (folder / CARD).read_text()
+    assert card.endswith("## Roofs\n\nare odd\n")
+    assert "| licence of the weights | CC0 \\| all |" in card
+    assert files_in(folder) == sorted([CARD, DESCRIPTION, WEIGHTS])
+    with pytest.raises(BundleError, match="notes must be text"):
+        redescribe(after, notes=3)
+    with pytest.raises(BundleError, match="evaluation is not what"):
+        redescribe(after, evaluation={"figures": {"swd": {"title": "x"}}})
+    assert (folder / CARD).read_text() == card
 
 
 def flip_byte(folder: Path) -> None:
@@ -221,7 +245,7 @@ def test_saving_weights_that_are_no_numbers(tmp_path: Path) -> None:
     for value in (np.nan, 1e6):
         weights = {"layer/kernel": np.array([1.0, value], np.float32)}
         with pytest.raises(BundleError, match="layer/kernel"):
-            save_bundle(tmp_path / "b", {**ABOUT, "architecture": {}}, weights, "")
+            save_bundle(tmp_path / "b", {**ABOUT, "architecture": {}}, weights)
         assert not (tmp_path / "b" / WEIGHTS).exists()
 
 
@@ -456,5 +480,10 @@ def test_shipped_bundles_are_sound() -> None:
         about = bundle.description
         assert bundle.folder.name == about.name
         assert about.licence
-        assert about.weights_sha256 in (bundle.folder / CARD).read_text()
+        card = (bundle.folder / CARD).read_text()
+        assert about.weights_sha256 in card
+        for heading in ("terms", "Intended use", "Must not be used for", "Limits", "Figures"):
+            assert re.search(rf"^## .*{heading}", card, re.MULTILINE), heading
+        for figure in about.evaluation["figures"].values():
+            assert f"| {figure['title']} | {figure['value']:.4g} |" in card
         build(bundle.folder)

@@ -130,6 +130,27 @@ def test_it_writes_figures_sheet_and_report() -> None:
             assert model["figures"][name]["spread"] is not None, name
 
 
+def test_figures_go_into_the_bundle_when_asked(tmp_path: Path) -> None:
+    folder = copy_of_tiny(tmp_path)
+    said = (folder / "model.json").read_text()
+    assert evaluate(tmp_path / "a", model=folder).code == 0
+    assert (folder / "model.json").read_text() == said
+    done = evaluate(tmp_path / "b", "--record", "--seed", "3", model=folder)
+    assert done.code == 0, done.err
+    measured = metrics(tmp_path / "b")["models"][0]["figures"]
+    kept = find_bundle(str(folder)).description.evaluation
+    words = "evaluate tiny DATA -o REPORT --limit 5 --seed 3 --inception-weights none"
+    assert kept["command"] == f"maptile2sat {words}"
+    assert list(kept["figures"]) == [name for name in METRICS if name in measured]
+    for name, figure in kept["figures"].items():
+        assert figure["value"] == measured[name]["value"]
+        assert figure["floor"] == measured[name]["floor"]
+    card = (folder / "README.md").read_text()
+    swd = measured["swd"]
+    assert f"| Sliced Wasserstein distance | {swd['value']:.4g} | {swd['floor']:.4g} |" in card
+    assert find_bundle(str(folder)).weights().keys() == find_bundle(tiny_bundle()).weights().keys()
+
+
 def test_pixelwise_figures_never_rank() -> None:
     found = metrics(compared()[1])
     assert found["ranking"]

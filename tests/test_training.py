@@ -536,6 +536,19 @@ def test_export_makes_a_bundle_that_renders(tmp_path: Path) -> None:
     assert read_back(output).tags["MODEL"] == "mine"
 
 
+def test_export_takes_notes_into_the_card(tmp_path: Path) -> None:
+    run, _ = finished_run()
+    notes = tmp_path / "notes.md"
+    notes.write_text("## What still looks wrong\n\nRoofs.\n")
+    done = run_cli("export", run, "-o", tmp_path / "mine", "--notes", notes)
+    assert done.code == 0, done.err
+    assert (tmp_path / "mine" / "README.md").read_text().endswith("looks wrong\n\nRoofs.\n")
+    refused = run_cli("export", run, "-o", tmp_path / "none", "--notes", tmp_path / "gone.md")
+    assert refused.code == 2
+    assert "gone.md cannot be read" in refused.err
+    assert not (tmp_path / "none").exists()
+
+
 def test_export_says_what_the_data_says(tmp_path: Path) -> None:
     """Scale and attribution of the user's own pairs come from their `dataset.json`."""
     run, _ = finished_run()

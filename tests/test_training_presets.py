@@ -6,6 +6,7 @@ import functools
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from maptile2sat.training import TrainConfig, preset_config, train
 from maptile2sat.training import checkpoint as checkpoints
 from maptile2sat.training.export import About, export
 from maptile2sat.training.pairs import Pairs, epoch_steps, make_batch
+from maptile2sat.training.presets import command
 from tests.support_render import files_in, read_back, run_cli, scratch
 from tests.test_training import INSIDE, data, finished_run, newest, run_training, tiny
 
@@ -83,6 +85,31 @@ def test_epoch_of_an_uneven_number_of_pairs() -> None:
         pictures = np.concatenate(seen[first : first + 2])
         assert len(pictures) == 6
         assert len({picture.tobytes() for picture in pictures}) == 6
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--preset local --steps 9 --set width=64 --set dilations=1,2 --set coarse_rgb=false",
+        "--preset local --steps 10 --batch-size 2 --learning-rate 0.0001 --set annotate=0.0",
+        "--preset seed --steps 7 --set mirror=false --seed 4 --deterministic",
+    ],
+)
+def test_a_run_knows_its_command(words: str, tmp_path: Path) -> None:
+    """The command that a card names makes the same configuration again."""
+
+    def config_of(text: str) -> TrainConfig:
+        with mock.patch("maptile2sat.cli.train._train", side_effect=UsageError("enough")) as taken:
+            run_cli("train", tmp_path, "--out", tmp_path / "run", *text.split())
+        return taken.call_args.args[0]
+
+    config = config_of(words)
+    written = command(config)
+    start = "maptile2sat train DATA --out RUN "
+    assert written.startswith(start)
+    again = written.removeprefix(start)
+    assert config_of(again) == config
+    assert len(again.split()) == len(words.split())
 
 
 def test_mirrored_pairs_stay_pairs() -> None:

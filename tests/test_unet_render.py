@@ -120,7 +120,7 @@ def unet_weights() -> dict[str, Any]:
 
 def write_unet(folder: Path, weights: dict[str, Any]) -> Path:
     description = {**DESCRIPTION, "name": folder.name, "kind": "unet"}
-    save_bundle(folder, {**description, "architecture": {"size": 256}}, weights, "# card")
+    save_bundle(folder, {**description, "architecture": {"size": 256}}, weights)
     return folder
 
 

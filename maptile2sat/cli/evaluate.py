@@ -56,6 +56,9 @@ def evaluate_command(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    record: Annotated[
+        bool, typer.Option("--record", help="Write MODEL's figures into its model.json and card.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
@@ -91,6 +94,7 @@ def evaluate_command(
             device=device,
             precision=precision,
             overwrite=overwrite,
+            record=record,
             progress=move,
         )
     for text in found.warnings:

@@ -159,6 +159,10 @@ def export_command(
     attribution: Annotated[
         str | None, typer.Option(help="Who is to be named; default: of dataset.json.")
     ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Markdown to add to the card: what looks wrong, say."),
+    ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="Take the checkpoint nearest to held-out images.")
     ] = False,
@@ -172,6 +176,7 @@ def export_command(
         zoom=zoom,
         metres_per_pixel=metres_per_pixel,
         attribution=attribution,
+        notes=notes,
         **{key: value for key, value in (("data", data), ("licence", licence)) if value},
     )
     bundle = export(run, output, about, best=best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from maptile2sat.evaluation.catalogue import METRICS, PUBLISHED, PUBLISHED_SOURC
 from maptile2sat.evaluation.measuring import Measured
 
 FORMAT = 1
+LIMIT = 100
+"""Pairs that are measured unless told otherwise."""
+
 DIGITS = 6
 """Significant digits in JSON."""
 
@@ -66,6 +70,37 @@ class Evaluation:
             "published": {**PUBLISHED[self.protocol], "source": PUBLISHED_SOURCE},
             **plain,
         }
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what a bundle keeps of the first model's figures, as plain values."""
+        model = self.models[0]
+        words = f"maptile2sat evaluate {shlex.quote(model.name)} DATA -o REPORT"
+        for option, value, usual in (
+            ("protocol", self.protocol, "crops"),
+            ("limit", self.pairs, LIMIT),
+            ("seed", self.seed, 0),
+        ):
+            words += "" if value == usual else f" --{option} {value}"
+        words += "" if "fid" in model.figures else " --inception-weights none"
+        figures = {
+            name: {
+                "title": metric.title,
+                "better": metric.better,
+                "value": model.figures[name].value,
+                "floor": model.figures[name].floor,
+            }
+            for name, metric in METRICS.items()
+            if name in model.figures
+        }
+        record = {
+            "command": words,
+            "data": self.data,
+            "pairs": self.pairs,
+            "version": __version__,
+            "fcn": self.fcn,
+            "figures": figures,
+        }
+        return _plain(record)  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:

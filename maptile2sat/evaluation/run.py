@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maptile2sat.bundle import Bundle, find_bundle
+from maptile2sat.bundle import Bundle, find_bundle, redescribe
 from maptile2sat.device import choose_device
 from maptile2sat.errors import OutputError, UsageError
 from maptile2sat.evaluation.fcn import load_fcn
 from maptile2sat.evaluation.inception import LeftOutError, find_weights, load_inception
 from maptile2sat.evaluation.measuring import Held, Pixels, Progress, measure, prepare
-from maptile2sat.evaluation.result import Evaluation
+from maptile2sat.evaluation.result import LIMIT, Evaluation
 from maptile2sat.evaluation.samples import (
     PROTOCOLS,
     choose_files,
@@ -32,7 +32,6 @@ from maptile2sat.noise import MAX_SEED
 
 METRICS_FILE, SHEET_FILE, REPORT_FILE = "metrics.json", "sheet.png", "report.html"
 FILES = (METRICS_FILE, SHEET_FILE, REPORT_FILE)
-LIMIT = 100
 CLASS_FIGURES = "FCN-score and figures by class"
 
 
@@ -50,6 +49,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     overwrite: bool = False,
+    record: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
     """Measure how real a model's pictures are, on pairs that it was not trained on.
@@ -69,6 +69,7 @@ def evaluate(
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
         precision: `auto`, `float32`, `bfloat16` or `float16`.
         overwrite: Whether the files may be replaced if they exist.
+        record: Whether the figures of `model` are written into its bundle's description and card.
         progress: Called as it goes on.
 
     Raises:
@@ -113,6 +114,8 @@ def evaluate(
     )
     if folder is not None:
         _write(evaluation, held, [made for _, made in results], folder)
+    if record:
+        redescribe(bundles[0], evaluation=evaluation.to_record())
     return evaluation
 
 

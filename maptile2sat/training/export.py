@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat._version import __version__
-from maptile2sat.bundle import Bundle, save_bundle
+from maptile2sat.bundle import Bundle, redescribe, save_bundle
 from maptile2sat.datasets.layout import read_description
 from maptile2sat.device import load_tensorflow
-from maptile2sat.errors import TrainingError
+from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.training import checkpoint
 from maptile2sat.training.building import build_trainer, starting_palette
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import Pairs, dominant_colours
+from maptile2sat.training.presets import command
 from maptile2sat.training.validation import validate
 
 CELL = 2048
@@ -35,6 +36,8 @@ class About:
         licence: Terms of the weights.
         attribution: Who is to be named; None: likewise, or nobody.
         version: Version of the weights.
+        notes: File in Markdown of what else is worth knowing, as on what looks wrong; becomes part
+            of the card.
     """
 
     name: str
@@ -44,6 +47,7 @@ class About:
     licence: str = "decided by whoever trained it; mind the terms of the training imagery"
     attribution: str | None = None
     version: str = __version__
+    notes: Path | None = None
 
 
 def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bundle:
@@ -57,7 +61,9 @@ def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bund
 
     Raises:
         TrainingError: If the run has no checkpoint.
+        UsageError: If the notes cannot be read.
     """
+    notes = _read(about.notes)
     config = TrainConfig.load(run / "config.json")
     found = checkpoint.find(run / "checkpoints")
     if not found:
@@ -71,12 +77,19 @@ def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bund
     step = checkpoint.load(chosen, trainer.variables())
     stated = _stated(about, config)
     description = _describe(config, pairs, _resized(stated, config, pairs), step)
+    description["notes"] = notes
     description["architecture"] = trainer.architecture()
     weights = get_weights(trainer.average)
-    bundle = save_bundle(output, description, weights, _card(description))
+    bundle = save_bundle(output, description, weights)
     # measured on the weights as stored, which float16 has rounded
-    description["metrics"] = validate(bundle, Pairs.of(config, "val"))
-    return save_bundle(output, description, weights, _card(description))
+    return redescribe(bundle, metrics=validate(bundle, Pairs.of(config, "val")))
+
+
+def _read(notes: Path | None) -> str:
+    try:
+        return "" if notes is None else notes.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the notes {notes} cannot be read: {error}") from error
 
 
 def _stated(about: About, config: TrainConfig) -> About:
@@ -112,6 +125,7 @@ def _describe(config: TrainConfig, pairs: Pairs, about: About, step: int) -> dic
         "palette": colours,
         "precision": config.precision,
         "training": {
+            "command": command(config),
             "steps": step,
             "of_steps": config.steps,
             "crops_of_256_px": round(step * config.crops_per_step),
@@ -123,31 +137,3 @@ def _describe(config: TrainConfig, pairs: Pairs, about: About, step: int) -> dic
             },
         },
     }
-
-
-def _card(about: dict[str, Any]) -> str:
-    """Return the text of the model card."""
-    done, measured = about["training"], about.get("metrics", {})
-    norm = "each window's own" if about["kind"] == "unet" else "none over a window"
-    figures = ", ".join(f"{name} {value:g}" for name, value in measured.items())
-    return f"""# Model card: {about["name"]}
-
-A `{about["kind"]}` generator of maptile2sat that turns maps of the style `{about["style"]}` into
-satellite-style imagery. Its output is **synthetic**: it shows what could be there, not what is.
-
-| | |
-|---|---|
-| trained on | {about["data"]} |
-| scale | zoom {about["zoom"]}, about {about["metres_per_pixel"]} m per pixel |
-| amount | {done["crops_of_256_px"]:,} crops of 256 px or their equal, {done["steps"]:,} of \
-{done["of_steps"]:,} steps, {done["pairs"]:,} pairs |
-| precision | {about["precision"]} |
-| statistics in a render | {norm} |
-| held-out pairs | {figures or "not measured"} |
-| licence | {about["licence"]} |
-| attribution | {about["attribution"] or "none"} |
-| sha256 of the weights | `{{sha256}}` |
-
-Meant for illustration, simulation and research. Do not pass its output off as real imagery,
-and do not measure or decide anything from it.
-"""

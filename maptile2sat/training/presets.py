@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,37 @@ def preset_config(
     if steps is not None:
         values["steps"] = steps
     return TrainConfig(**values)
+
+
+def command(config: TrainConfig) -> str:
+    """Return the command of a run, its data called DATA, its folder RUN.
+
+    Args:
+        config: The run's configuration; `precision` and `steps` are as agreed when it began.
+    """
+    usual = dataclasses.asdict(TrainConfig(data="", preset=config.preset, **PRESETS[config.preset]))
+    # `--learning-rate` moves the discriminator's with it: what is left is its ratio
+    pace = usual["generator_rate"] / config.generator_rate
+    values = {**dataclasses.asdict(config), "critic_rate": config.critic_rate * pace}
+    words = f"maptile2sat train DATA --out RUN --preset {config.preset} --steps {config.steps}"
+    for name, value in values.items():
+        if value == usual[name] or name in ("data", "preset", "steps", "precision"):
+            continue
+        if name in SETTINGS:
+            words += f" --set {name}={_written(value)}"
+        elif name == "generator_rate":
+            words += f" --learning-rate {value}"
+        else:
+            option = f" --{name.replace('_', '-')}"
+            words += option if value is True else f"{option} {shlex.quote(str(value))}"
+    return words
+
+
+def _written(value: Any) -> str:
+    """Return a value as `--set` takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _shape(init: str, changes: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""What `model.json` says about a model, and the rules that it must keep."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from maptile2sat.errors import BundleError
+
+FORMAT = 1
+KINDS = ("local", "unet")
+RGB = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `model.json` says.
+
+    Attributes:
+        name: Short name, as in `--model`.
+        version: Version of the weights.
+        kind: `local` or `unet`.
+        architecture: Arguments of the network's configuration.
+        cell: Side in pixels of the unit that is generated at once; a multiple of 256.
+        fill: Colour that the generator sees where there is no map (its style's ground).
+        style: Name of the map style that it was trained on.
+        palette: Dominant colours of that style.
+        zoom: Web mercator zoom that it was trained at.
+        metres_per_pixel: Ground size of a pixel that it was trained at.
+        precision: What its training computed in.
+        data: What it was trained on.
+        licence: Terms of the weights.
+        attribution: Who is to be named.
+        metrics: Measured figures, by name.
+        evaluation: What `evaluate --record` found: `command`, `pairs`, `protocol`, and `figures`,
+            by name objects of `title`, `better`, `value` and `floor`.
+        notes: What else is worth knowing, in Markdown; part of the card.
+        training: Steps, crops and settings of its training.
+        weights_sha256: Hash of the weights file.
+        format: Version of this description.
+    """
+
+    name: str
+    version: str
+    kind: str
+    architecture: dict[str, Any]
+    cell: int
+    fill: RGB
+    style: str
+    palette: list[RGB]
+    zoom: int
+    metres_per_pixel: float
+    precision: str
+    data: str
+    licence: str
+    attribution: str
+    weights_sha256: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    notes: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def check_description(path: Path, values: Any) -> Description:
+    """Return the description that a JSON value holds.
+
+    Args:
+        path: Where it was read; named in errors.
+        values: What was read.
+
+    Raises:
+        BundleError: If it is not a description; says what is wrong.
+    """
+    if not isinstance(values, dict):
+        raise BundleError(f"{path} is not a model description")
+    if values.get("format") != FORMAT:
+        raise BundleError(
+            f"{path} has format {values.get('format')!r}, this version reads {FORMAT}: "
+            "update maptile2sat"
+        )
+    known = {item.name: item for item in dataclasses.fields(Description)}
+    missing = [
+        name
+        for name, item in known.items()
+        if name not in values
+        and item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise BundleError(f"{path} lacks {', '.join(missing)}")
+    given = {name: value for name, value in values.items() if name in known}
+    problem = next((text for text, wrong in _problems(given) if wrong), None)
+    if problem:
+        raise BundleError(f"{path}: {problem}")
+    given["fill"] = tuple(given["fill"])
+    given["palette"] = [tuple(colour) for colour in given["palette"]]
+    return Description(**given)
+
+
+def _problems(given: dict[str, Any]) -> list[tuple[str, bool]]:
+    """Return (message, whether it applies) for every rule of a description."""
+    texts = ("name", "version", "style", "precision", "data", "licence", "attribution")
+    cell, zoom, metres = given["cell"], given["zoom"], given["metres_per_pixel"]
+    return [
+        *(
+            (f"{name} must be text in one line", not str(given[name]).isprintable())
+            if isinstance(given[name], str)
+            else (f"{name} must be text", True)
+            for name in texts
+        ),
+        ("name must be a plain file name", not is_plain_name(str(given["name"]))),
+        (f"kind must be one of {', '.join(KINDS)}", given["kind"] not in KINDS),
+        ("architecture must be an object", not isinstance(given["architecture"], dict)),
+        (
+            "cell must be a multiple of 256 from 256 to 8192",
+            not _is_int(cell) or cell % 256 != 0 or not 256 <= cell <= 8192,
+        ),
+        ("fill must be a colour, three numbers 0..255", not _is_colour(given["fill"])),
+        (
+            "palette must be a list of at most 256 colours",
+            not isinstance(given["palette"], list)
+            or len(given["palette"]) > 256
+            or not all(_is_colour(colour) for colour in given["palette"]),
+        ),
+        ("zoom must be in 0..30", not _is_int(zoom) or not 0 <= zoom <= 30),
+        (
+            "metres_per_pixel must be above 0",
+            not isinstance(metres, (int, float)) or not 0 < metres < 1e6,
+        ),
+        ("weights_sha256 must be a sha256", len(str(given["weights_sha256"])) != 64),
+        ("metrics must be an object of numbers", not _are_numbers(given.get("metrics", {}))),
+        ("training must be an object", not isinstance(given.get("training", {}), dict)),
+        ("evaluation is not what `evaluate --record` writes", not _is_evaluation(given)),
+        ("notes must be text", not isinstance(given.get("notes", ""), str)),
+    ]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(item, (int, float)) and math.isfinite(item) for item in value.values()
+    )
+
+
+def _is_evaluation(given: dict[str, Any]) -> bool:
+    found = given.get("evaluation", {})
+    if not isinstance(found, dict):
+        return False
+    figures = found.get("figures", {})
+    return isinstance(figures, dict) and all(
+        isinstance(figure, dict)
+        and all(isinstance(figure.get(key), str) for key in ("title", "better"))
+        and all(isinstance(figure.get(key), (int, float, NoneType)) for key in ("value", "floor"))
+        for figure in figures.values()
+    )
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(_is_int(part) and 0 <= part <= 255 for part in value)
+    )
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a name is one file's, without folders."""
+    return Path(name).name == name and name not in ("", ".", "..")
