@@ -148,7 +148,10 @@ def test_figures_go_into_the_bundle_when_asked(tmp_path: Path) -> None:
     card = (folder / "README.md").read_text()
     swd = measured["swd"]
     assert f"| Sliced Wasserstein distance | {swd['value']:.4g} | {swd['floor']:.4g} |" in card
-    assert find_bundle(str(folder)).weights().keys() == find_bundle(tiny_bundle()).weights().keys()
+    assert (
+        find_bundle(str(folder)).weights().keys()
+        == find_bundle(str(tiny_bundle())).weights().keys()
+    )
 
 
 def test_pixelwise_figures_never_rank() -> None:
