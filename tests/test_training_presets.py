@@ -176,7 +176,7 @@ def test_unet_run_becomes_a_bundle_that_renders(preset: str, tmp_path: Path) -> 
     assert about.metres_per_pixel == pytest.approx(2.0 * 256 / 286, rel=1e-3)
     assert about.metrics["val_pairs"] == 2
     assert (
-        "| statistics in a render | each window's own |"
+        "| statistics in a render | each window's own: blended |"
         in (bundle.folder / "README.md").read_text()
     )
     output = tmp_path / "out.tif"
