@@ -51,12 +51,14 @@ check-wheel: wheel
 	venv/bin/maptile2sat info sample.tif; \
 	venv/bin/maptile2sat doctor
 
-# the sample map anew, from OpenStreetMap data
+# the sample maps anew, from OpenStreetMap data
 sample: .venv/developer
 	mkdir -p demo
 	$(BIN)/python examples/fetch_helsinki.py demo
 	$(BIN)/maptile2sat draw demo/Helsinki.osm.pbf -o examples/helsinki.mbtiles --zoom 16 \
 		--style maps --overwrite
+	$(BIN)/maptile2sat draw demo/Helsinki.osm.pbf -o examples/helsinki-osm.mbtiles --zoom 16 \
+		--style osm --overwrite
 
 .venv/made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with its venv module is needed"; exit 1; }

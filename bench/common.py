@@ -22,8 +22,12 @@ CORNER = 1024 * 18
 """Column and row of the grid at which large maps start: on the border of any cell."""
 
 
-def write_map(path: Path, side: int) -> None:
-    """Write a web mercator GeoTIFF of `side` px, the valid part of the sample map repeated."""
+def write_map(path: Path, side: int) -> tuple[int, int]:
+    """Write a web mercator GeoTIFF of `side` px, the valid part of the sample map repeated.
+
+    Returns:
+        Rows and columns after which it repeats.
+    """
     with closing(open_source(sample_map())) as source:
         image, mask = source.read(source.info.extent)
     rows, cols = np.where(mask.any(1))[0], np.where(mask.any(0))[0]
@@ -50,6 +54,7 @@ def write_map(path: Path, side: int) -> None:
             height = min(len(across), side - row)
             part = RasterWindow(0, row, side, height)
             dataset.write(across[:height].transpose(2, 0, 1), window=part)
+    return tile.shape[0], tile.shape[1]
 
 
 @contextmanager

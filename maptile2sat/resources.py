@@ -15,11 +15,14 @@ def models_folder() -> Path:
     return _first(PACKAGE / "data" / "models", PACKAGE.parent / "models")
 
 
-def sample_map() -> Path:
-    """Return the sample map, an MBTiles of central Helsinki."""
-    return _first(
-        PACKAGE / "data" / "helsinki.mbtiles", PACKAGE.parent / "examples" / "helsinki.mbtiles"
-    )
+def sample_map(style: str = "maps") -> Path:
+    """Return the sample map, an MBTiles of central Helsinki.
+
+    Args:
+        style: `osm` for the map drawn in that style; any other gives the one of `maps`.
+    """
+    name = "helsinki-osm.mbtiles" if style == "osm" else "helsinki.mbtiles"
+    return _first(PACKAGE / "data" / name, PACKAGE.parent / "examples" / name)
 
 
 def _first(*candidates: Path) -> Path:

@@ -27,6 +27,7 @@ from tests.support_render import (
     read_back,
     run_cli,
     tiny_bundle,
+    write_tiny_bundle,
 )
 
 INSIDE = "24.940,60.166,24.942,60.167"
@@ -233,6 +234,17 @@ def test_without_source_it_takes_the_sample(tmp_path: Path) -> None:
     assert "rendering the sample map" in done.err
     assert done.out == f"{tmp_path / 'out.tif'}\n"
     assert read_back(tmp_path / "out.tif").tags["SOURCE"].endswith("helsinki.mbtiles")
+
+
+@pytest.mark.parametrize(
+    ("style", "name"),
+    [("maps", "helsinki.mbtiles"), ("osm", "helsinki-osm.mbtiles"), ("own", "helsinki.mbtiles")],
+)
+def test_the_sample_is_of_the_models_style(style: str, name: str, tmp_path: Path) -> None:
+    model = write_tiny_bundle(tmp_path / "model", style=style)
+    done = run_cli("render", "-o", tmp_path / "out.tif", "-m", model, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["source"].endswith(f"/{name}")
 
 
 def test_source_and_model_from_the_environment(

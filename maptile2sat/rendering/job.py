@@ -116,11 +116,12 @@ def open_job(
     crs = parse_crs(options.bbox_crs)
     bundle = find_bundle(options.model)
     about = bundle.description
-    chosen = choose_source(source, bbox, crs)
+    style = about.style if about.style in ("maps", "osm") else "maps"
+    chosen = choose_source(source, bbox, crs, style)
     source_options = SourceOptions(
         zoom=options.zoom,
         default_zoom=about.zoom,
-        style=about.style if about.style in ("maps", "osm") else "maps",
+        style=style,
         src_crs=options.src_crs,
         missing=options.missing,  # type: ignore[arg-type]  # checked by SourceOptions
         native=options.native,
@@ -183,9 +184,18 @@ def uses_sample(source: str | os.PathLike[str] | None) -> bool:
 
 
 def choose_source(
-    source: str | os.PathLike[str] | None, bbox: BBox | None, crs: CRS = WGS84
+    source: str | os.PathLike[str] | None,
+    bbox: BBox | None,
+    crs: CRS = WGS84,
+    style: str = "maps",
 ) -> str | os.PathLike[str]:
     """Return the source given, the one that `MAPTILE2SAT_SOURCE` names, or the sample map.
+
+    Args:
+        source: What the user gave.
+        bbox: The area wanted, if not all of the map.
+        crs: Of `bbox`.
+        style: In which the sample map is to be drawn.
 
     Raises:
         UsageError: If none is given and `bbox` is not inside the sample map.
@@ -193,7 +203,7 @@ def choose_source(
     source = source or os.environ.get("MAPTILE2SAT_SOURCE")
     if source:
         return source
-    sample = sample_map()
+    sample = sample_map(style)
     if bbox is None:
         return sample
     with closing(open_source(sample)) as opened:

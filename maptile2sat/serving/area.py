@@ -120,7 +120,7 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
     """
     info, options = layer.job.source.info, layer.job.options
     words = ["maptile2sat", "render"]
-    if Path(layer.job.origin) != sample_map():
+    if Path(layer.job.origin) != sample_map(layer.job.bundle.description.style):
         words.append(Path(info.name).name if private and not info.remote else info.name)
     model = Path(options.model).name if private else options.model
     words += ["-m", model]
