@@ -279,6 +279,22 @@ def test_discriminator_that_sees_the_image_alone() -> None:
     assert figures[0] == figures[1]
 
 
+def test_discriminator_that_is_told_the_map_late() -> None:
+    """It sees the image pixel by pixel, the map as averages of 4 x 4 px."""
+    told = trainer(critic_sees="late")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1, 64, 64, 7)).astype(np.float32)
+    blocks = x.reshape(1, 16, 4, 16, 4, 7)
+    mirrored = blocks[:, :, ::-1].reshape(x.shape)
+    answers = [np.asarray(part) for part in told.critic(x)]
+    classes = np.concatenate([x[..., :3], mirrored[..., 3:]], -1)
+    image = np.concatenate([mirrored[..., :3], x[..., 3:]], -1)
+    other = np.concatenate([x[..., :3], random.permutation(x[..., 3:], 1)], -1)
+    for changed, same in ((classes, True), (image, False), (other, False)):
+        assert np.allclose(told.critic(changed)[-1], answers[-1], atol=1e-5) is same
+    np.testing.assert_array_equal(told.critic(other)[0], answers[0])
+
+
 def test_second_discriminator_sees_half_the_size() -> None:
     plain, both = trainer(), trainer(critic_scales=2)
     x = np.random.default_rng(0).normal(size=(1, 64, 64, 7)).astype(np.float32)

@@ -12,6 +12,24 @@ from maptile2sat.networks.norms import BatchNorm
 
 Tensor = Any
 
+IMAGE = 3
+"""Channels of an image, the first of what a discriminator sees."""
+
+ENTRY = 2
+"""Layer of a patch discriminator, at a quarter of the resolution, where late classes enter."""
+
+
+class Parted(keras.layers.Layer):
+    """Parts channels in two."""
+
+    def __init__(self, first: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.first = first
+
+    def call(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, H, W, C) to its first channels and the others."""
+        return x[..., : self.first], x[..., self.first :]
+
 
 class SpectralConv(keras.layers.Layer):
     """Convolution whose kernel is divided by its largest singular value.
@@ -65,6 +83,7 @@ def build_patch_critic(
     precision: str = "float32",
     seed: int = 0,
     scales: int = 1,
+    late: bool = False,
 ) -> Any:
     """Build a 70 px PatchGAN, or two of which the second sees the input at half size.
 
@@ -77,6 +96,8 @@ def build_patch_critic(
         seed: Seed of the initial weights.
         scales: 1 or 2; at half size a patch is 140 px wide, so that layout counts (Wang et
             al. 2018, arXiv 1711.11585, section 3.2).
+        late: Whether what follows the image's 3 channels enters where features are 4 px wide, as
+            averages, and not with the image: the first layers then learn what images look like.
 
     Returns:
         A Keras model from (N, H, W, channels) to a list: for each scale three feature maps
@@ -86,21 +107,27 @@ def build_patch_critic(
     policy = precision if precision == "float32" else f"mixed_{precision}"
     # taken in what it is computed in: a cast of so many channels costs as much as a layer
     given = keras.Input((None, None, channels), dtype=keras.DTypePolicy(policy).compute_dtype)
-    features, logits = _patch_layers(given, base, norm, policy, seed, "")
+    features, logits = _patch_layers(given, base, norm, policy, seed, "", late)
     if scales == 1:
         return keras.Model(given, [*features, logits], name="critic")
     half = keras.layers.AveragePooling2D(2, name="half", dtype="float32")(given)
-    more, half_logits = _patch_layers(half, base, norm, policy, seed + 100, "_half")
+    more, half_logits = _patch_layers(half, base, norm, policy, seed + 100, "_half", late)
     return keras.Model(given, [*features, *more, logits, half_logits], name="critic")
 
 
 def _patch_layers(
-    x: Any, base: int, norm: str, policy: str, seed: int, suffix: str
+    x: Any, base: int, norm: str, policy: str, seed: int, suffix: str, late: bool
 ) -> tuple[list[Any], Any]:
     """Return the last three feature maps and the logits of one scale."""
     features = []
+    classes = None
+    if late:
+        x, classes = Parted(IMAGE, name=f"parted{suffix}", dtype=policy)(x)
+        classes = keras.layers.AveragePooling2D(4, name=f"classes{suffix}", dtype=policy)(classes)
     for index, (filters, strides) in enumerate([(1, 2), (2, 2), (4, 2), (8, 1)]):
         width, start = base * filters, seed + 10 * index
+        if index == ENTRY and classes is not None:
+            x = keras.layers.Concatenate(name=f"told{suffix}", dtype=policy)([x, classes])
         if norm == "spectral":
             conv = SpectralConv(width, 4, strides, start, name=f"conv{index}{suffix}", dtype=policy)
             x = conv(x)

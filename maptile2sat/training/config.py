@@ -65,8 +65,9 @@ class TrainConfig:
         annotate: Share of the crops over whose map labels are drawn, 0..1; the discriminator
             always sees the map without them.
         critic_scales: 1, or 2 for a second discriminator that sees everything at half size.
-        critic_sees: `palette` (the image and the map as the generator's palette encodes it) or
-            `image` (the image alone).
+        critic_sees: `palette` (the image and the map as the generator's palette encodes it),
+            `late` (the same, the map only from a quarter of the resolution on) or `image` (the
+            image alone).
         critic_translate: Most pixels by which what the discriminator sees is moved at random,
             against late overfitting (Zhao et al. 2020, arXiv 2006.10738); 0 for none.
         smooth: Whether the generator smooths after each pixel shuffle and starts it even.
@@ -148,7 +149,9 @@ class TrainConfig:
                 min(self.width, self.colours, self.critic_base, self.unet_base) >= 1
             ),
             "critic_scales must be 1 or 2": self.critic_scales in (1, 2),
-            "critic_sees must be palette or image": self.critic_sees in ("palette", "image"),
+            "critic_sees must be palette, late or image": (
+                self.critic_sees in ("palette", "late", "image")
+            ),
             "critic_translate must be 0 or more, and less than half of loss_crop": (
                 0 <= self.critic_translate < self.loss_crop / 2
             ),

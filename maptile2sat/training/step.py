@@ -39,7 +39,8 @@ class LocalTrainer(Trainer):
 
     def build_critic(self) -> Any:
         """Build the 70 px PatchGAN that sees the encoded map, or the image alone."""
-        encoded = len(self.local.palette) + 1 if self.config.critic_sees == "palette" else 0
+        sees = self.config.critic_sees
+        encoded = 0 if sees == "image" else len(self.local.palette) + 1
         return build_patch_critic(
             3 + encoded,
             self.config.critic_base,
@@ -47,6 +48,7 @@ class LocalTrainer(Trainer):
             self.config.precision,
             seed=self.config.seed + 1000,
             scales=self.config.critic_scales,
+            late=sees == "late",
         )
 
     def architecture(self) -> dict[str, Any]:
@@ -92,7 +94,7 @@ class LocalTrainer(Trainer):
     def _shown(self, image: Tensor, seen: Tensor) -> Tensor:
         """Return what the discriminator sees of an image."""
         image = tf.cast(image, seen.dtype)
-        return tf.concat([image, seen], -1) if self.config.critic_sees == "palette" else image
+        return image if self.config.critic_sees == "image" else tf.concat([image, seen], -1)
 
     def _judged(self, shown: Tensor, training: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Return the discriminator's features and its logits, one for each scale."""
