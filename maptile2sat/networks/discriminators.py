@@ -12,23 +12,8 @@ from maptile2sat.networks.norms import BatchNorm
 
 Tensor = Any
 
-IMAGE = 3
-"""Channels of an image, the first of what a discriminator sees."""
-
 ENTRY = 2
 """Layer of a patch discriminator, at a quarter of the resolution, where late classes enter."""
-
-
-class Parted(keras.layers.Layer):
-    """Parts channels in two."""
-
-    def __init__(self, first: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.first = first
-
-    def call(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, H, W, C) to its first channels and the others."""
-        return x[..., : self.first], x[..., self.first :]
 
 
 class SpectralConv(keras.layers.Layer):
@@ -83,12 +68,12 @@ def build_patch_critic(
     precision: str = "float32",
     seed: int = 0,
     scales: int = 1,
-    late: bool = False,
+    late: int = 0,
 ) -> Any:
     """Build a 70 px PatchGAN, or two of which the second sees the input at half size.
 
     Args:
-        channels: Of the input: the image's 3 and those of the map's encoding.
+        channels: Of the input: the image's 3, and those of the map's encoding unless `late`.
         base: Channels of the first layer; they double to eight times that.
         norm: `instance` (learns fast, does not see contrast) or `spectral` (sees it, learns
             slowly).
@@ -96,34 +81,40 @@ def build_patch_critic(
         seed: Seed of the initial weights.
         scales: 1 or 2; at half size a patch is 140 px wide, so that layout counts (Wang et
             al. 2018, arXiv 1711.11585, section 3.2).
-        late: Whether what follows the image's 3 channels enters where features are 4 px wide, as
-            averages, and not with the image: the first layers then learn what images look like.
+        late: Channels of a second input, the map's encoding, whose averages enter where features
+            are 4 px wide: the first layers learn from the image alone what images look like.
 
     Returns:
-        A Keras model from (N, H, W, channels) to a list: for each scale three feature maps
-        (for feature matching), then for each scale float32 logits: (N, H/8, W/8, 1), half of
+        A Keras model from (N, H, W, channels), or a list of it and (N, H, W, late), to a list: for
+        each scale three feature maps (for feature matching), then for each scale float32 logits: (N, H/8, W/8, 1), half of
         that at half size.
     """
     policy = precision if precision == "float32" else f"mixed_{precision}"
     # taken in what it is computed in: a cast of so many channels costs as much as a layer
-    given = keras.Input((None, None, channels), dtype=keras.DTypePolicy(policy).compute_dtype)
-    features, logits = _patch_layers(given, base, norm, policy, seed, "", late)
+    dtype = keras.DTypePolicy(policy).compute_dtype
+    image = keras.Input((None, None, channels), dtype=dtype)
+    classes = keras.Input((None, None, late), dtype=dtype) if late else None
+    given = image if classes is None else [image, classes]
+
+    def told(side: int) -> Any:
+        return None if classes is None else keras.layers.AveragePooling2D(side)(classes)
+
+    features, logits = _patch_layers(image, told(4), base, norm, policy, seed, "")
     if scales == 1:
         return keras.Model(given, [*features, logits], name="critic")
-    half = keras.layers.AveragePooling2D(2, name="half", dtype="float32")(given)
-    more, half_logits = _patch_layers(half, base, norm, policy, seed + 100, "_half", late)
+    half = keras.layers.AveragePooling2D(2, name="half", dtype="float32")(image)
+    more, half_logits = _patch_layers(half, told(8), base, norm, policy, seed + 100, "_half")
     return keras.Model(given, [*features, *more, logits, half_logits], name="critic")
 
 
 def _patch_layers(
-    x: Any, base: int, norm: str, policy: str, seed: int, suffix: str, late: bool
+    x: Any, classes: Any, base: int, norm: str, policy: str, seed: int, suffix: str
 ) -> tuple[list[Any], Any]:
-    """Return the last three feature maps and the logits of one scale."""
+    """Return the last three feature maps and the logits of one scale.
+
+    `classes`, if not None, enter at `ENTRY`.
+    """
     features = []
-    classes = None
-    if late:
-        x, classes = Parted(IMAGE, name=f"parted{suffix}", dtype=policy)(x)
-        classes = keras.layers.AveragePooling2D(4, name=f"classes{suffix}", dtype=policy)(classes)
     for index, (filters, strides) in enumerate([(1, 2), (2, 2), (4, 2), (8, 1)]):
         width, start = base * filters, seed + 10 * index
         if index == ENTRY and classes is not None:

@@ -39,16 +39,15 @@ class LocalTrainer(Trainer):
 
     def build_critic(self) -> Any:
         """Build the 70 px PatchGAN that sees the encoded map, or the image alone."""
-        sees = self.config.critic_sees
-        encoded = 0 if sees == "image" else len(self.local.palette) + 1
+        sees, encoded = self.config.critic_sees, len(self.local.palette) + 1
         return build_patch_critic(
-            3 + encoded,
+            3 + (encoded if sees == "palette" else 0),
             self.config.critic_base,
             self.config.critic_norm,
             self.config.precision,
             seed=self.config.seed + 1000,
             scales=self.config.critic_scales,
-            late=sees == "late",
+            late=encoded if sees == "late" else 0,
         )
 
     def architecture(self) -> dict[str, Any]:
@@ -67,7 +66,7 @@ class LocalTrainer(Trainer):
         drawn = tf.cast(batch.map, tf.float32)
         real = tf.cast(batch.image, tf.float32) / 127.5 - 1.0
         fake = self.generator([drawn, batch.fine, batch.coarse], training=True)[:, core, core]
-        seen = tf.stop_gradient(tf.cast(self.encode(batch.clean), self.critic.input.dtype))
+        seen = tf.stop_gradient(tf.cast(self.encode(batch.clean), self.critic.inputs[0].dtype))
         # both moved alike, because feature matching compares place by place
         real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
         real_features, real_logits = self._judged(real_seen, training=True)
@@ -91,18 +90,22 @@ class LocalTrainer(Trainer):
         )
         return Losses(figures["critic_real"] + figures["critic_fake"], generator, figures)
 
-    def _shown(self, image: Tensor, seen: Tensor) -> Tensor:
-        """Return what the discriminator sees of an image."""
+    def _shown(self, image: Tensor, seen: Tensor) -> list[Tensor]:
+        """Return what the discriminator sees of an image, input by input."""
         image = tf.cast(image, seen.dtype)
-        return image if self.config.critic_sees == "image" else tf.concat([image, seen], -1)
+        if self.config.critic_sees == "late":
+            return [image, seen]
+        return [image if self.config.critic_sees == "image" else tf.concat([image, seen], -1)]
 
-    def _judged(self, shown: Tensor, training: bool) -> tuple[list[Tensor], list[Tensor]]:
+    def _judged(self, shown: list[Tensor], training: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Return the discriminator's features and its logits, one for each scale."""
-        answers = self.critic(shown, training=training)
+        answers = self.critic(shown if len(shown) > 1 else shown[0], training=training)
         scales = self.config.critic_scales
         return answers[:-scales], answers[-scales:]
 
-    def _moved(self, real: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _moved(
+        self, real: list[Tensor], fake: list[Tensor], batch: Batch
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Move each crop at random, the same way in both, with zeros where nothing comes.
 
         How far follows from the crop's noise, so that a step stays a function of its batch.
@@ -110,7 +113,7 @@ class LocalTrainer(Trainer):
         most = self.config.critic_translate
         if not most:
             return real, fake
-        side, both = self.config.loss_crop, tf.concat([real, fake], -1)
+        side, both = self.config.loss_crop, tf.concat([*real, *fake], -1)
         padded = tf.pad(both, [[0, 0], [most, most], [most, most], [0, 0]])
         # the fine noise of two pixels is two hashes of place and seed
         top, left = tf.unstack(tf.cast(batch.fine[:, 0, :2, 0], tf.int32) % (2 * most + 1), axis=1)
@@ -121,8 +124,8 @@ class LocalTrainer(Trainer):
             ]
         )
         moved.set_shape(both.shape)
-        first, second = tf.split(moved, 2, -1)
-        return first, second
+        parts = tf.split(moved, [part.shape[-1] for part in (*real, *fake)], -1)
+        return parts[: len(real)], parts[len(real) :]
 
 
 def _mean(parts: list[Tensor]) -> Tensor:
