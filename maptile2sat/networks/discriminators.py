@@ -86,8 +86,8 @@ def build_patch_critic(
 
     Returns:
         A Keras model from (N, H, W, channels), or a list of it and (N, H, W, late), to a list: for
-        each scale three feature maps (for feature matching), then for each scale float32 logits: (N, H/8, W/8, 1), half of
-        that at half size.
+        each scale three feature maps (for feature matching), then for each scale float32
+        logits: (N, H/8, W/8, 1), half of that at half size.
     """
     policy = precision if precision == "float32" else f"mixed_{precision}"
     # taken in what it is computed in: a cast of so many channels costs as much as a layer
