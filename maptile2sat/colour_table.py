@@ -15,7 +15,7 @@ import numpy.typing as npt
 TABLE_ROWS = 4096
 """Tables are a multiple of this long, so that few lengths occur."""
 
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 32
 """Rows of the picture worked on at once: they stay in the processor's cache."""
 
 
@@ -51,18 +51,23 @@ def colour_table(image: npt.NDArray[np.uint8]) -> ColourTable:
     there, row_of = _scratch.there, _scratch.row_of
     height, width = image.shape[:2]
     places = np.empty((height, width), np.int32)
-    words = np.zeros((ROWS_AT_ONCE, width, 4), np.uint8)
-    parts = [slice(top, top + ROWS_AT_ONCE) for top in range(0, height, ROWS_AT_ONCE)]
+    wide = np.empty((ROWS_AT_ONCE, width), np.intp)  # what numpy takes as it is for places
+    parts = [slice(top, min(top + ROWS_AT_ONCE, height)) for top in range(0, height, ROWS_AT_ONCE)]
     for part in parts:
-        rows = image[part]
-        words[: len(rows), :, 2::-1] = rows  # little-endian: red is the highest byte
-        places[part] = words[: len(rows)].view("<i4")[..., 0]
-        there[places[part].astype(np.intp).ravel()] = True
+        keys = wide[: part.stop - part.start]
+        keys[...] = image[part, :, 0]
+        for channel in (1, 2):
+            keys <<= 8
+            keys |= image[part, :, channel]
+        there[keys] = True
+        places[part] = keys
     found = np.flatnonzero(there)
     there[found] = False
     row_of[found] = np.arange(len(found), dtype=np.int32)
     for part in parts:
-        places[part] = row_of.take(places[part].astype(np.intp))
+        keys = wide[: part.stop - part.start]
+        keys[...] = places[part]
+        row_of.take(keys, out=places[part], mode="clip")  # the other modes copy the output
     colours = np.zeros((-(-len(found) // TABLE_ROWS) * TABLE_ROWS, 3), np.uint8)
     for channel, shift in enumerate((16, 8, 0)):
         colours[: len(found), channel] = found >> shift & 255
