@@ -90,7 +90,7 @@ def test_epoch_of_an_uneven_number_of_pairs() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "--preset local --steps 9 --set width=64 --set dilations=1,2 --set coarse_rgb=false",
+        "--preset local --steps 9 --set width=48 --set dilations=1,2 --set coarse_rgb=false",
         "--preset local --steps 10 --batch-size 2 --learning-rate 0.0001 --set annotate=0.0",
         "--preset seed --steps 7 --set mirror=false --seed 4 --deterministic",
     ],

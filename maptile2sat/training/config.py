@@ -18,10 +18,11 @@ UNET_MULTIPLE = 256
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Hyper-parameters of a training run; the defaults are those of the `local` preset.
+    """Hyper-parameters of a training run.
 
     The preset names the networks and the adversarial loss; `presets.preset_config` gives the
-    numbers that go with it. A field that the preset's networks do not have is not used.
+    numbers that go with it, where they are not the defaults here, which are those of the first
+    `local` runs. A field that the preset's networks do not have is not used.
 
     Attributes:
         data: Folder with `train` and `val`, each of side-by-side pairs.

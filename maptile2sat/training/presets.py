@@ -35,7 +35,14 @@ CLASSIC: dict[str, Any] = {
 """What both U-Net presets share (Isola et al. 2017, arXiv 1611.07004, section 3)."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "local": {"annotate": 0.6},
+    "local": {
+        "annotate": 0.6,
+        "width": 64,
+        "dilations": (1, 2, 4, 1, 2, 2, 1, 1),
+        "critic_scales": 2,
+        "critic_sees": "late",
+        "feature_weight": 10.0,
+    },
     # the authors' own later implementation lets the rate fall over the second half
     "pix2pix": {**CLASSIC, "decay_from": 0.5},
     "seed": {**CLASSIC, "decay_from": 1.0, "antialias": False},
