@@ -1,6 +1,6 @@
 """Make the pictures of README and model cards: the sample map, and what a model makes of it.
 
-    python examples/pictures.py [MODEL ...]      # writes docs/helsinki-MODEL.jpg; default: all shipped
+    python examples/pictures.py [MODEL ...]      # writes docs/helsinki-MODEL.jpg; default: all
 
 Full size, one map pixel to one pixel; the map was drawn from OpenStreetMap data.
 """
