@@ -66,7 +66,7 @@ class Trainer(abc.ABC):
         self.restart_average()
         # sums of several gradients are otherwise taken in the order in which they get ready
         self._executor = "SINGLE_THREADED_EXECUTOR" if config.deterministic else None
-        self._compiled = tf.function(self._step)
+        self._compiled = tf.function(self._step)  # once for the start of a run, once for the rest
 
     @abc.abstractmethod
     def build_generator(self) -> Any:
@@ -77,8 +77,11 @@ class Trainer(abc.ABC):
         """Build the discriminator."""
 
     @abc.abstractmethod
-    def losses(self, batch: Batch) -> Losses:
-        """Compute the losses of a batch of tensors, on one device."""
+    def losses(self, batch: Batch, *, late: bool) -> Losses:
+        """Compute the losses of a batch of tensors, on one device.
+
+        `late` says whether what is left out at the start of a run counts.
+        """
 
     @abc.abstractmethod
     def generate(self) -> Generate:
@@ -131,7 +134,9 @@ class Trainer(abc.ABC):
         self._seed_dropout(number)
         with tf.experimental.function_executor_type(self._executor):
             return self._compiled(  # type: ignore[no-any-return]
-                self._shared_out(batch), tf.constant(decay, tf.float32)
+                self._shared_out(batch),
+                tf.constant(decay, tf.float32),
+                late=number >= self.config.label_from,
             )
 
     def _seed_dropout(self, number: int) -> None:
@@ -151,16 +156,16 @@ class Trainer(abc.ABC):
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
-    def _step(self, batch: Any, decay: Tensor) -> dict[str, Tensor]:
-        figures = self.strategy.run(self._replica_step, args=(batch, decay))
+    def _step(self, batch: Any, decay: Tensor, late: bool) -> dict[str, Tensor]:
+        figures = self.strategy.run(self._replica_step, args=(batch, decay, late))
         return {
             name: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
             for name, value in figures.items()
         }
 
-    def _replica_step(self, batch: Batch, decay: Tensor) -> dict[str, Tensor]:
+    def _replica_step(self, batch: Batch, decay: Tensor, late: bool) -> dict[str, Tensor]:
         with tf.GradientTape(persistent=True) as tape:
-            losses = self.losses(batch)
+            losses = self.losses(batch, late=late)
             # gradients of all devices are added up
             critic_loss = self.critic_optimizer.scale_loss(losses.critic / self.replicas)
             generator_loss = self.generator_optimizer.scale_loss(losses.generator / self.replicas)

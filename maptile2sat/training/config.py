@@ -65,6 +65,9 @@ class TrainConfig:
         deterministic: Whether every operation is repeatable bit by bit, which is slower.
         annotate: Share of the crops over whose map labels are drawn, 0..1; the discriminator
             always sees the map without them.
+        label_weight: Weight of the L1 distance of what the generator makes of a map with labels and
+            jitter from what it makes of the bare one, towards which nothing is drawn; 0 for none.
+        label_from: Step from which on it counts; before, neither is worth much.
         critic_scales: 1, or 2 for a second discriminator that sees everything at half size.
         critic_sees: `palette` (the image and the map as the generator's palette encodes it),
             `late` (the same, the map only from a quarter of the resolution on) or `image` (the
@@ -109,6 +112,8 @@ class TrainConfig:
     unet_base: int = 64
     deterministic: bool = False
     annotate: float = 0.0
+    label_weight: float = 0.0
+    label_from: int = 0
     critic_scales: int = 1
     critic_sees: str = "palette"
     critic_translate: int = 0
@@ -146,6 +151,9 @@ class TrainConfig:
             "decay_from must be in 0..1": 0.0 <= self.decay_from <= 1.0,
             "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,
             "annotate must be in 0..1": 0.0 <= self.annotate <= 1.0,
+            "label_weight and label_from must be 0 or more": (
+                min(self.label_weight, self.label_from) >= 0
+            ),
             "widths must be at least 1": (
                 min(self.width, self.colours, self.critic_base, self.unet_base) >= 1
             ),

@@ -59,6 +59,7 @@ _DISTANCE = (
         "l1": "pixel by pixel",
         "l1_pooled": "colours of small squares",
         "features": "texture, as the discriminator sees it",
+        "labels": "what labels on the map change",
     },
 )
 _CONTEST = (

@@ -39,8 +39,8 @@ class Batch(NamedTuple):
         image: uint8 (N, loss_crop, loss_crop, 3): the middle of the aerial photo.
         fine: int16 (N, crop, crop, 1), for a `local` generator; else of no pixels.
         coarse: int16 (N, crop / 4, crop / 4, 3), likewise.
-        clean: uint8 (N, loss_crop, loss_crop, 3): the middle of the map as it is, without
-            labels and jitter: what the discriminator sees.
+        clean: uint8 (N, crop, crop, 3): the map as it is, without labels and jitter; its middle is
+            what the discriminator sees.
     """
 
     map: Pixels
@@ -140,15 +140,13 @@ def _crop(pairs: Pairs, config: TrainConfig, step: int, place: int) -> Batch:
     if config.mirror and random.integers(2):
         drawn, image = drawn[:, ::-1], image[:, ::-1]
     grains = _grains(config, random)
-    margin = (config.crop - config.loss_crop) // 2
-    core = slice(margin, margin + config.loss_crop)
     labelled = _labelled(drawn, config, step * config.batch_size + place)
     return Batch(
         map=jitter(labelled, random) if config.jitter else labelled,
         image=image,
         fine=grains.fine,
         coarse=grains.coarse,
-        clean=drawn[core, core],
+        clean=drawn,
     )
 
 

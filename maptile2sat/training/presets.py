@@ -37,6 +37,8 @@ CLASSIC: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "local": {
         "annotate": 0.6,
+        "label_weight": 10.0,
+        "label_from": 2000,
         "width": 64,
         "dilations": (1, 2, 4, 1, 2, 2, 1, 1),
         "critic_scales": 2,
@@ -53,6 +55,7 @@ EPOCHS = {"pix2pix": 200, "seed": 200}
 
 SETTINGS = (
     *("width", "dilations", "smooth", "deep_noise", "coarse_rgb", "colours", "annotate"),
+    *("label_weight", "label_from"),
     *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),

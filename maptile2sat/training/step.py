@@ -58,15 +58,20 @@ class LocalTrainer(Trainer):
         """Return how the weight average makes an image."""
         return from_local(self.average)
 
-    def losses(self, batch: Batch) -> Losses:
-        """Compute the losses on the middle of the crops, where padding is not seen."""
+    def losses(self, batch: Batch, *, late: bool) -> Losses:
+        """Compute the losses on the middle of the crops, where padding is not seen.
+
+        `late` in a run, what is made of the map with labels is also compared with what is made
+        of the bare map.
+        """
         config = self.config
         margin = (config.crop - config.loss_crop) // 2
         core = slice(margin, margin + config.loss_crop)
         drawn = tf.cast(batch.map, tf.float32)
         real = tf.cast(batch.image, tf.float32) / 127.5 - 1.0
         fake = self.generator([drawn, batch.fine, batch.coarse], training=True)[:, core, core]
-        seen = tf.stop_gradient(tf.cast(self.encode(batch.clean), self.critic.inputs[0].dtype))
+        bare = batch.clean[:, core, core]
+        seen = tf.stop_gradient(tf.cast(self.encode(bare), self.critic.inputs[0].dtype))
         # both moved alike, because feature matching compares place by place
         real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
         real_features, real_logits = self._judged(real_seen, training=True)
@@ -88,6 +93,10 @@ class LocalTrainer(Trainer):
             + config.fine_l1_weight * figures["l1"]
             + config.feature_weight * figures["features"]
         )
+        if config.label_weight and late:
+            through = self.generator([batch.clean, batch.fine, batch.coarse], training=True)
+            figures["labels"] = _l1(fake, tf.stop_gradient(through[:, core, core]))
+            generator += config.label_weight * figures["labels"]
         return Losses(figures["critic_real"] + figures["critic_fake"], generator, figures)
 
     def _shown(self, image: Tensor, seen: Tensor) -> list[Tensor]:
