@@ -113,8 +113,10 @@ pixel (L1 and below) prefer blur, and are for comparison with the literature.
 
 def _training(about: Mapping[str, Any]) -> str:
     done = about.get("training", {})
-    if "command" not in done:  # made by hand
-        return ""
+    counts = ("crops_of_256_px", "steps", "of_steps", "pairs")
+    known = isinstance(done.get("command"), str)
+    if not known or not all(isinstance(done.get(name), int) for name in counts):
+        return ""  # made by hand
     return f"""## How it was made
 
     {done["command"]}

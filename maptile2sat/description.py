@@ -6,7 +6,6 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from maptile2sat.errors import BundleError
@@ -152,14 +151,23 @@ def _are_numbers(value: Any) -> bool:
 
 def _is_evaluation(given: dict[str, Any]) -> bool:
     found = given.get("evaluation", {})
-    if not isinstance(found, dict):
-        return False
-    figures = found.get("figures", {})
-    return isinstance(figures, dict) and all(
+    if found == {}:
+        return True
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("command"), str)
+        and _is_int(found.get("pairs"))
+        and isinstance(found.get("figures"), dict)
+        and all(_is_figure(figure) for figure in found["figures"].values())
+    )
+
+
+def _is_figure(figure: Any) -> bool:
+    return (
         isinstance(figure, dict)
         and all(isinstance(figure.get(key), str) for key in ("title", "better"))
-        and all(isinstance(figure.get(key), (int, float, NoneType)) for key in ("value", "floor"))
-        for figure in figures.values()
+        and _are_numbers({"value": figure.get("value")})
+        and (figure.get("floor") is None or _are_numbers({"floor": figure["floor"]}))
     )
 
 

@@ -143,8 +143,12 @@ def test_what_a_bundle_says_may_change_but_not_its_weights(tmp_path: Path) -> No
     assert files_in(folder) == sorted([CARD, DESCRIPTION, WEIGHTS])
     with pytest.raises(BundleError, match="notes must be text"):
         redescribe(after, notes=3)
-    with pytest.raises(BundleError, match="evaluation is not what"):
-        redescribe(after, evaluation={"figures": {"swd": {"title": "x"}}})
+    figure = {"title": "x", "better": "lower", "value": 1.0, "floor": None}
+    for figures in ({"a": {"title": "x"}}, {"a": {**figure, "value": float("nan")}}, 3):
+        with pytest.raises(BundleError, match="evaluation is not what"):
+            redescribe(after, evaluation={"command": "c", "pairs": 4, "figures": figures})
+    redescribe(after, evaluation={}, training={"command": "c", "steps": "many"})
+    redescribe(after)
     assert (folder / CARD).read_text() == card
 
 
