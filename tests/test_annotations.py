@@ -301,9 +301,9 @@ def test_labels_are_to_change_nothing() -> None:
     """From a step on, what is made of a labelled map is drawn to what is made of the bare one."""
     given = batch()
     spoilt = given._replace(map=255 - given.map, clean=given.map)
-    early, late = (trainer(label_weight=1.0, label_from=3).step(spoilt, n) for n in (2, 3))
-    assert "labels" not in early
-    assert float(late["labels"]) > 0.01
+    before, after = (trainer(label_weight=1.0, label_from=3).step(spoilt, n) for n in (2, 3))
+    assert "labels" not in before
+    assert float(after["labels"]) > 0.01
     same = trainer(label_weight=1.0).step(given._replace(clean=given.map), 0)
     assert float(same["labels"]) == 0.0
     rates = {"critic_rate": 1e-9, "generator_rate": 1e-3}
@@ -311,6 +311,30 @@ def test_labels_are_to_change_nothing() -> None:
     for number in range(8):
         ends = [float(part.step(spoilt, number)["labels"]) for part in (pulled, free)]
     assert ends[0] < 0.8 * ends[1]
+
+
+def test_tone_is_drawn_to_the_mean() -> None:
+    """Among photos of which most are dark, L1 alone finds the dark ones, the tone their mean."""
+    given = batch(batch_size=4)
+    photos = np.full_like(given.image, 60)
+    photos[0] = 240
+    given = given._replace(
+        map=np.full_like(given.map, 230),
+        clean=np.full_like(given.clean, 230),
+        image=photos,
+    )
+    rates = {"critic_rate": 1e-9, "generator_rate": 3e-3, "feature_weight": 0.0}
+    made = {}
+    for weight in (0.0, 400.0):
+        part = trainer(tone_weight=weight, batch_size=4, precision="float32", **rates)
+        for number in range(100):
+            figures = part.step(given, number)
+        image = part.generator([given.map, given.fine, given.coarse], training=False)
+        made[weight] = float(np.asarray(image).mean() + 1.0) * 127.5
+    mean = photos.mean()
+    assert abs(made[400.0] - mean) < 0.5 * abs(made[0.0] - mean), made
+    assert made[0.0] < mean
+    assert float(figures["tone"]) > 0.0
 
 
 def test_second_discriminator_sees_half_the_size() -> None:

@@ -77,10 +77,10 @@ class Trainer(abc.ABC):
         """Build the discriminator."""
 
     @abc.abstractmethod
-    def losses(self, batch: Batch, *, late: bool) -> Losses:
+    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
         """Compute the losses of a batch of tensors, on one device.
 
-        `late` says whether what is left out at the start of a run counts.
+        `with_labels` says whether what labels change counts already.
         """
 
     @abc.abstractmethod
@@ -136,7 +136,7 @@ class Trainer(abc.ABC):
             return self._compiled(  # type: ignore[no-any-return]
                 self._shared_out(batch),
                 tf.constant(decay, tf.float32),
-                late=number >= self.config.label_from,
+                with_labels=number >= self.config.label_from,
             )
 
     def _seed_dropout(self, number: int) -> None:
@@ -156,16 +156,16 @@ class Trainer(abc.ABC):
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
-    def _step(self, batch: Any, decay: Tensor, late: bool) -> dict[str, Tensor]:
-        figures = self.strategy.run(self._replica_step, args=(batch, decay, late))
+    def _step(self, batch: Any, decay: Tensor, with_labels: bool) -> dict[str, Tensor]:
+        figures = self.strategy.run(self._replica_step, args=(batch, decay, with_labels))
         return {
             name: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
             for name, value in figures.items()
         }
 
-    def _replica_step(self, batch: Batch, decay: Tensor, late: bool) -> dict[str, Tensor]:
+    def _replica_step(self, batch: Batch, decay: Tensor, with_labels: bool) -> dict[str, Tensor]:
         with tf.GradientTape(persistent=True) as tape:
-            losses = self.losses(batch, late=late)
+            losses = self.losses(batch, with_labels=with_labels)
             # gradients of all devices are added up
             critic_loss = self.critic_optimizer.scale_loss(losses.critic / self.replicas)
             generator_loss = self.generator_optimizer.scale_loss(losses.generator / self.replicas)

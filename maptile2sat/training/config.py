@@ -14,6 +14,8 @@ from maptile2sat.errors import TrainingError, UsageError
 
 RADIUS_MULTIPLE = 16
 UNET_MULTIPLE = 256
+TONE_POOL = 64
+"""Side in pixels of the averages that `tone_weight` compares."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class TrainConfig:
         l1_pool: Side in pixels of the averages that L1 compares; finer detail is left to the
             discriminator.
         fine_l1_weight: Weight of the per-pixel L1 distance.
+        tone_weight: Weight of the squared distance of the averages of 64 px squares, which finds
+            the mean where L1 finds the median: photos have more dark pixels than bright ones, so
+            that L1 alone makes images too dark.
         feature_weight: Weight of feature matching.
         ema: Decay per step of the weight average that is shipped.
         precision: `float32`, `bfloat16` or `float16`: what convolutions compute in; `auto`,
@@ -99,6 +104,7 @@ class TrainConfig:
     l1_weight: float = 5.0
     l1_pool: int = 8
     fine_l1_weight: float = 2.0
+    tone_weight: float = 0.0
     feature_weight: float = 2.0
     ema: float = 0.999
     precision: str = "bfloat16"
@@ -150,6 +156,7 @@ class TrainConfig:
             "ema must be in 0..1": 0.0 <= self.ema < 1.0,
             "decay_from must be in 0..1": 0.0 <= self.decay_from <= 1.0,
             "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,
+            "tone_weight must be 0 or more": self.tone_weight >= 0,
             "annotate must be in 0..1": 0.0 <= self.annotate <= 1.0,
             "label_weight and label_from must be 0 or more": (
                 min(self.label_weight, self.label_from) >= 0

@@ -58,6 +58,7 @@ _DISTANCE = (
     {
         "l1": "pixel by pixel",
         "l1_pooled": "colours of small squares",
+        "tone": "brightness of large squares (squared)",
         "features": "texture, as the discriminator sees it",
         "labels": "what labels on the map change",
     },

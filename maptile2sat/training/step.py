@@ -10,7 +10,7 @@ import tensorflow as tf
 from maptile2sat.networks.discriminators import build_patch_critic
 from maptile2sat.networks.local import LocalConfig, build_local
 from maptile2sat.training.adversarial import Losses, Tensor, Trainer
-from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.config import TONE_POOL, TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate, from_local
@@ -58,10 +58,10 @@ class LocalTrainer(Trainer):
         """Return how the weight average makes an image."""
         return from_local(self.average)
 
-    def losses(self, batch: Batch, *, late: bool) -> Losses:
+    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
         """Compute the losses on the middle of the crops, where padding is not seen.
 
-        `late` in a run, what is made of the map with labels is also compared with what is made
+        If `with_labels`, what is made of the map with labels is also compared with what is made
         of the bare map.
         """
         config = self.config
@@ -85,15 +85,17 @@ class LocalTrainer(Trainer):
             "adversarial": -_mean(fake_logits),
             "l1_pooled": _l1(_pooled(fake, config.l1_pool), _pooled(real, config.l1_pool)),
             "l1": _l1(fake, real),
+            "tone": tf.reduce_mean(tf.square(_pooled(fake, TONE_POOL) - _pooled(real, TONE_POOL))),
             "features": tf.add_n(features) / len(features),
         }
         generator = (
             figures["adversarial"]
             + config.l1_weight * figures["l1_pooled"]
             + config.fine_l1_weight * figures["l1"]
+            + config.tone_weight * figures["tone"]
             + config.feature_weight * figures["features"]
         )
-        if config.label_weight and late:
+        if config.label_weight and with_labels:
             through = self.generator([batch.clean, batch.fine, batch.coarse], training=True)
             figures["labels"] = _l1(fake, tf.stop_gradient(through[:, core, core]))
             generator += config.label_weight * figures["labels"]
