@@ -5,7 +5,8 @@
 Held-out maps are rendered as they are and with labels drawn over them as in training
 (`maptile2sat.training.annotations`), with the same noise; labels follow from `--seed` and the
 pair's number alone. With `--against`, the same maps go through a second model, such as one that
-was trained without labels, and `ratio` says how much of its change is left. The picture shows
+was trained without labels, and `ratio` says how much of its change is left. `--opacity 0.05` draws
+the labels all but transparent: how sensitive a model is to what hardly shows. The picture shows
 the sample map of Helsinki, bare and labelled, and what each model makes of both.
 """
 
@@ -63,9 +64,10 @@ def painter(name: str) -> Paint:
     return paint
 
 
-def labelled(drawn: Pixels, seed: int, number: int) -> Pixels:
+def labelled(drawn: Pixels, seed: int, number: int, opacity: float = 1.0) -> Pixels:
     """Return the map with its labels, the same in every run."""
-    return annotate(drawn, np.random.default_rng([seed, 6, number]))
+    full = annotate(drawn, np.random.default_rng([seed, 6, number]))
+    return np.rint(drawn + opacity * (full.astype(np.float64) - drawn)).astype(np.uint8)
 
 
 def gap(one: Pixels, other: Pixels) -> float:
@@ -73,7 +75,9 @@ def gap(one: Pixels, other: Pixels) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean())
 
 
-def measure(paints: list[Paint], pairs: Pairs, count: int, seed: int) -> list[dict[str, float]]:
+def measure(
+    paints: list[Paint], pairs: Pairs, count: int, seed: int, opacity: float
+) -> list[dict[str, float]]:
     """Return each model's figures: means over the pairs, in levels of 0..255.
 
     `change` is the difference that labels make, `change_under_labels` that on the pixels that
@@ -86,8 +90,8 @@ def measure(paints: list[Paint], pairs: Pairs, count: int, seed: int) -> list[di
         pair = pairs[number]
         side = pair.map.shape[0] // STRIDE * STRIDE
         drawn, photo = pair.map[:side, :side], pair.image[:side, :side]
-        full = labelled(drawn, seed, number)
-        under = np.abs(full.astype(np.int16) - drawn).max(-1) > 12
+        full = labelled(drawn, seed, number, opacity)
+        under = np.abs(labelled(drawn, seed, number).astype(np.int16) - drawn).max(-1) > 12
         covers.append(under.mean())
         for paint, row in zip(paints, rows, strict=True):
             bare, made = paint(drawn, number), paint(full, number)
@@ -139,12 +143,13 @@ def main() -> None:
     parser.add_argument("--map-side", default="right")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--opacity", type=float, default=1.0, help="of the labels, 0..1")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     options = parser.parse_args()
     names = [options.model, *([options.against] if options.against else [])]
     paints = [painter(name) for name in names]
     pairs = Pairs.find(options.data / "val", options.map_side)
-    figures = measure(paints, pairs, options.pairs, options.seed)
+    figures = measure(paints, pairs, options.pairs, options.seed, options.opacity)
     report: dict[str, object] = {"model": {"name": options.model, **figures[0]}}
     if options.against:
         report["against"] = {"name": options.against, **figures[1]}

@@ -13,6 +13,7 @@ import scipy.stats
 import skimage.metrics
 
 from maptile2sat.evaluation.classes import CLASSES, NONE, PALETTES, find_style, label
+from maptile2sat.evaluation.comparing import compare_pixels
 from maptile2sat.evaluation.distortion import measure_distortion, psnr, rmse, ssim
 from maptile2sat.evaluation.fcn_score import Confusion
 from maptile2sat.evaluation.frechet import frechet_distance
@@ -87,6 +88,21 @@ def test_l1_of_a_constant_shift_is_the_shift() -> None:
     one = np.full((2, SIDE, SIDE, 3), 100, np.uint8)
     found = measure_distortion(one, one + np.uint8(51))
     assert found["l1"] == pytest.approx([0.4, 0.4])
+
+
+def test_brightness_of_a_constant_shift_is_the_shift() -> None:
+    """Whichever way: halves of other places would differ, were these not all alike."""
+    random = np.random.default_rng(0)
+    square = random.integers(40, 90, (SIDE, SIDE, 3)).astype(np.uint8)
+    real = np.stack([square] * 6)
+    halves = halve(range(6), 0)
+    for shift in (30, -20):
+        made = (real.astype(int) + shift).astype(np.uint8)
+        found = compare_pixels(made, real, halves)["brightness"]
+        assert (found.value, found.floor) == pytest.approx((abs(shift), 0.0), abs=1e-6)
+    green = real.copy()
+    green[..., 1] += 10
+    assert compare_pixels(green, real, halves)["brightness"].value == pytest.approx(5.87)
 
 
 def test_frechet_distance_is_that_of_the_matrix_square_root() -> None:

@@ -65,6 +65,14 @@ METRICS: dict[str, Metric] = {
         3,
         "How far the pictures as a whole are from real photos, in the eyes of that network.",
     ),
+    "brightness": Metric(
+        "Brightness, distance of the means",
+        "lower",
+        True,
+        1,
+        "How much darker or brighter all pictures together are than real photos.",
+        "levels",
+    ),
     "class_std": Metric(
         "Contrast within classes",
         "lower",

@@ -22,17 +22,26 @@ from maptile2sat.evaluation.halves import (
 )
 from maptile2sat.evaluation.kernel import kernel_distance
 from maptile2sat.evaluation.sliced_wasserstein import sliced_wasserstein
-from maptile2sat.evaluation.spectrum import peak, spectrum_distance
+from maptile2sat.evaluation.spectrum import LUMA, peak, spectrum_distance
 from maptile2sat.evaluation.texture import class_means, correlation_distance, std_distance
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 PERIODS = (4, 2)
 
 
 def compare_pixels(made: Pixels, real: Pixels, halves: Sequence[Halves]) -> dict[str, Figure]:
-    """Return L1, RMSE, PSNR and SSIM, means over pictures."""
+    """Return L1, RMSE, PSNR and SSIM, means over pictures, and the distance in brightness."""
     found = measure_distortion(made, real)
-    return {name: _mean_figure(values, halves) for name, values in found.items()}
+    figures = {name: _mean_figure(values, halves) for name, values in found.items()}
+    mine, theirs = (side.mean((1, 2)) @ LUMA for side in (made, real))
+    figures["brightness"] = against_real(brightness_distance, mine, theirs, halves)
+    return figures
+
+
+def brightness_distance(one: Floats, other: Floats) -> float:
+    """Return the distance of the means of two sets of brightnesses."""
+    return abs(float(one.mean() - other.mean()))
 
 
 def _mean_figure(values: npt.NDArray[np.float64], halves: Sequence[Halves]) -> Figure:
