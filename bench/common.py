@@ -22,13 +22,13 @@ CORNER = 1024 * 18
 """Column and row of the grid at which large maps start: on the border of any cell."""
 
 
-def write_map(path: Path, side: int) -> tuple[int, int]:
-    """Write a web mercator GeoTIFF of `side` px, the valid part of the sample map repeated.
+def write_map(path: Path, side: int, style: str = "maps") -> tuple[int, int]:
+    """Write a web mercator GeoTIFF of `side` px, the valid part of a style's sample map repeated.
 
     Returns:
         Rows and columns after which it repeats.
     """
-    with closing(open_source(sample_map())) as source:
+    with closing(open_source(sample_map(style))) as source:
         image, mask = source.read(source.info.extent)
     rows, cols = np.where(mask.any(1))[0], np.where(mask.any(0))[0]
     tile = image[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]

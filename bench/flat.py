@@ -1,9 +1,10 @@
 """Look for one colour, stamps and grids in renders of maps that say nothing: one flat colour each.
 
-    python bench/flat.py MODEL [--side 4096] [--style maps] [--pictures FOLDER]
+    python bench/flat.py MODEL [--side 4096] [--pictures FOLDER]
 
-Every class colour of the style is rendered as a square map of that colour alone, and the sample map
-repeated is rendered too. What is measured of the brightness of each, 256 px inside the border:
+Every class colour of the model's style is rendered as a square map of that colour alone, and the
+style's sample map repeated is rendered too. What is measured of the brightness of each, 256 px
+inside the border:
 
 - `std`: its standard deviation in levels; `std_32`: that of averages of 32 px, so that a texture
   which is even from afar shows. 0 is one colour.
@@ -31,6 +32,7 @@ from common import CORNER, ZOOM, write_map
 from PIL import Image
 
 import maptile2sat
+from maptile2sat.bundle import find_bundle
 from maptile2sat.evaluation.classes import PALETTES
 from maptile2sat.evaluation.spectrum import LUMA, log_spectra, peak, power_spectra
 from maptile2sat.grid import Window, mercator_grid
@@ -115,9 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name or folder of a model")
     parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--style", default="maps", choices=sorted(PALETTES))
     parser.add_argument("--pictures", type=Path, help="folder for a PNG of each, reduced by two")
     options = parser.parse_args()
+    style = find_bundle(options.model).description.style
+    if style not in PALETTES:
+        raise SystemExit(
+            f"{options.model} is of the style {style}: only {', '.join(PALETTES)} are known"
+        )
     report: dict[str, Any] = {"model": options.model, "side": options.side}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -131,13 +137,12 @@ def main() -> None:
                 Image.fromarray(made).reduce(2).save(options.pictures / f"{name}.png")
             return made
 
-        for name, colours in PALETTES[options.style].items():
+        for name, colours in PALETTES[style].items():
             for colour in colours[:COLOURS]:
                 write_flat(source, tuple(bytes.fromhex(colour)), options.side)
                 look(f"{name}-{colour}")
-        if options.style == "maps":  # the style of the sample map
-            period = write_map(source, options.side)
-            report["copies"] = round(copies(look("sample"), period), 4)
+        period = write_map(source, options.side, style)
+        report["copies"] = round(copies(look("sample"), period), 4)
     print(json.dumps(report, indent=2))
 
 

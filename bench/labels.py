@@ -112,18 +112,18 @@ def measure(
     ]
 
 
-def sample(side: int) -> Pixels:
-    """Return the middle of the sample map."""
-    with closing(open_source(sample_map())) as source:
+def sample(side: int, style: str) -> Pixels:
+    """Return the middle of a style's sample map."""
+    with closing(open_source(sample_map(style))) as source:
         extent = source.info.extent
         left = extent.col + (extent.width - side) // 2 // STRIDE * STRIDE
         top = extent.row + (extent.height - side) // 2 // STRIDE * STRIDE
         return source.read(Window(left, top, side, side))[0]
 
 
-def draw(paints: list[Paint], path: Path, seed: int) -> None:
+def draw(paints: list[Paint], path: Path, seed: int, style: str) -> None:
     """Write the picture: above the bare map, below the labelled one, models from left to right."""
-    bare = sample(SAMPLE_SIDE)
+    bare = sample(SAMPLE_SIDE, style)
     rows = []
     for drawn in (bare, labelled(bare, seed, SAMPLE_NUMBER)):
         parts = [drawn, *(paint(drawn, 0) for paint in paints)]
@@ -156,7 +156,8 @@ def main() -> None:
         report["ratio"] = round(figures[0]["change"] / figures[1]["change"], 4)
         report["l1_on_bare_maps"] = round(figures[0]["l1"] / figures[1]["l1"] - 1.0, 4)
     if options.picture:
-        draw(paints, options.picture, options.seed)
+        style = find_bundle(options.model).description.style
+        draw(paints, options.picture, options.seed, style)
     print(json.dumps(report, indent=2))
 
 

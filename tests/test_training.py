@@ -230,12 +230,19 @@ def test_map_and_photo_stay_together() -> None:
 
 
 def test_crop_larger_than_the_pair_is_mirrored() -> None:
-    made = batch(tiny(crop=320, loss_crop=256), 0)
+    made = batch(tiny(crop=320, loss_crop=256, jitter=False), 0)
     assert made.map.shape == (2, 320, 320, 3)
-    drawn = made.map[0].astype(int)
-    # 32 px of margin: what lies before the pair's border is its mirror image
-    assert np.abs(drawn[:, 31] - drawn[:, 33]).mean() < 4
-    assert np.abs(drawn[31] - drawn[33]).mean() < 4
+    drawn, margin = made.map[0], 32
+    # what lies before the pair's border is its mirror image
+    for step in range(1, margin + 1):
+        np.testing.assert_array_equal(drawn[:, margin - step], drawn[:, margin + step])
+        np.testing.assert_array_equal(drawn[margin - step], drawn[margin + step])
+
+
+def test_pair_smaller_than_the_crop_is_used_up_to_its_border() -> None:
+    """At side 256, crops of 272 px whose middle 208 px count have 49 x 49 places."""
+    photos = [batch(tiny(crop=272, loss_crop=208, jitter=False), n).image[0] for n in range(40)]
+    assert len({photo.tobytes() for photo in photos}) > len(list((data() / "train").iterdir()))
 
 
 def test_jitter_is_small() -> None:
@@ -311,7 +318,8 @@ def test_no_pairs(tmp_path: Path) -> None:
 
 
 def test_pairs_smaller_than_the_crop(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"256 px.*320"):
+    advice = r"256 px.*320.*--loss-crop 256 --crop 320"
+    with pytest.raises(TrainingError, match=advice):
         run_training(tiny(crop=384, loss_crop=320), tmp_path / "run")
 
 

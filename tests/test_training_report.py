@@ -255,6 +255,25 @@ def test_curves_show_what_was_logged(tmp_path: Path) -> None:
     assert not (tmp_path / "none.png").exists()
 
 
+def test_every_curve_of_a_diagram_looks_different() -> None:
+    """With all terms of the `local` preset, in colour and without."""
+    from matplotlib.figure import Figure
+
+    from maptile2sat.training.curves import DARK, LIGHT, _plot
+
+    names = ("l1", "l1_pooled", "tone", "features", "labels", "critic_real", "critic_fake")
+    lines = [{"step": n, "crops": n, **dict.fromkeys(names, float(n))} for n in (1, 2)]
+    for theme in (LIGHT, DARK):
+        for panel in panels(lines, []):
+            axes = Figure().subplots()
+            _plot(axes, panel, theme)
+            named = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
+            assert len(named) == len(panel.curves)
+            assert len({line.get_color() for line in named}) == len(named)
+            assert len({str(line._dash_pattern) for line in named}) == len(named)
+    assert len(panels(lines, [])[0].curves) == 5
+
+
 def test_losses_without_a_known_name_are_drawn_too() -> None:
     lines = [{"step": 1, "crops": 1, "new_loss": 0.5, "critic_half": 0.25}]
     distance, contest = panels(lines, [])

@@ -93,7 +93,10 @@ def examine_files(paths: Sequence[Path], progress: Progress = silent) -> list[Fi
 
 
 def require_sound(
-    folder: Path, min_side: int = 0, progress: Progress = silent
+    folder: Path,
+    min_side: int = 0,
+    progress: Progress = silent,
+    instead: Callable[[int], str] = lambda side: "",
 ) -> dict[str, list[FileState]]:
     """Check all files of a set before training on it.
 
@@ -101,6 +104,8 @@ def require_sound(
         folder: The set, with `train` and `val`.
         min_side: Smallest side that the training can use.
         progress: Called after each file.
+        instead: Called if all that is wrong are small pairs, with the side that most have; returns
+            what else to do about it.
 
     Returns:
         The state of each file by split.
@@ -111,17 +116,19 @@ def require_sound(
     found = {split: list_pairs(folder / split) for split in SPLITS}
     states = examine_files([path for paths in found.values() for path in paths], progress)
     bad = [f"{_short(state.path)} {state.problem}" for state in states if state.problem]
+    advice = "replace or delete them"
     if not bad:
         bad = [
             f"{_short(state.path)} has pairs of {state.side} px, and {min_side} px are needed"
             for state in states
             if state.side < min_side
         ]
+        advice += instead(common_side(states))
     if bad:
         more = f"; and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
         raise TrainingError(
             f"{len(bad):,} of {len(states):,} pairs in {folder} cannot be used: "
-            f"{'; '.join(bad[:SHOWN])}{more}: replace or delete them "
+            f"{'; '.join(bad[:SHOWN])}{more}: {advice} "
             f"(maptile2sat dataset check {folder} lists all)"
         )
     parted = iter(states)

@@ -73,7 +73,7 @@ def build_patch_critic(
     """Build a 70 px PatchGAN, or two of which the second sees the input at half size.
 
     Args:
-        channels: Of the input: the image's 3, and those of the map's encoding unless `late`.
+        channels: Of the input: the image's 3, and those of the map if they stand beside it.
         base: Channels of the first layer; they double to eight times that.
         norm: `instance` (learns fast, does not see contrast) or `spectral` (sees it, learns
             slowly).

@@ -16,6 +16,7 @@ from maptile2sat.weights import Weights
 # keeps what a description alone may allocate below half a gigabyte
 MAX_WIDTH = 512
 MAX_BLOCKS = 32
+MAX_COLOURS = 256
 MAX_DILATION = 64
 MAX_UNET_BASE = 96
 
@@ -59,7 +60,7 @@ def _local_config(architecture: dict[str, Any]) -> LocalConfig:
     right = (
         palette.ndim == 2
         and palette.shape[1] == 3
-        and 1 <= len(palette) <= 256
+        and 1 <= len(palette) <= MAX_COLOURS
         and all(1 <= width <= MAX_WIDTH for width in widths)
         and 1 <= len(config.dilations) <= MAX_BLOCKS
         and all(1 <= dilation <= MAX_DILATION for dilation in config.dilations)

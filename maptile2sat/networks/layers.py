@@ -1,7 +1,8 @@
 """The layers that generators are built of, beyond those of Keras.
 
-All images are channels-last. Every layer here looks only at a finite neighbourhood and takes
-no statistics over a window or a batch. This module imports TensorFlow: import it late.
+All images are channels-last. Every layer here but `InstanceNorm`, which no `local` generator has,
+looks only at a finite neighbourhood and takes no statistics over a window or a batch. This module
+imports TensorFlow: import it late.
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ class IcnrInitializer(keras.initializers.Initializer):
 
 
 class InstanceNorm(keras.layers.Layer):
-    """Normalise each image and channel over the window (not local: for `unet` only)."""
+    """Normalise each image and channel over the window (for U-Nets and discriminators)."""
 
     def build(self, input_shape: Any) -> None:
         """Create one scale and one offset per channel."""

@@ -65,7 +65,8 @@ def train(
     """
     check_devices(devices)
     pairs, validation = Pairs.of(config, "train"), Pairs.of(config, "val")
-    require_sound(Path(config.data), 0 if config.resize else config.loss_crop)
+    least = 0 if config.resize else config.loss_crop
+    require_sound(Path(config.data), least, instead=config.words_for_small_pairs)
     if config.init:
         starting_bundle(config)
     config = _agreed(run, config)

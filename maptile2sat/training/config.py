@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maptile2sat.datasets.layout import write_json
 from maptile2sat.device import PRECISIONS
 from maptile2sat.errors import TrainingError, UsageError
+from maptile2sat.networks.generator import (
+    MAX_BLOCKS,
+    MAX_COLOURS,
+    MAX_DILATION,
+    MAX_UNET_BASE,
+    MAX_WIDTH,
+)
 
 RADIUS_MULTIPLE = 16
 UNET_MULTIPLE = 256
+MIN_LOSS_CROP = 64
 TONE_POOL = 64
 """Side in pixels of the averages that `tone_weight` compares."""
+
+
+class Terms(NamedTuple):
+    """Which of the losses that may begin later count.
+
+    Attributes:
+        labels: That on what labels change.
+        tone: That on the averages of large squares.
+    """
+
+    labels: bool
+    tone: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,7 @@ class TrainConfig:
         tone_weight: Weight of the squared distance of the averages of 64 px squares, which finds
             the mean where L1 finds the median: photos have more dark pixels than bright ones, so
             that L1 alone makes images too dark.
+        tone_from: Step from which on it counts.
         feature_weight: Weight of feature matching.
         ema: Decay per step of the weight average that is shipped.
         precision: `float32`, `bfloat16` or `float16`: what convolutions compute in; `auto`,
@@ -105,6 +127,7 @@ class TrainConfig:
     l1_pool: int = 8
     fine_l1_weight: float = 2.0
     tone_weight: float = 0.0
+    tone_from: int = 0
     feature_weight: float = 2.0
     ema: float = 0.999
     precision: str = "bfloat16"
@@ -140,7 +163,7 @@ class TrainConfig:
             "steps and batch_size must be at least 1": min(self.steps, self.batch_size) >= 1,
             "crop and loss_crop must be multiples of 16, loss_crop at least 64, at most crop": (
                 not any(side % RADIUS_MULTIPLE for side in sides)
-                and 64 <= self.loss_crop <= self.crop
+                and MIN_LOSS_CROP <= self.loss_crop <= self.crop
             ),
             "crop and loss_crop of a U-Net must be equal, and a multiple of 256": (
                 self.kind == "local"
@@ -155,15 +178,25 @@ class TrainConfig:
             "learning rates must be above 0": min(self.generator_rate, self.critic_rate) > 0,
             "ema must be in 0..1": 0.0 <= self.ema < 1.0,
             "decay_from must be in 0..1": 0.0 <= self.decay_from <= 1.0,
-            "l1_pool must divide loss_crop": self.loss_crop % self.l1_pool == 0,
-            "tone_weight must be 0 or more": self.tone_weight >= 0,
+            "l1_pool must divide loss_crop": (
+                self.l1_pool >= 1 and self.loss_crop % self.l1_pool == 0
+            ),
             "annotate must be in 0..1": 0.0 <= self.annotate <= 1.0,
-            "label_weight and label_from must be 0 or more": (
-                min(self.label_weight, self.label_from) >= 0
+            "label_from and tone_from must be 0 or more": min(self.label_from, self.tone_from) >= 0,
+            "weights must be finite and 0 or more": all(
+                0 <= weight < math.inf for weight in self._weights()
             ),
-            "widths must be at least 1": (
-                min(self.width, self.colours, self.critic_base, self.unet_base) >= 1
+            "beta_1 and beta_2 must be in 0..1": all(
+                0 <= beta < 1 for beta in (self.beta_1, self.beta_2)
             ),
+            f"width must be 1 to {MAX_WIDTH}": 1 <= self.width <= MAX_WIDTH,
+            f"colours must be 1 to {MAX_COLOURS}": 1 <= self.colours <= MAX_COLOURS,
+            f"unet_base must be 1 to {MAX_UNET_BASE}": 1 <= self.unet_base <= MAX_UNET_BASE,
+            f"dilations must be 1 to {MAX_BLOCKS} numbers of 1 to {MAX_DILATION}": (
+                1 <= len(self.dilations) <= MAX_BLOCKS
+                and all(1 <= dilation <= MAX_DILATION for dilation in self.dilations)
+            ),
+            "critic_base must be at least 1": self.critic_base >= 1,
             "critic_scales must be 1 or 2": self.critic_scales in (1, 2),
             "critic_sees must be palette, late or image": (
                 self.critic_sees in ("palette", "late", "image")
@@ -180,6 +213,19 @@ class TrainConfig:
             if not right:
                 raise UsageError(f"training configuration: {message}")
 
+    def _weights(self) -> tuple[float, ...]:
+        return (
+            *(self.l1_weight, self.fine_l1_weight, self.tone_weight),
+            *(self.feature_weight, self.label_weight),
+        )
+
+    def terms(self, step: int) -> Terms:
+        """Return what counts at `step` of what a recipe may let begin later."""
+        return Terms(
+            labels=self.label_weight > 0 and step >= self.label_from,
+            tone=self.tone_weight > 0 and step >= self.tone_from,
+        )
+
     @property
     def kind(self) -> str:
         """Kind of the generator: `local` or `unet`."""
@@ -194,6 +240,15 @@ class TrainConfig:
     def crops_per_step(self) -> float:
         """Crops of 256 px per step, or their equal in pixels that the losses see."""
         return self.batch_size * (self.loss_crop / 256) ** 2
+
+    def words_for_small_pairs(self, side: int) -> str:
+        """Return what to do, beside replacing them, about pairs too small for these crops."""
+        if self.kind == "unet":
+            return f", or resize them (--resize {self.loss_crop})"
+        fitting = side // RADIUS_MULTIPLE * RADIUS_MULTIPLE
+        if fitting < MIN_LOSS_CROP:
+            return ""
+        return f", or train on smaller crops (--loss-crop {fitting} --crop {fitting + 64})"
 
     def learning_scale(self, step: int) -> float:
         """Return the factor of the learning rates at `step`: 1, then down to 0."""

@@ -29,9 +29,12 @@ class Theme:
     curves: tuple[str, ...]
 
 
-LIGHT = Theme("#ffffff", "#24292f", "#d8dee4", ("#0b62a8", "#c2410c", "#157f3b", "#7c3aad"))
-DARK = Theme("none", "#d8dee6", "#3a424c", ("#6cb6ff", "#ffa657", "#7ee787", "#d2a8ff"))
-_DASHES = ("-", "--", ":", "-.")  # tells curves apart without colour
+LIGHT = Theme(
+    "#ffffff", "#24292f", "#d8dee4", ("#0b62a8", "#c2410c", "#157f3b", "#7c3aad", "#8a6d00")
+)
+DARK = Theme("none", "#d8dee6", "#3a424c", ("#6cb6ff", "#ffa657", "#7ee787", "#d2a8ff", "#e3c04a"))
+# tell curves apart without colour
+_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ _DISTANCE = (
     {
         "l1": "pixel by pixel",
         "l1_pooled": "colours of small squares",
-        "tone": "brightness of large squares (squared)",
+        "tone": "colours of large squares (squared)",
         "features": "texture, as the discriminator sees it",
         "labels": "what labels on the map change",
     },
@@ -174,7 +177,14 @@ def _plot(axes: Any, panel: Panel, theme: Theme) -> None:
             axes.plot(crops, values, color=colour, alpha=0.25, linewidth=0.8)
         mark = "o" if len(values) <= 30 else ""
         axes.plot(
-            crops, even, dash, color=colour, marker=mark, markersize=3, linewidth=1.6, label=words
+            crops,
+            even,
+            linestyle=dash,
+            color=colour,
+            marker=mark,
+            markersize=3,
+            linewidth=1.6,
+            label=words,
         )
     if panel.level is not None:
         axes.axhline(panel.level, color=theme.ink, linewidth=0.8, linestyle=":")

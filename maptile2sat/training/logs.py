@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Self
 
 from maptile2sat.errors import TrainingError
@@ -71,7 +72,7 @@ class Log:
         lines = keep_lines(run / METRICS, step)
         keep_lines(run / VALIDATION, step)
         self.seconds = self.before = lines[-1].get("seconds", 0.0) if lines else 0.0
-        self.sums: dict[str, float] = {}
+        self.values: dict[str, list[float]] = {}
         self.count = 0
         self.waited = 0.0
         self.since = time.monotonic()
@@ -112,7 +113,7 @@ class Log:
                 "--precision float32 or a lower --learning-rate"
             )
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.values.setdefault(name, []).append(value)
         self.step = step
         self.count += 1
         if step % LOG_EVERY == 0:
@@ -132,7 +133,8 @@ class Log:
             return
         spent = time.monotonic() - self.since
         self.seconds += spent
-        means = {name: round(total / self.count, 5) for name, total in self.sums.items()}
+        # a loss that begins later has fewer values
+        means = {name: round(fmean(values), 5) for name, values in self.values.items()}
         rate = self.count * self.config.crops_per_step / spent
         crops = self.step * self.config.crops_per_step
         speed = {
@@ -147,7 +149,7 @@ class Log:
         per_step = (self.seconds - self.before) / (self.step - self.first)
         left = per_step * (steps - self.step)
         self.report(Progress(self.step, steps, crops, rate, means, left, speed["waiting"]))
-        self.sums, self.count, self.waited, self.since = {}, 0, 0.0, time.monotonic()
+        self.values, self.count, self.waited, self.since = {}, 0, 0.0, time.monotonic()
 
     @property
     def events(self) -> EventWriter:

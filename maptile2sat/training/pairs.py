@@ -182,8 +182,8 @@ def _cut(
             f"pairs of {side} px are smaller than the {loss_crop} px that the losses are taken "
             f"on: give --loss-crop {side // 16 * 16} or less"
         )
-    spare = max(0, side - crop)
-    low = margin if spare else (side - loss_crop) // 2
+    # what is smaller than a crop is used up to its border, beyond which the map is mirrored
+    low, spare = (margin, side - crop) if side >= crop else (0, side - loss_crop)
     row, col = (low + int(random.integers(spare + 1)) for _ in range(2))
     image = pair.image[row : row + loss_crop, col : col + loss_crop]
     rows = _mirrored(row - margin, crop, side)

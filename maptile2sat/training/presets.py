@@ -60,7 +60,7 @@ SETTINGS = (
     *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
-    *("tone_weight", "feature_weight", "ema", "decay_from", "antialias", "unet_base"),
+    *("tone_weight", "tone_from", "feature_weight", "ema", "decay_from", "antialias", "unet_base"),
 )
 """Fields of a recipe that have no option of their own: for experiments, by `--set`."""
 
@@ -182,4 +182,6 @@ def _shape(init: str, changes: dict[str, Any]) -> dict[str, Any]:
     }
     if isinstance(architecture.get("palette"), list):
         taken["colours"] = len(architecture["palette"])
+    if isinstance(architecture.get("base"), int):
+        taken["unet_base"] = architecture["base"]
     return {name: value for name, value in taken.items() if changes.get(name) is None}

@@ -10,18 +10,18 @@ import tensorflow as tf
 from maptile2sat.networks.discriminators import build_patch_critic
 from maptile2sat.networks.local import LocalConfig, build_local
 from maptile2sat.training.adversarial import Losses, Tensor, Trainer
-from maptile2sat.training.config import TONE_POOL, TrainConfig
+from maptile2sat.training.config import TONE_POOL, Terms, TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate, from_local
 
 
 class LocalTrainer(Trainer):
-    """Trains with hinge losses, L1 on averages, and feature matching.
+    """Trains with hinge losses, L1, feature matching, and what the recipe adds to them.
 
-    The discriminator sees the image together with the map as the generator's palette encodes
-    it, so that placement counts; gradients do not reach the palette through it. The map that
-    it sees has no labels and no jitter, whatever the generator has to see through.
+    Unless it is to see the image alone, the discriminator sees it together with the map as the
+    generator's palette encodes it, so that placement counts; gradients do not reach the palette
+    through it. That map has no labels and no jitter, whatever the generator has to see through.
     """
 
     chance = 2.0
@@ -58,20 +58,13 @@ class LocalTrainer(Trainer):
         """Return how the weight average makes an image."""
         return from_local(self.average)
 
-    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
-        """Compute the losses on the middle of the crops, where padding is not seen.
-
-        If `with_labels`, what is made of the map with labels is also compared with what is made
-        of the bare map.
-        """
-        config = self.config
-        margin = (config.crop - config.loss_crop) // 2
-        core = slice(margin, margin + config.loss_crop)
+    def losses(self, batch: Batch, terms: Terms) -> Losses:
+        """Compute the losses on the middle of the crops, where padding is not seen."""
         drawn = tf.cast(batch.map, tf.float32)
         real = tf.cast(batch.image, tf.float32) / 127.5 - 1.0
-        fake = self.generator([drawn, batch.fine, batch.coarse], training=True)[:, core, core]
-        bare = batch.clean[:, core, core]
-        seen = tf.stop_gradient(tf.cast(self.encode(bare), self.critic.inputs[0].dtype))
+        fake = self._core(self.generator([drawn, batch.fine, batch.coarse], training=True))
+        encoded = self.encode(self._core(batch.clean))
+        seen = tf.stop_gradient(tf.cast(encoded, self.critic.inputs[0].dtype))
         # both moved alike, because feature matching compares place by place
         real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
         real_features, real_logits = self._judged(real_seen, training=True)
@@ -83,23 +76,46 @@ class LocalTrainer(Trainer):
             "critic_real": _mean([tf.nn.relu(1.0 - logits) for logits in real_logits]),
             "critic_fake": _mean([tf.nn.relu(1.0 + logits) for logits in fake_logits]),
             "adversarial": -_mean(fake_logits),
-            "l1_pooled": _l1(_pooled(fake, config.l1_pool), _pooled(real, config.l1_pool)),
-            "l1": _l1(fake, real),
-            "tone": tf.reduce_mean(tf.square(_pooled(fake, TONE_POOL) - _pooled(real, TONE_POOL))),
             "features": tf.add_n(features) / len(features),
+            **self._distances(fake, real, batch, terms),
         }
-        generator = (
-            figures["adversarial"]
-            + config.l1_weight * figures["l1_pooled"]
-            + config.fine_l1_weight * figures["l1"]
-            + config.tone_weight * figures["tone"]
-            + config.feature_weight * figures["features"]
+        return Losses(
+            figures["critic_real"] + figures["critic_fake"], self._weighted(figures), figures
         )
-        if config.label_weight and with_labels:
-            through = self.generator([batch.clean, batch.fine, batch.coarse], training=True)
-            figures["labels"] = _l1(fake, tf.stop_gradient(through[:, core, core]))
-            generator += config.label_weight * figures["labels"]
-        return Losses(figures["critic_real"] + figures["critic_fake"], generator, figures)
+
+    def _distances(
+        self, fake: Tensor, real: Tensor, batch: Batch, terms: Terms
+    ) -> dict[str, Tensor]:
+        """Return the distances that need no discriminator, those that count."""
+        pool = self.config.l1_pool
+        found = {"l1_pooled": _l1(_pooled(fake, pool), _pooled(real, pool)), "l1": _l1(fake, real)}
+        if terms.tone:
+            gap = _pooled(fake, TONE_POOL) - _pooled(real, TONE_POOL)
+            found["tone"] = tf.reduce_mean(tf.square(gap))
+        if terms.labels:
+            bare = self.generator([batch.clean, batch.fine, batch.coarse], training=True)
+            # what is made of the bare map is the aim, and not drawn to what labels make of it
+            found["labels"] = _l1(fake, tf.stop_gradient(self._core(bare)))
+        return found
+
+    def _weighted(self, figures: dict[str, Tensor]) -> Tensor:
+        """Return the generator's loss."""
+        config = self.config
+        weights = {
+            "l1_pooled": config.l1_weight,
+            "l1": config.fine_l1_weight,
+            "tone": config.tone_weight,
+            "features": config.feature_weight,
+            "labels": config.label_weight,
+        }
+        parts = [weight * figures[name] for name, weight in weights.items() if name in figures]
+        return figures["adversarial"] + tf.add_n(parts)
+
+    def _core(self, crops: Tensor) -> Tensor:
+        """Return the middle of whole crops, on which the losses are taken."""
+        margin = (self.config.crop - self.config.loss_crop) // 2
+        core = slice(margin, margin + self.config.loss_crop)
+        return crops[:, core, core]
 
     def _shown(self, image: Tensor, seen: Tensor) -> list[Tensor]:
         """Return what the discriminator sees of an image, input by input."""
