@@ -64,9 +64,13 @@ def painter(name: str) -> Paint:
     return paint
 
 
-def labelled(drawn: Pixels, seed: int, number: int, opacity: float = 1.0) -> Pixels:
+def labelled(drawn: Pixels, seed: int, number: int) -> Pixels:
     """Return the map with its labels, the same in every run."""
-    full = annotate(drawn, np.random.default_rng([seed, 6, number]))
+    return annotate(drawn, np.random.default_rng([seed, 6, number]))
+
+
+def blended(drawn: Pixels, full: Pixels, opacity: float) -> Pixels:
+    """Return the map with the labels of `full` at an opacity of 0..1."""
     return np.rint(drawn + opacity * (full.astype(np.float64) - drawn)).astype(np.uint8)
 
 
@@ -90,8 +94,9 @@ def measure(
         pair = pairs[number]
         side = pair.map.shape[0] // STRIDE * STRIDE
         drawn, photo = pair.map[:side, :side], pair.image[:side, :side]
-        full = labelled(drawn, seed, number, opacity)
-        under = np.abs(labelled(drawn, seed, number).astype(np.int16) - drawn).max(-1) > 12
+        full = labelled(drawn, seed, number)
+        under = np.abs(full.astype(np.int16) - drawn).max(-1) > 12
+        full = blended(drawn, full, opacity)
         covers.append(under.mean())
         for paint, row in zip(paints, rows, strict=True):
             bare, made = paint(drawn, number), paint(full, number)

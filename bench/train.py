@@ -85,8 +85,7 @@ def preset_step(preset: str, precision: str) -> tuple[Callable[[], Any], TrainCo
     palette = random.uniform(0, 255, (config.colours, 3)).tolist()
     trainer = build_trainer(config, palette, devices)
     # a step of the main part of a run, where everything counts
-    full = max(config.label_from, config.tone_from)
-    return lambda: float(trainer.step(batch, full)["l1"]), config
+    return lambda: float(trainer.step(batch, config.label_from)["l1"]), config
 
 
 def seconds(step: Callable[[], Any], count: int) -> float:

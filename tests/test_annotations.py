@@ -243,10 +243,9 @@ def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
         ({"critic_sees": "map"}, "critic_sees"),
         ({"critic_translate": 32}, "critic_translate"),
         ({"critic_translate": -1}, "critic_translate"),
-        ({"tone_weight": -1.0}, "weights must be"),
+        ({"l1_weight": -1.0}, "weights must be"),
         ({"label_weight": float("nan")}, "weights must be"),
         ({"feature_weight": float("inf")}, "weights must be"),
-        ({"tone_from": -1}, "tone_from"),
         ({"label_from": -1}, "label_from"),
         ({"beta_1": 1.0}, "beta_1"),
         ({"l1_pool": 0}, "l1_pool"),
@@ -325,52 +324,9 @@ def test_labels_are_to_change_nothing() -> None:
     assert ends[0] < 0.8 * ends[1]
 
 
-def test_tone_is_drawn_to_the_mean() -> None:
-    """Among photos of which most are dark, L1 alone finds the dark ones, the tone their mean."""
-    given = batch(batch_size=4)
-    photos = np.full_like(given.image, 60)
-    photos[0] = 240
-    given = given._replace(
-        map=np.full_like(given.map, 230),
-        clean=np.full_like(given.clean, 230),
-        image=photos,
-    )
-    rates = {"critic_rate": 1e-9, "generator_rate": 1e-3, "feature_weight": 0.0, "steps": 10_000}
-    made = {}
-    for weight in (0.0, 40.0):
-        part = trainer(tone_weight=weight, batch_size=4, precision="float32", **rates)
-        for number in range(60):
-            part.step(given, number)
-        image = part.generator([given.map, given.fine, given.coarse], training=False)
-        made[weight] = float(np.asarray(image).mean() + 1.0) * 127.5
-    mean = photos.mean()
-    assert abs(made[40.0] - mean) < 0.5 * abs(made[0.0] - mean), made
-    assert made[0.0] < mean
-
-
-def test_tone_is_the_square_of_a_constant_distance_and_begins_when_told() -> None:
-    import tensorflow as tf
-
-    from maptile2sat.training.config import Terms
-
-    part, given = trainer(precision="float32"), batch()
-    fake = tf.fill(given.image.shape, 0.2)
-    with_tone = part._distances(fake, fake - 0.5, given, Terms(labels=False, tone=True))
-    assert float(with_tone["tone"]) == pytest.approx(0.25, abs=1e-4)
-    assert set(part._distances(fake, fake, given, Terms(labels=False, tone=False))) == {
-        "l1",
-        "l1_pooled",
-    }
-    begins = trainer(tone_weight=1.0, tone_from=3, label_weight=1.0, label_from=5)
-    found = [set(begins.step(given, number)) & {"tone", "labels"} for number in (2, 3, 5)]
-    assert found == [set(), {"tone"}, {"tone", "labels"}]
-
-
 def test_labels_draw_only_what_is_made_of_them() -> None:
     """What is made of the bare map is the aim: no gradient flows through it."""
     import tensorflow as tf
-
-    from maptile2sat.training.config import Terms
 
     part, given = trainer(precision="float32"), batch()
     spoilt = given._replace(map=255 - given.map, clean=given.map)
@@ -384,9 +340,8 @@ def test_labels_draw_only_what_is_made_of_them() -> None:
             value = distance(part._core(part.generator(inputs, training=True)))
         return [np.asarray(one) for one in tape.gradient(value, weights)]
 
-    given_terms = Terms(labels=True, tone=False)
     real = tf.zeros(given.image.shape)
-    ours = gradients(lambda fake: part._distances(fake, real, spoilt, given_terms)["labels"])
+    ours = gradients(lambda fake: part._distances(fake, real, spoilt, with_labels=True)["labels"])
     expected = gradients(lambda fake: tf.reduce_mean(tf.abs(fake - fixed)))
     assert max(np.abs(one).max() for one in expected) > 1e-4
     for one, other in zip(ours, expected, strict=True):

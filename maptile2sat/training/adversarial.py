@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from maptile2sat.training.adam import make_adam
-from maptile2sat.training.config import Terms, TrainConfig
+from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate
@@ -66,7 +66,7 @@ class Trainer(abc.ABC):
         self.restart_average()
         # sums of several gradients are otherwise taken in the order in which they get ready
         self._executor = "SINGLE_THREADED_EXECUTOR" if config.deterministic else None
-        self._compiled = tf.function(self._step)  # once for each set of terms
+        self._compiled = tf.function(self._step)  # once for the start of a run, once for the rest
 
     @abc.abstractmethod
     def build_generator(self) -> Any:
@@ -77,10 +77,10 @@ class Trainer(abc.ABC):
         """Build the discriminator."""
 
     @abc.abstractmethod
-    def losses(self, batch: Batch, terms: Terms) -> Losses:
+    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
         """Compute the losses of a batch of tensors, on one device.
 
-        `terms` are those that count already.
+        `with_labels` says whether what labels change counts already.
         """
 
     @abc.abstractmethod
@@ -136,7 +136,7 @@ class Trainer(abc.ABC):
             return self._compiled(  # type: ignore[no-any-return]
                 self._shared_out(batch),
                 tf.constant(decay, tf.float32),
-                terms=self.config.terms(number),
+                with_labels=self.config.label_weight > 0 and number >= self.config.label_from,
             )
 
     def _seed_dropout(self, number: int) -> None:
@@ -156,16 +156,16 @@ class Trainer(abc.ABC):
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
-    def _step(self, batch: Any, decay: Tensor, terms: Terms) -> dict[str, Tensor]:
-        figures = self.strategy.run(self._replica_step, args=(batch, decay, terms))
+    def _step(self, batch: Any, decay: Tensor, with_labels: bool) -> dict[str, Tensor]:
+        figures = self.strategy.run(self._replica_step, args=(batch, decay, with_labels))
         return {
             name: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
             for name, value in figures.items()
         }
 
-    def _replica_step(self, batch: Batch, decay: Tensor, terms: Terms) -> dict[str, Tensor]:
+    def _replica_step(self, batch: Batch, decay: Tensor, with_labels: bool) -> dict[str, Tensor]:
         with tf.GradientTape(persistent=True) as tape:
-            losses = self.losses(batch, terms)
+            losses = self.losses(batch, with_labels=with_labels)
             # gradients of all devices are added up
             critic_loss = self.critic_optimizer.scale_loss(losses.critic / self.replicas)
             generator_loss = self.generator_optimizer.scale_loss(losses.generator / self.replicas)

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from maptile2sat.datasets.layout import write_json
 from maptile2sat.device import PRECISIONS
@@ -23,20 +23,6 @@ from maptile2sat.networks.generator import (
 RADIUS_MULTIPLE = 16
 UNET_MULTIPLE = 256
 MIN_LOSS_CROP = 64
-TONE_POOL = 64
-"""Side in pixels of the averages that `tone_weight` compares."""
-
-
-class Terms(NamedTuple):
-    """Which of the losses that may begin later count.
-
-    Attributes:
-        labels: That on what labels change.
-        tone: That on the averages of large squares.
-    """
-
-    labels: bool
-    tone: bool
 
 
 @dataclass(frozen=True)
@@ -71,10 +57,6 @@ class TrainConfig:
         l1_pool: Side in pixels of the averages that L1 compares; finer detail is left to the
             discriminator.
         fine_l1_weight: Weight of the per-pixel L1 distance.
-        tone_weight: Weight of the squared distance of the averages of 64 px squares, which finds
-            the mean where L1 finds the median: photos have more dark pixels than bright ones, so
-            that L1 alone makes images too dark.
-        tone_from: Step from which on it counts.
         feature_weight: Weight of feature matching.
         ema: Decay per step of the weight average that is shipped.
         precision: `float32`, `bfloat16` or `float16`: what convolutions compute in; `auto`,
@@ -126,8 +108,6 @@ class TrainConfig:
     l1_weight: float = 5.0
     l1_pool: int = 8
     fine_l1_weight: float = 2.0
-    tone_weight: float = 0.0
-    tone_from: int = 0
     feature_weight: float = 2.0
     ema: float = 0.999
     precision: str = "bfloat16"
@@ -182,7 +162,7 @@ class TrainConfig:
                 self.l1_pool >= 1 and self.loss_crop % self.l1_pool == 0
             ),
             "annotate must be in 0..1": 0.0 <= self.annotate <= 1.0,
-            "label_from and tone_from must be 0 or more": min(self.label_from, self.tone_from) >= 0,
+            "label_from must be 0 or more": self.label_from >= 0,
             "weights must be finite and 0 or more": all(
                 0 <= weight < math.inf for weight in self._weights()
             ),
@@ -214,17 +194,7 @@ class TrainConfig:
                 raise UsageError(f"training configuration: {message}")
 
     def _weights(self) -> tuple[float, ...]:
-        return (
-            *(self.l1_weight, self.fine_l1_weight, self.tone_weight),
-            *(self.feature_weight, self.label_weight),
-        )
-
-    def terms(self, step: int) -> Terms:
-        """Return what counts at `step` of what a recipe may let begin later."""
-        return Terms(
-            labels=self.label_weight > 0 and step >= self.label_from,
-            tone=self.tone_weight > 0 and step >= self.tone_from,
-        )
+        return (self.l1_weight, self.fine_l1_weight, self.feature_weight, self.label_weight)
 
     @property
     def kind(self) -> str:

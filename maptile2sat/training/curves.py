@@ -61,7 +61,6 @@ _DISTANCE = (
     {
         "l1": "pixel by pixel",
         "l1_pooled": "colours of small squares",
-        "tone": "colours of large squares (squared)",
         "features": "texture, as the discriminator sees it",
         "labels": "what labels on the map change",
     },

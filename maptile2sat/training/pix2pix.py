@@ -11,7 +11,7 @@ import tensorflow as tf
 from maptile2sat.networks.discriminators import build_pix2pix_critic, build_seed_discriminator
 from maptile2sat.networks.unet import UnetConfig, build_unet
 from maptile2sat.training.adversarial import Losses, Tensor, Trainer
-from maptile2sat.training.config import Terms, TrainConfig
+from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.painting import from_unet
 from maptile2sat.training.pairs import Batch
@@ -76,9 +76,9 @@ class UnetTrainer(Trainer):
             weight.assign(values[weight.path])
         return from_unet(self._shown)
 
-    def losses(self, batch: Batch, terms: Terms) -> Losses:
+    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
         """Compute the losses, always the same; the discriminator sees the map beside the image."""
-        del terms
+        del with_labels
         drawn, real = (tf.cast(part, tf.float32) / 127.5 - 1.0 for part in batch[:2])
         fake = self.generator(drawn, training=True)
         # two calls, since batch statistics of real and fake images must not mix

@@ -44,7 +44,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic_scales": 2,
         "critic_sees": "late",
         "feature_weight": 10.0,
-        "tone_weight": 40.0,
     },
     # the authors' own later implementation lets the rate fall over the second half
     "pix2pix": {**CLASSIC, "decay_from": 0.5},
@@ -60,7 +59,7 @@ SETTINGS = (
     *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
-    *("tone_weight", "tone_from", "feature_weight", "ema", "decay_from", "antialias", "unet_base"),
+    *("feature_weight", "ema", "decay_from", "antialias", "unet_base"),
 )
 """Fields of a recipe that have no option of their own: for experiments, by `--set`."""
 

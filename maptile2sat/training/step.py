@@ -10,7 +10,7 @@ import tensorflow as tf
 from maptile2sat.networks.discriminators import build_patch_critic
 from maptile2sat.networks.local import LocalConfig, build_local
 from maptile2sat.training.adversarial import Losses, Tensor, Trainer
-from maptile2sat.training.config import TONE_POOL, Terms, TrainConfig
+from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate, from_local
@@ -58,7 +58,7 @@ class LocalTrainer(Trainer):
         """Return how the weight average makes an image."""
         return from_local(self.average)
 
-    def losses(self, batch: Batch, terms: Terms) -> Losses:
+    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
         """Compute the losses on the middle of the crops, where padding is not seen."""
         drawn = tf.cast(batch.map, tf.float32)
         real = tf.cast(batch.image, tf.float32) / 127.5 - 1.0
@@ -77,22 +77,19 @@ class LocalTrainer(Trainer):
             "critic_fake": _mean([tf.nn.relu(1.0 + logits) for logits in fake_logits]),
             "adversarial": -_mean(fake_logits),
             "features": tf.add_n(features) / len(features),
-            **self._distances(fake, real, batch, terms),
+            **self._distances(fake, real, batch, with_labels=with_labels),
         }
         return Losses(
             figures["critic_real"] + figures["critic_fake"], self._weighted(figures), figures
         )
 
     def _distances(
-        self, fake: Tensor, real: Tensor, batch: Batch, terms: Terms
+        self, fake: Tensor, real: Tensor, batch: Batch, *, with_labels: bool
     ) -> dict[str, Tensor]:
         """Return the distances that need no discriminator, those that count."""
         pool = self.config.l1_pool
         found = {"l1_pooled": _l1(_pooled(fake, pool), _pooled(real, pool)), "l1": _l1(fake, real)}
-        if terms.tone:
-            gap = _pooled(fake, TONE_POOL) - _pooled(real, TONE_POOL)
-            found["tone"] = tf.reduce_mean(tf.square(gap))
-        if terms.labels:
+        if with_labels:
             bare = self.generator([batch.clean, batch.fine, batch.coarse], training=True)
             # what is made of the bare map is the aim, and not drawn to what labels make of it
             found["labels"] = _l1(fake, tf.stop_gradient(self._core(bare)))
@@ -104,7 +101,6 @@ class LocalTrainer(Trainer):
         weights = {
             "l1_pooled": config.l1_weight,
             "l1": config.fine_l1_weight,
-            "tone": config.tone_weight,
             "features": config.feature_weight,
             "labels": config.label_weight,
         }
