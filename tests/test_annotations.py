@@ -154,6 +154,8 @@ def test_discriminators_map_stays_clean() -> None:
     bare = batch(batch_size=8, jitter=False, annotate=0.0)
     full = batch(batch_size=8, jitter=False, annotate=1.0, crop=96)
     np.testing.assert_array_equal(bare.map, bare.clean)
+    assert not bare.covered.any()
+    np.testing.assert_array_equal(full.covered[..., 0], (full.map != full.clean).any(-1))
     for name in ("image", "fine", "coarse", "clean"):
         np.testing.assert_array_equal(getattr(full, name), getattr(bare, name))
     assert full.clean.shape == full.map.shape == (8, 96, 96, 3)
@@ -244,12 +246,14 @@ def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
         ({"critic_translate": 32}, "critic_translate"),
         ({"critic_translate": -1}, "critic_translate"),
         ({"l1_weight": -1.0}, "weights must be"),
-        ({"label_weight": float("nan")}, "weights must be"),
+        ({"photo_weight": float("nan")}, "weights must be"),
         ({"feature_weight": float("inf")}, "weights must be"),
-        ({"label_from": -1}, "label_from"),
+        ({"exposure": 0.0}, "exposure must be"),
+        ({"cleaner": (0,)}, "dilations must be"),
+        ({"deep_width": 0}, "deep_width must be"),
         ({"beta_1": 1.0}, "beta_1"),
         ({"l1_pool": 0}, "l1_pool"),
-        ({"width": 600}, "width must be 1 to 512"),
+        ({"width": 600}, "must be 1 to 512"),
         ({"colours": 300}, "colours must be"),
         ({"unet_base": 128}, "unet_base must be"),
         ({"dilations": (1, 65)}, "dilations must be"),
@@ -308,44 +312,145 @@ def test_discriminator_that_is_told_the_map_late() -> None:
     np.testing.assert_array_equal(told.critic([image, elsewhere])[0], answers[0])
 
 
-def test_labels_are_to_change_nothing() -> None:
-    """From a step on, what is made of a labelled map is drawn to what is made of the bare one."""
-    given = batch()
-    spoilt = given._replace(map=255 - given.map, clean=given.map)
-    before, after = (trainer(label_weight=1.0, label_from=3).step(spoilt, n) for n in (2, 3))
-    assert "labels" not in before
-    assert float(after["labels"]) > 0.01
-    same = trainer(label_weight=1.0).step(given._replace(clean=given.map), 0)
-    assert float(same["labels"]) == 0.0
-    rates = {"critic_rate": 1e-9, "generator_rate": 1e-3, "steps": 10_000}
-    pulled, free = (trainer(label_weight=weight, **rates) for weight in (1000.0, 1e-9))
-    for number in range(8):
-        ends = [float(part.step(spoilt, number)["labels"]) for part in (pulled, free)]
-    assert ends[0] < 0.8 * ends[1]
+def cleaning(**changes: Any) -> Any:
+    return trainer(precision="float32", cleaner=(1, 2), cleaner_width=16, **changes)
 
 
-def test_labels_draw_only_what_is_made_of_them() -> None:
-    """What is made of the bare map is the aim: no gradient flows through it."""
+def test_labels_are_taken_off_the_map() -> None:
+    """Trained on labelled maps, the cleaner finds what is under the labels, and spares the rest."""
+    import keras
+
+    part = cleaning(generator_rate=3e-3, steps=10_000)
+    maps = np.stack([street_map(20 * number, 96) for number in range(4)])
+    spoilt = maps.copy()
+    spoilt[:, 40:48, 8:88] = (60, 60, 60)
+    covered = (spoilt != maps).any(-1, keepdims=True).astype(np.uint8)
+    given = batch(batch_size=4)._replace(map=spoilt, clean=maps, covered=covered)
+    figures = [part.step(given, number) for number in range(80)]
+    for name in ("labels_found", "labels_cleaned"):
+        assert float(figures[-1][name]) < 0.25 * float(figures[0][name])
+    layers = [part.generator.get_layer(name).output for name in ("look", "cleaned")]
+    see = keras.Model(part.generator.inputs, layers)
+    bare, labelled = (
+        [np.asarray(seen) for seen in see.predict_on_batch([drawn, given.fine, given.coarse])]
+        for drawn in (maps, spoilt)
+    )
+    before, after = (np.abs(one - other).mean() for one, other in zip(bare, labelled, strict=True))
+    assert after < 0.5 * before
+
+
+def test_cleaner_learns_from_labels_alone() -> None:
+    """No other loss moves it, and its own moves nothing else."""
     import tensorflow as tf
 
-    part, given = trainer(precision="float32"), batch()
-    spoilt = given._replace(map=255 - given.map, clean=given.map)
+    part, given = cleaning(), Batch(*map(tf.constant, batch(annotate=1.0)))
     weights = part.generator.trainable_variables
-    aim = part._core(part.generator([spoilt.clean, spoilt.fine, spoilt.coarse], training=True))
-    fixed = tf.constant(np.asarray(aim))
+    ours = [weight.path.split("/")[-2].startswith("clean") for weight in weights]
+    with tf.GradientTape(persistent=True) as tape:
+        figures = part.losses(given).figures
+        others = figures["l1"] + figures["adversarial"] + figures["features"]
+        own = figures["labels_found"] + figures["labels_cleaned"]
+    assert any(ours)
+    for is_ours, of_others, of_own in zip(
+        ours, tape.gradient(others, weights), tape.gradient(own, weights), strict=True
+    ):
+        assert (of_others is None) is is_ours
+        assert (of_own is None) is not is_ours
 
-    def gradients(distance: Any) -> list[np.ndarray]:
-        with tf.GradientTape() as tape:
-            inputs = [spoilt.map, spoilt.fine, spoilt.coarse]
-            value = distance(part._core(part.generator(inputs, training=True)))
-        return [np.asarray(one) for one in tape.gradient(value, weights)]
 
-    real = tf.zeros(given.image.shape)
-    ours = gradients(lambda fake: part._distances(fake, real, spoilt, with_labels=True)["labels"])
-    expected = gradients(lambda fake: tf.reduce_mean(tf.abs(fake - fixed)))
-    assert max(np.abs(one).max() for one in expected) > 1e-4
-    for one, other in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+def test_what_a_cleaner_trusts_goes_through_bit_by_bit() -> None:
+    from maptile2sat.networks.layers import Cleaned
+
+    given, made = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 5)).astype(np.float32)
+    for answer, expected in ((-9.0, given), (9.0, made)):
+        share = np.full((1, 8, 8, 1), answer, np.float32)
+        np.testing.assert_allclose(np.asarray(Cleaned()([given, share, made])), expected, atol=1e-6)
+    trusted = np.asarray(Cleaned()([given, np.full((1, 8, 8, 1), -9.0, np.float32), made]))
+    np.testing.assert_array_equal(trusted, given)
+
+
+# features of photos
+
+
+def test_photo_features_move_with_the_photo() -> None:
+    from maptile2sat.networks.photo_features import LEVELS, STRIDES, PhotoFeatures, load_weights
+
+    network = PhotoFeatures(load_weights())
+    photo = np.random.default_rng(0).uniform(-1, 1, (1, 20, 20, 3)).repeat(16, 1).repeat(16, 2)
+    whole, moved = (network(photo[:, :256, start : start + 256]) for start in (0, 64))
+    for (name, channels), one, other in zip(LEVELS.items(), whole, moved, strict=True):
+        stride = STRIDES[name]
+        assert one.shape == (1, 256 // stride, 256 // stride, channels)
+        shift, far = 64 // stride, 112 // stride
+        inside = np.asarray(one)[:, far : -far or None, shift + far : -far or None]
+        there = np.asarray(other)[:, far : -far or None, far : -shift - far]
+        np.testing.assert_allclose(inside, there, atol=2e-3)
+
+
+def test_photo_features_tell_texture_from_none() -> None:
+    from maptile2sat.networks.photo_features import PhotoFeatures, load_weights
+
+    network = PhotoFeatures(load_weights())
+    flat = np.zeros((1, 64, 64, 3), np.float32)
+    noisy = flat + np.random.default_rng(0).normal(0, 0.3, flat.shape).astype(np.float32)
+    for one, other in zip(network(flat), network(noisy), strict=True):
+        assert np.abs(np.asarray(one) - np.asarray(other)).mean() > 0.2
+
+
+def test_damaged_photo_features(tmp_path: Path) -> None:
+    from maptile2sat.errors import BundleError
+    from maptile2sat.networks import photo_features
+
+    (tmp_path / "features").mkdir()
+    with mock.patch.object(photo_features, "models_folder", lambda: tmp_path):
+        with pytest.raises(BundleError, match="missing"):
+            photo_features.load_weights()
+        (tmp_path / "features" / photo_features.WEIGHTS).write_bytes(b"something else")
+        with pytest.raises(BundleError, match="damaged"):
+            photo_features.load_weights()
+
+
+def test_heads_judge_photo_features_and_classes() -> None:
+    import tensorflow as tf
+
+    from maptile2sat.networks.photo_features import LEVELS
+
+    plain, part = trainer(critic_sees="late"), trainer(critic_sees="late", critic_photo=True)
+    random = np.random.default_rng(0)
+    image, classes = (random.uniform(0, 1, (1, 64, 64, n)).astype(np.float32) for n in (3, 4))
+    image, classes = tf.constant(image), tf.constant(classes)
+    answer = part._judged([image, classes], training=False)
+    assert [logits.shape[1] for logits in answer.logits] == [8, 16, 8, 4]
+    assert [features.shape[-1] for features in answer.photo] == list(LEVELS.values())
+    np.testing.assert_allclose(
+        np.asarray(answer.logits[0]), np.asarray(plain.critic([image, classes])[-1]), atol=1e-6
+    )
+    other = part._judged([image, 1 - classes], training=False)
+    elsewhere = part._judged([1 - image, classes], training=False)
+    for which in range(4):
+        one = np.asarray(answer.logits[which])
+        assert np.abs(one - np.asarray(other.logits[which])).max() > 1e-3
+        assert np.abs(one - np.asarray(elsewhere.logits[which])).max() > 1e-3
+
+
+def test_photo_features_draw_images_to_photos() -> None:
+    """Nothing else being asked for, their distance falls; the fixed network is no part of a run."""
+    weights = {"l1_weight": 0.0, "fine_l1_weight": 0.0, "feature_weight": 0.0}
+    given = batch()
+    settings = {"critic_rate": 1e-9, "generator_rate": 3e-3, "steps": 10_000, **weights}
+    ends = []
+    for weight in (100.0, 1e-9):
+        part = trainer(photo_weight=weight, **settings)
+        assert not any("stem" in name and "critic" in name for name in part.variables())
+        ends.append([float(part.step(given, number)["photo"]) for number in range(12)][-1])
+    assert ends[0] < 0.95 * ends[1]
+
+
+def test_exposure_brightens_the_photos_alone() -> None:
+    plain, lit = (batch(batch_size=4, exposure=factor) for factor in (1.0, 1.5))
+    np.testing.assert_array_equal(lit.image, np.minimum(np.rint(plain.image * 1.5), 255))
+    for name in ("map", "clean", "fine", "coarse"):
+        np.testing.assert_array_equal(getattr(lit, name), getattr(plain, name))
 
 
 def test_second_discriminator_sees_half_the_size() -> None:
@@ -426,15 +531,23 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
         tiny(steps=2, annotate=0.6, critic_scales=2),
         critic_norm="spectral",
         critic_translate=8,
+        critic_photo=True,
+        photo_weight=1.0,
+        exposure=1.2,
         smooth=False,
         deep_noise=False,
         coarse_rgb=False,
+        cleaner=(1, 2),
+        cleaner_width=8,
+        deep=(1,),
+        deep_width=8,
     )
     assert run_training(config, tmp_path / "run") == 2
     bundle = export(tmp_path / "run", tmp_path / "bundle", About("bare"))
     architecture = open_bundle(bundle.folder).description.architecture
     switches = ("smooth", "deep_noise", "coarse_rgb")
     assert [architecture[name] for name in switches] == [False] * 3
+    assert [architecture[name] for name in ("cleaner", "deep", "deep_width")] == [[1, 2], [1], 8]
     layers = [layer.name for layer in build_generator(bundle, "float32").layers]
     assert "half_blur" not in layers
     assert "rgb_half" not in layers

@@ -169,6 +169,21 @@ def test_impulse_confirms_the_radius(dilations: tuple[int, ...], precision: str)
     assert within == 16 if precision == "float32" else within > 0
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"cleaner": (1, 2)}, {"deep": (1, 2)}, {"cleaner": (2,), "deep": (1,)}],
+    ids=str,
+)
+def test_impulse_confirms_the_radius_of_every_part(changes: dict[str, Any]) -> None:
+    model = tiny_model(dilations=(1, 2), cleaner_width=8, deep_width=8, **changes)
+    field = receptive_field(model)
+    assert field.stride == (8 if "deep" in changes else 4)
+    assert field.radius > receptive_field(tiny_model(dilations=(1, 2))).radius
+    at_radius, within = impulse(model, field)
+    assert at_radius == 0
+    assert within > 0
+
+
 def test_radius_grows_with_the_dilations() -> None:
     radii = {
         dilations: receptive_field(tiny_model(dilations=dilations)).radius

@@ -261,7 +261,7 @@ def test_every_curve_of_a_diagram_looks_different() -> None:
 
     from maptile2sat.training.curves import DARK, LIGHT, _plot
 
-    names = ("l1", "l1_pooled", "features", "labels", "critic_real", "other")
+    names = ("l1", "l1_pooled", "features", "labels_found", "critic_real", "other")
     lines = [{"step": n, "crops": n, **dict.fromkeys(names, float(n))} for n in (1, 2)]
     for theme in (LIGHT, DARK):
         for panel in panels(lines, []):

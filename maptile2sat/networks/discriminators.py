@@ -9,8 +9,12 @@ import tensorflow as tf
 
 from maptile2sat.networks.layers import InstanceNorm, LeakyReLU
 from maptile2sat.networks.norms import BatchNorm
+from maptile2sat.networks.photo_features import LEVELS, STRIDES
 
 Tensor = Any
+
+HEAD_WIDTH = 64
+"""Channels of what judges photo features."""
 
 ENTRY = 2
 """Layer of a patch discriminator, at a quarter of the resolution, where late classes enter."""
@@ -69,8 +73,9 @@ def build_patch_critic(
     seed: int = 0,
     scales: int = 1,
     late: int = 0,
+    photo: bool = False,
 ) -> Any:
-    """Build a 70 px PatchGAN, or two of which the second sees the input at half size.
+    """Build a 70 px PatchGAN, and what else is to judge beside it.
 
     Args:
         channels: Of the input: the image's 3, and those of the map if they stand beside it.
@@ -79,32 +84,56 @@ def build_patch_critic(
             slowly).
         precision: What convolutions compute in.
         seed: Seed of the initial weights.
-        scales: 1 or 2; at half size a patch is 140 px wide, so that layout counts (Wang et
-            al. 2018, arXiv 1711.11585, section 3.2).
+        scales: 1, or 2 for a second PatchGAN that sees the input at half size, where a patch is
+            140 px wide, so that layout counts (Wang et al. 2018, arXiv 1711.11585, section 3.2).
         late: Channels of a second input, the map's encoding, whose averages enter where features
             are 4 px wide: the first layers learn from the image alone what images look like.
+        photo: Whether the image's `PhotoFeatures` are inputs too, each judged by a head of its own.
 
     Returns:
-        A Keras model from (N, H, W, channels), or a list of it and (N, H, W, late), to a list: for
-        each scale three feature maps (for feature matching), then for each scale float32
-        logits: (N, H/8, W/8, 1), half of that at half size.
+        A Keras model from (N, H, W, channels), or a list of it, of (N, H, W, late) if `late`, and of
+        the features if `photo`, to a list: for each scale three feature maps (for feature
+        matching), then float32 logits: for each scale (N, H/8, W/8, 1), half of that at half
+        size, and for each of the photo features (N, H/stride, W/stride, 1).
     """
     policy = precision if precision == "float32" else f"mixed_{precision}"
     # taken in what it is computed in: a cast of so many channels costs as much as a layer
     dtype = keras.DTypePolicy(policy).compute_dtype
     image = keras.Input((None, None, channels), dtype=dtype)
     classes = keras.Input((None, None, late), dtype=dtype) if late else None
-    given = image if classes is None else [image, classes]
+    levels = [
+        keras.Input((None, None, channels), name=name)
+        for name, channels in (LEVELS.items() if photo else ())
+    ]
+    given = [image, *([] if classes is None else [classes]), *levels]
 
     def told(side: int) -> Any:
         return None if classes is None else keras.layers.AveragePooling2D(side)(classes)
 
     features, logits = _patch_layers(image, told(4), base, norm, policy, seed, "")
-    if scales == 1:
-        return keras.Model(given, [*features, logits], name="critic")
-    half = keras.layers.AveragePooling2D(2, name="half", dtype="float32")(image)
-    more, half_logits = _patch_layers(half, told(8), base, norm, policy, seed + 100, "_half")
-    return keras.Model(given, [*features, *more, logits, half_logits], name="critic")
+    answers = [logits]
+    if scales == 2:
+        half = keras.layers.AveragePooling2D(2, name="half", dtype="float32")(image)
+        more, logits = _patch_layers(half, told(8), base, norm, policy, seed + 100, "_half")
+        features, answers = [*features, *more], [*answers, logits]
+    for index, level in enumerate(levels):
+        classes_there = told(STRIDES[level.name])
+        answers.append(_head(level, classes_there, policy, seed + 200 + 10 * index))
+    return keras.Model(given if len(given) > 1 else image, [*features, *answers], name="critic")
+
+
+def _head(level: Any, classes: Any, policy: str, seed: int) -> Any:
+    """Return the logits of one kind of photo features, and of the map's classes if not None.
+
+    Spectral norms keep what starts from features that tell so much from being right at once.
+    """
+    name = level.name
+    x = level if classes is None else keras.layers.Concatenate(dtype=policy)([level, classes])
+    for index in range(2):
+        x = SpectralConv(HEAD_WIDTH, 3, 1, seed + index, name=f"{name}{index}", dtype=policy)(x)
+        x = LeakyReLU(0.2, name=f"{name}_act{index}", dtype=policy)(x)
+    x = SpectralConv(1, 1, 1, seed + 2, name=f"{name}_logits", dtype=policy)(x)
+    return keras.layers.Activation("linear", dtype="float32", name=f"{name}_out")(x)
 
 
 def _patch_layers(

@@ -54,16 +54,26 @@ def build_generator(bundle: Bundle, precision: str) -> Any:
 
 def _local_config(architecture: dict[str, Any]) -> LocalConfig:
     """Return the configuration that a description holds, within sane limits."""
-    config = LocalConfig(**{**architecture, "dilations": tuple(architecture["dilations"])})
+    lists = {
+        name: tuple(architecture[name])
+        for name in ("dilations", "cleaner", "deep")
+        if name == "dilations" or name in architecture
+    }
+    config = LocalConfig(**{**architecture, **lists})
     palette = np.asarray(config.palette, np.float32)
-    widths = (config.width, config.half_width, config.full_width)
+    widths = (
+        *(config.width, config.half_width, config.full_width),
+        *(config.cleaner_width, config.deep_width),
+    )
+    blocks = (*config.dilations, *config.cleaner, *config.deep)
     right = (
         palette.ndim == 2
         and palette.shape[1] == 3
         and 1 <= len(palette) <= MAX_COLOURS
         and all(1 <= width <= MAX_WIDTH for width in widths)
-        and 1 <= len(config.dilations) <= MAX_BLOCKS
-        and all(1 <= dilation <= MAX_DILATION for dilation in config.dilations)
+        and 1 <= len(config.dilations)
+        and len(blocks) <= MAX_BLOCKS
+        and all(1 <= dilation <= MAX_DILATION for dilation in blocks)
     )
     if not right:
         raise ValueError("palette, widths or dilations are out of range")

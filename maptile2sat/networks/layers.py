@@ -122,6 +122,31 @@ class FoldConv(keras.layers.Layer):
         return tf.nn.bias_add(x, tf.cast(self.bias, x.dtype))
 
 
+class Held(keras.layers.Layer):
+    """Pass on what comes, and no gradient back."""
+
+    def call(self, x: Tensor) -> Tensor:
+        """Keep shape and dtype."""
+        return tf.stop_gradient(x)
+
+
+class Cleaned(keras.layers.Layer):
+    """Put what a cleaner made in the place of what it does not trust, such as labels.
+
+    Called with [given (N, H, W, C), share (N, H, W, 1), made (N, H, W, C)]: `share`, logits, says
+    how much is to be replaced by `made`. Where it surely is not, the given goes through bit by
+    bit. Gradients of what is made of the result reach `given` alone: a cleaner learns from maps
+    with and without labels where labels are and what is under them, and nothing else.
+    """
+
+    def call(self, parts: list[Tensor]) -> Tensor:
+        """Return (N, H, W, C)."""
+        given, share, made = (parts[0], *map(tf.stop_gradient, parts[1:]))
+        # a little wider than 0..1 before it is cut off, so that "not at all" can be reached
+        share = tf.clip_by_value(1.2 * tf.sigmoid(share) - 0.1, 0.0, 1.0)
+        return given + share * (made - given)
+
+
 class DepthToSpace(keras.layers.Layer):
     """Unfold channels into blocks of `block` x `block` pixels (pixel shuffle)."""
 

@@ -31,6 +31,13 @@ class LocalConfig:
             noise enters with the map, at full resolution and folded.
         coarse_rgb: Whether the colours are a sum of those that each resolution makes, not of the
             full one alone.
+        cleaner: Dilations of the blocks, at quarter resolution, of the part that takes labels off
+            the map before anything else looks at it; none without.
+        cleaner_width: Its channels.
+        deep: Dilations of the blocks at an eighth of the resolution, in the middle of the others;
+            none without.
+        deep_width: Their channels.
+        look_width: Channels to which a pixel's classes and colour are brought.
     """
 
     palette: list[list[float]] = field(default_factory=list)
@@ -42,6 +49,11 @@ class LocalConfig:
     smooth: bool = True
     deep_noise: bool = True
     coarse_rgb: bool = True
+    cleaner: tuple[int, ...] = ()
+    cleaner_width: int = 48
+    deep: tuple[int, ...] = ()
+    deep_width: int = 128
+    look_width: int = 8
 
 
 def build_local(config: LocalConfig, precision: str = "float32") -> Any:
@@ -54,7 +66,7 @@ def build_local(config: LocalConfig, precision: str = "float32") -> Any:
     Returns:
         A functional Keras model with inputs `map` (N, H, W, 3) in 0..255, `fine`
         (N, H, W, 1) and `coarse` (N, H/4, W/4, 3) raw integer noise as floats or integers,
-        and output (N, H, W, 3) float32 in -1..1. H and W are multiples of 4.
+        and output (N, H, W, 3) float32 in -1..1. H and W are multiples of 4, with `deep` of 8.
     """
     return _Builder(config, precision).build()
 
@@ -96,7 +108,11 @@ class _Builder:
         clouds = layers.NoiseScale(name="clouds", dtype="float32")(coarse)
         classes = layers.PaletteEncoding(self.config.palette, name="palette")(image)
         colour = layers.ColourScale(name="colour", dtype="float32")(image)
-        look = keras.layers.Concatenate(name="look", dtype=self.policy)([classes, colour])
+        look = keras.layers.Concatenate(name="looks", dtype=self.policy)([classes, colour])
+        look = self._conv(look, self.config.look_width, 1, "look")
+        if self.config.cleaner:
+            parts = [look, *self._cleaner(look)]
+            look = layers.Cleaned(name="cleaned", dtype=self.policy)(parts)
         seen = keras.layers.Concatenate(name="seen", dtype=self.policy)([look, grain])
         quarter = self._trunk(seen, clouds)
         half = self._upsampled(quarter, self.config.half_width, "half")
@@ -124,24 +140,72 @@ class _Builder:
 
     def _trunk(self, seen: Any, clouds: Any) -> Any:
         """Fold to quarter resolution and run the residual blocks."""
+        from maptile2sat.networks import layers
+
+        width, dilations = self.config.width, self.config.dilations
+        x = self._folded(seen, width, STRIDE, "stem")
+        for index, dilation in enumerate(dilations):
+            noisy = index == 0 or (self.config.deep_noise and index % 2 == 0)
+            x = self._block(x, f"block{index}", dilation, clouds if noisy else None)
+            if self.config.deep and index == (len(dilations) - 1) // 2:
+                x = self._deepened(x, clouds)
+        return layers.ChannelNorm(name="trunk_norm", dtype=self.policy)(x)
+
+    def _deepened(self, x: Any, clouds: Any) -> Any:
+        """Add what blocks at half of the trunk's resolution make of it."""
         import keras
 
         from maptile2sat.networks import layers
 
-        width = self.config.width
+        y = layers.ChannelNorm(name="deep_norm", dtype=self.policy)(x)
+        y = self._folded(y, self.config.deep_width, 2, "deep_stem")
+        far = self._folded(clouds, clouds.shape[-1], 2, "deep_clouds")
+        for index, dilation in enumerate(self.config.deep):
+            y = self._block(y, f"deep{index}", dilation, None if index % 2 else far)
+        y = layers.ChannelNorm(name="deep_out_norm", dtype=self.policy)(y)
+        y = self._conv(y, 4 * self.config.width, 1, "deep_up", small=True)
+        y = layers.DepthToSpace(2, name="deep_shuffle", dtype=self.policy)(y)
+        return keras.layers.Add(name="deep_add", dtype=self.policy)([x, y])
+
+    def _cleaner(self, look: Any) -> list[Any]:
+        """Return how much is to be replaced of a look, and by what, as `layers.Cleaned` takes it."""
+        from maptile2sat.networks import layers
+
+        x = layers.Held(name="clean_look", dtype=self.policy)(look)
+        x = self._folded(x, self.config.cleaner_width, STRIDE, "clean_stem")
+        for index, dilation in enumerate(self.config.cleaner):
+            x = self._block(x, f"clean{index}", dilation, None)
+        x = layers.ChannelNorm(name="clean_norm", dtype=self.policy)(x)
+        made = []
+        for name, channels in (("clean_share", 1), ("clean_made", look.shape[-1])):
+            part = self._conv(x, STRIDE**2 * channels, 1, f"{name}_out")
+            made.append(layers.DepthToSpace(STRIDE, name=name, dtype=self.policy)(part))
+        return made
+
+    def _block(self, x: Any, name: str, dilation: int, clouds: Any) -> Any:
+        """Add to `x` what a residual block makes of it, with noise unless `clouds` is None."""
+        import keras
+
+        from maptile2sat.networks import layers
+
+        width = x.shape[-1]
+        y = layers.ChannelNorm(name=f"{name}_norm", dtype=self.policy)(x)
+        y = self._conv(y, width, 3, f"{name}_conv", dilation=dilation)
+        if clouds is not None:
+            noise = self._conv(clouds, width, 1, f"{name}_noise", small=True)
+            y = keras.layers.Add(name=f"{name}_noisy", dtype=self.policy)([y, noise])
+        y = self._conv(self._act(y, f"{name}_act"), width, 1, f"{name}_out", small=True)
+        return keras.layers.Add(name=f"{name}_add", dtype=self.policy)([x, y])
+
+    def _folded(self, x: Any, width: int, block: int, name: str) -> Any:
+        """Bring squares of `block` pixels to one of `width` channels."""
+        import keras
+
+        from maptile2sat.networks import layers
+
         self.seed += 1
         start = keras.initializers.HeNormal(seed=self.seed)
-        x = layers.FoldConv(width, STRIDE, start, name="stem", dtype=self.policy)(seen)
-        for index, dilation in enumerate(self.config.dilations):
-            name = f"block{index}"
-            y = layers.ChannelNorm(name=f"{name}_norm", dtype=self.policy)(x)
-            y = self._conv(y, width, 3, f"{name}_conv", dilation=dilation)
-            if index == 0 or (self.config.deep_noise and index % 2 == 0):
-                noise = self._conv(clouds, width, 1, f"{name}_noise", small=True)
-                y = keras.layers.Add(name=f"{name}_noisy", dtype=self.policy)([y, noise])
-            y = self._conv(self._act(y, f"{name}_act"), width, 1, f"{name}_out", small=True)
-            x = keras.layers.Add(name=f"{name}_add", dtype=self.policy)([x, y])
-        return layers.ChannelNorm(name="trunk_norm", dtype=self.policy)(x)
+        return layers.FoldConv(width, block, start, name=name, dtype=self.policy)(x)
 
     def _upsampled(self, x: Any, width: int, name: str) -> Any:
         """Double the resolution: 3x3 convolution, pixel shuffle, blur unless not `smooth`."""

@@ -66,7 +66,7 @@ class Trainer(abc.ABC):
         self.restart_average()
         # sums of several gradients are otherwise taken in the order in which they get ready
         self._executor = "SINGLE_THREADED_EXECUTOR" if config.deterministic else None
-        self._compiled = tf.function(self._step)  # once for the start of a run, once for the rest
+        self._compiled = tf.function(self._step)
 
     @abc.abstractmethod
     def build_generator(self) -> Any:
@@ -77,11 +77,8 @@ class Trainer(abc.ABC):
         """Build the discriminator."""
 
     @abc.abstractmethod
-    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
-        """Compute the losses of a batch of tensors, on one device.
-
-        `with_labels` says whether what labels change counts already.
-        """
+    def losses(self, batch: Batch) -> Losses:
+        """Compute the losses of a batch of tensors, on one device."""
 
     @abc.abstractmethod
     def generate(self) -> Generate:
@@ -134,9 +131,7 @@ class Trainer(abc.ABC):
         self._seed_dropout(number)
         with tf.experimental.function_executor_type(self._executor):
             return self._compiled(  # type: ignore[no-any-return]
-                self._shared_out(batch),
-                tf.constant(decay, tf.float32),
-                with_labels=self.config.label_weight > 0 and number >= self.config.label_from,
+                self._shared_out(batch), tf.constant(decay, tf.float32)
             )
 
     def _seed_dropout(self, number: int) -> None:
@@ -156,16 +151,16 @@ class Trainer(abc.ABC):
 
         return self.strategy.experimental_distribute_values_from_function(part)
 
-    def _step(self, batch: Any, decay: Tensor, with_labels: bool) -> dict[str, Tensor]:
-        figures = self.strategy.run(self._replica_step, args=(batch, decay, with_labels))
+    def _step(self, batch: Any, decay: Tensor) -> dict[str, Tensor]:
+        figures = self.strategy.run(self._replica_step, args=(batch, decay))
         return {
             name: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
             for name, value in figures.items()
         }
 
-    def _replica_step(self, batch: Batch, decay: Tensor, with_labels: bool) -> dict[str, Tensor]:
+    def _replica_step(self, batch: Batch, decay: Tensor) -> dict[str, Tensor]:
         with tf.GradientTape(persistent=True) as tape:
-            losses = self.losses(batch, with_labels=with_labels)
+            losses = self.losses(batch)
             # gradients of all devices are added up
             critic_loss = self.critic_optimizer.scale_loss(losses.critic / self.replicas)
             generator_loss = self.generator_optimizer.scale_loss(losses.generator / self.replicas)

@@ -14,6 +14,7 @@ from maptile2sat.errors import BundleError
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Pairs, map_colours
+from maptile2sat.training.presets import SHAPE
 
 if TYPE_CHECKING:
     from maptile2sat.training.adversarial import Trainer
@@ -36,15 +37,8 @@ def build_trainer(
     from maptile2sat.networks.local import LocalConfig
     from maptile2sat.training.step import LocalTrainer
 
-    local = LocalConfig(
-        palette=palette,
-        width=config.width,
-        dilations=config.dilations,
-        seed=config.seed,
-        smooth=config.smooth,
-        deep_noise=config.deep_noise,
-        coarse_rgb=config.coarse_rgb,
-    )
+    shape = {name: getattr(config, name) for name in SHAPE}
+    local = LocalConfig(palette=palette, seed=config.seed, **shape)
     return LocalTrainer(config, local, devices)
 
 

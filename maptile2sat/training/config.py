@@ -74,9 +74,6 @@ class TrainConfig:
         deterministic: Whether every operation is repeatable bit by bit, which is slower.
         annotate: Share of the crops over whose map labels are drawn, 0..1; the discriminator
             always sees the map without them.
-        label_weight: Weight of the L1 distance of what the generator makes of a map with labels and
-            jitter from what it makes of the bare one, towards which nothing is drawn; 0 for none.
-        label_from: Step from which on it counts; before, neither is worth much.
         critic_scales: 1, or 2 for a second discriminator that sees everything at half size.
         critic_sees: `palette` (the image and the map as the generator's palette encodes it),
             `late` (the same, the map only from a quarter of the resolution on) or `image` (the
@@ -86,6 +83,15 @@ class TrainConfig:
         smooth: Whether the generator smooths after each pixel shuffle and starts it even.
         deep_noise: Whether noise enters every second block of the generator, not only the first.
         coarse_rgb: Whether the generator makes colours at every resolution, not the full one alone.
+        cleaner: Dilations of the generator's part that takes labels off the map; none without.
+        cleaner_width: Channels of that part.
+        deep: Dilations of its blocks at an eighth of the resolution; none without.
+        deep_width: Channels of those.
+        critic_photo: Whether heads of the discriminator judge features of a network that learned
+            from photos (`networks.photo_features`).
+        photo_weight: Weight of the L1 distance of these features from the real photo's; 0 for
+            none.
+        exposure: Factor of the brightness of the photos that are learned from.
     """
 
     data: str
@@ -121,14 +127,19 @@ class TrainConfig:
     unet_base: int = 64
     deterministic: bool = False
     annotate: float = 0.0
-    label_weight: float = 0.0
-    label_from: int = 0
     critic_scales: int = 1
     critic_sees: str = "palette"
     critic_translate: int = 0
     smooth: bool = True
     deep_noise: bool = True
     coarse_rgb: bool = True
+    cleaner: tuple[int, ...] = ()
+    cleaner_width: int = 48
+    deep: tuple[int, ...] = ()
+    deep_width: int = 128
+    critic_photo: bool = False
+    photo_weight: float = 0.0
+    exposure: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
@@ -162,19 +173,23 @@ class TrainConfig:
                 self.l1_pool >= 1 and self.loss_crop % self.l1_pool == 0
             ),
             "annotate must be in 0..1": 0.0 <= self.annotate <= 1.0,
-            "label_from must be 0 or more": self.label_from >= 0,
             "weights must be finite and 0 or more": all(
                 0 <= weight < math.inf for weight in self._weights()
             ),
             "beta_1 and beta_2 must be in 0..1": all(
                 0 <= beta < 1 for beta in (self.beta_1, self.beta_2)
             ),
-            f"width must be 1 to {MAX_WIDTH}": 1 <= self.width <= MAX_WIDTH,
+            f"width, cleaner_width and deep_width must be 1 to {MAX_WIDTH}": all(
+                1 <= width <= MAX_WIDTH
+                for width in (self.width, self.cleaner_width, self.deep_width)
+            ),
+            "exposure must be above 0, at most 4": 0 < self.exposure <= 4,
             f"colours must be 1 to {MAX_COLOURS}": 1 <= self.colours <= MAX_COLOURS,
             f"unet_base must be 1 to {MAX_UNET_BASE}": 1 <= self.unet_base <= MAX_UNET_BASE,
             f"dilations must be 1 to {MAX_BLOCKS} numbers of 1 to {MAX_DILATION}": (
-                1 <= len(self.dilations) <= MAX_BLOCKS
-                and all(1 <= dilation <= MAX_DILATION for dilation in self.dilations)
+                bool(self.dilations)
+                and len(self._blocks()) <= MAX_BLOCKS
+                and all(1 <= dilation <= MAX_DILATION for dilation in self._blocks())
             ),
             "critic_base must be at least 1": self.critic_base >= 1,
             "critic_scales must be 1 or 2": self.critic_scales in (1, 2),
@@ -194,7 +209,15 @@ class TrainConfig:
                 raise UsageError(f"training configuration: {message}")
 
     def _weights(self) -> tuple[float, ...]:
-        return (self.l1_weight, self.fine_l1_weight, self.feature_weight, self.label_weight)
+        return (self.l1_weight, self.fine_l1_weight, self.feature_weight, self.photo_weight)
+
+    def _blocks(self) -> tuple[int, ...]:
+        return (*self.dilations, *self.cleaner, *self.deep)
+
+    @property
+    def photo_features(self) -> bool:
+        """Whether the network for features of photos is needed."""
+        return self.critic_photo or self.photo_weight > 0
 
     @property
     def kind(self) -> str:
@@ -238,9 +261,13 @@ class TrainConfig:
         """
         try:
             values: dict[str, Any] = json.loads(path.read_text())
-            if "dilations" in values:  # what a file does not have was not there to be chosen
-                values["dilations"] = tuple(values["dilations"])
-            return cls(**values)
+            # what a file does not have was not there to be chosen
+            lists = {
+                name: tuple(values[name])
+                for name in ("dilations", "cleaner", "deep")
+                if name in values
+            }
+            return cls(**{**values, **lists})
         except (OSError, ValueError, TypeError) as error:
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
 

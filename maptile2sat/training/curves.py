@@ -62,7 +62,9 @@ _DISTANCE = (
         "l1": "pixel by pixel",
         "l1_pooled": "colours of small squares",
         "features": "texture, as the discriminator sees it",
-        "labels": "what labels on the map change",
+        "photo": "texture, as a network that knows photos sees it",
+        "labels_cleaned": "what is under labels, as the generator thinks",
+        "labels_found": "labels on the map that it takes for the map",
     },
 )
 _CONTEST = (

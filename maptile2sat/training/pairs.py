@@ -41,6 +41,7 @@ class Batch(NamedTuple):
         coarse: int16 (N, crop / 4, crop / 4, 3), likewise.
         clean: uint8 (N, crop, crop, 3): the map as it is, without labels and jitter; its middle is
             what the discriminator sees.
+        covered: uint8 (N, crop, crop, 1): 1 where a label was drawn over it, else 0.
     """
 
     map: Pixels
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
     fine: npt.NDArray[np.int16]
     coarse: npt.NDArray[np.int16]
     clean: Pixels
+    covered: Pixels
 
 
 CACHE_BYTES = 4 << 30
@@ -139,6 +141,8 @@ def _crop(pairs: Pairs, config: TrainConfig, step: int, place: int) -> Batch:
     drawn, image = _cut(chosen, config.crop, config.loss_crop, random)
     if config.mirror and random.integers(2):
         drawn, image = drawn[:, ::-1], image[:, ::-1]
+    if config.exposure != 1.0:
+        image = np.rint(np.minimum(image * config.exposure, 255.0)).astype(np.uint8)
     grains = _grains(config, random)
     labelled = _labelled(drawn, config, step * config.batch_size + place)
     return Batch(
@@ -147,6 +151,7 @@ def _crop(pairs: Pairs, config: TrainConfig, step: int, place: int) -> Batch:
         fine=grains.fine,
         coarse=grains.coarse,
         clean=drawn,
+        covered=(labelled != drawn).any(-1, keepdims=True).astype(np.uint8),
     )
 
 

@@ -76,9 +76,8 @@ class UnetTrainer(Trainer):
             weight.assign(values[weight.path])
         return from_unet(self._shown)
 
-    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
-        """Compute the losses, always the same; the discriminator sees the map beside the image."""
-        del with_labels
+    def losses(self, batch: Batch) -> Losses:
+        """Compute the losses; the discriminator sees the map beside the image."""
         drawn, real = (tf.cast(part, tf.float32) / 127.5 - 1.0 for part in batch[:2])
         fake = self.generator(drawn, training=True)
         # two calls, since batch statistics of real and fake images must not mix

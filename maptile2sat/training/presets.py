@@ -37,8 +37,6 @@ CLASSIC: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "local": {
         "annotate": 0.6,
-        "label_weight": 10.0,
-        "label_from": 2000,
         "width": 64,
         "dilations": (1, 2, 4, 1, 2, 2, 1, 1),
         "critic_scales": 2,
@@ -55,7 +53,7 @@ EPOCHS = {"pix2pix": 200, "seed": 200}
 
 SETTINGS = (
     *("width", "dilations", "smooth", "deep_noise", "coarse_rgb", "colours", "annotate"),
-    *("label_weight", "label_from"),
+    *("cleaner", "cleaner_width", "deep", "deep_width", "exposure", "critic_photo", "photo_weight"),
     *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
@@ -92,7 +90,7 @@ def _parsed(kind: type, value: str) -> Any:
             raise ValueError(f"{value} is neither true nor false")
         return value == "true"
     if kind is tuple:
-        return tuple(int(part) for part in value.split(","))
+        return tuple(int(part) for part in value.split(",")) if value else ()
     return kind(value)
 
 
@@ -171,13 +169,20 @@ def _written(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+SHAPE = (
+    *("width", "dilations", "smooth", "deep_noise", "coarse_rgb"),
+    *("cleaner", "cleaner_width", "deep", "deep_width"),
+)
+"""Fields of a recipe that a generator's architecture has under the same name."""
+
+
 def _shape(init: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Return what a run takes over from the bundle that it starts from, unless told otherwise."""
     architecture = find_bundle(init).description.architecture
     taken = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in architecture.items()
-        if name in ("width", "dilations", "smooth", "deep_noise", "coarse_rgb")
+        if name in SHAPE
     }
     if isinstance(architecture.get("palette"), list):
         taken["colours"] = len(architecture["palette"])

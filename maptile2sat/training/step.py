@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from maptile2sat.networks.discriminators import build_patch_critic
 from maptile2sat.networks.local import LocalConfig, build_local
+from maptile2sat.networks.photo_features import PhotoFeatures, load_weights
 from maptile2sat.training.adversarial import Losses, Tensor, Trainer
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate, from_local
+
+
+CLEANER = ("clean_share", "clean_made")
+"""Layers with which a generator's cleaner ends."""
+
+CLEANER_WEIGHT = 10.0
+"""Of the cleaner's losses, which alone move the cleaner: any weight does for Adam."""
+
+UNDER_LABELS = 30.0
+"""How much more a pixel under a label counts: few are."""
+
+
+class Answer(NamedTuple):
+    """What a discriminator says of images.
+
+    Attributes:
+        features: Feature maps of its own.
+        logits: One array for each part of it.
+        photo: Features of the fixed network for photos, if it is used.
+    """
+
+    features: list[Tensor]
+    logits: list[Tensor]
+    photo: list[Tensor]
 
 
 class LocalTrainer(Trainer):
@@ -30,8 +56,13 @@ class LocalTrainer(Trainer):
         self, config: TrainConfig, local: LocalConfig, devices: Devices | None = None
     ) -> None:
         self.local = local
+        self.photo = PhotoFeatures(load_weights()) if config.photo_features else None
         super().__init__(config, devices or Devices())
-        self.encode = self.generator.get_layer("palette")
+        layer = self.generator.get_layer
+        classes, look = layer("palette").output, layer("look").output
+        self.look = keras.Model(self.generator.inputs[0], [classes, look])
+        parts = [layer(name).output for name in CLEANER] if local.cleaner else []
+        self.whole = keras.Model(self.generator.inputs, [self.generator.outputs, parts])
 
     def build_generator(self) -> Any:
         """Build a `local` generator."""
@@ -48,6 +79,7 @@ class LocalTrainer(Trainer):
             seed=self.config.seed + 1000,
             scales=self.config.critic_scales,
             late=encoded if sees == "late" else 0,
+            photo=self.config.critic_photo,
         )
 
     def architecture(self) -> dict[str, Any]:
@@ -58,42 +90,46 @@ class LocalTrainer(Trainer):
         """Return how the weight average makes an image."""
         return from_local(self.average)
 
-    def losses(self, batch: Batch, *, with_labels: bool) -> Losses:
+    def losses(self, batch: Batch) -> Losses:
         """Compute the losses on the middle of the crops, where padding is not seen."""
-        drawn = tf.cast(batch.map, tf.float32)
         real = tf.cast(batch.image, tf.float32) / 127.5 - 1.0
-        fake = self._core(self.generator([drawn, batch.fine, batch.coarse], training=True))
-        encoded = self.encode(self._core(batch.clean))
-        seen = tf.stop_gradient(tf.cast(encoded, self.critic.inputs[0].dtype))
+        inputs = [tf.cast(batch.map, tf.float32), batch.fine, batch.coarse]
+        (image,), parts = self.whole(inputs, training=True)
+        fake = self._core(image)
+        classes, look = self.look(tf.cast(self._core(batch.clean), tf.float32))
+        figures = self._cleaned(*map(self._core, parts), look, batch) if parts else {}
+        seen = tf.stop_gradient(tf.cast(classes, self.critic.inputs[0].dtype))
         # both moved alike, because feature matching compares place by place
         real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
-        real_features, real_logits = self._judged(real_seen, training=True)
-        fake_features, fake_logits = self._judged(fake_seen, training=False)
-        features = [
-            _l1(f, tf.stop_gradient(r)) for r, f in zip(real_features, fake_features, strict=True)
-        ]
-        figures = {
-            "critic_real": _mean([tf.nn.relu(1.0 - logits) for logits in real_logits]),
-            "critic_fake": _mean([tf.nn.relu(1.0 + logits) for logits in fake_logits]),
-            "adversarial": -_mean(fake_logits),
-            "features": tf.add_n(features) / len(features),
-            **self._distances(fake, real, batch, with_labels=with_labels),
+        real_answer = self._judged(real_seen, training=True)
+        fake_answer = self._judged(fake_seen, training=False)
+        figures |= {
+            "critic_real": _mean([tf.nn.relu(1.0 - logits) for logits in real_answer.logits]),
+            "critic_fake": _mean([tf.nn.relu(1.0 + logits) for logits in fake_answer.logits]),
+            "adversarial": -_mean(fake_answer.logits),
+            "features": _matched(fake_answer.features, real_answer.features),
+            "l1_pooled": _l1(_pooled(fake, self.config.l1_pool), _pooled(real, self.config.l1_pool)),
+            "l1": _l1(fake, real),
         }
+        if self.photo is not None:
+            figures["photo"] = _matched(fake_answer.photo, real_answer.photo)
         return Losses(
             figures["critic_real"] + figures["critic_fake"], self._weighted(figures), figures
         )
 
-    def _distances(
-        self, fake: Tensor, real: Tensor, batch: Batch, *, with_labels: bool
-    ) -> dict[str, Tensor]:
-        """Return the distances that need no discriminator, those that count."""
-        pool = self.config.l1_pool
-        found = {"l1_pooled": _l1(_pooled(fake, pool), _pooled(real, pool)), "l1": _l1(fake, real)}
-        if with_labels:
-            bare = self.generator([batch.clean, batch.fine, batch.coarse], training=True)
-            # what is made of the bare map is the aim, and not drawn to what labels make of it
-            found["labels"] = _l1(fake, tf.stop_gradient(self._core(bare)))
-        return found
+    def _cleaned(self, share: Tensor, made: Tensor, look: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return how well a cleaner finds labels, and what is under them.
+
+        It is to say everywhere what the bare map looks like, and the look is not to make it easy.
+        """
+        covered = tf.cast(self._core(batch.covered), tf.float32)
+        unsure = tf.nn.sigmoid_cross_entropy_with_logits(covered, tf.cast(share, tf.float32))
+        distance = tf.abs(tf.cast(made - tf.stop_gradient(look), tf.float32))
+        weight = UNDER_LABELS * covered + 1.0
+        return {
+            "labels_found": tf.reduce_mean(unsure),
+            "labels_cleaned": tf.reduce_mean(distance * weight) / tf.reduce_mean(weight),
+        }
 
     def _weighted(self, figures: dict[str, Tensor]) -> Tensor:
         """Return the generator's loss."""
@@ -102,7 +138,9 @@ class LocalTrainer(Trainer):
             "l1_pooled": config.l1_weight,
             "l1": config.fine_l1_weight,
             "features": config.feature_weight,
-            "labels": config.label_weight,
+            "photo": config.photo_weight,
+            "labels_found": CLEANER_WEIGHT,
+            "labels_cleaned": CLEANER_WEIGHT,
         }
         parts = [weight * figures[name] for name, weight in weights.items() if name in figures]
         return figures["adversarial"] + tf.add_n(parts)
@@ -120,11 +158,13 @@ class LocalTrainer(Trainer):
             return [image, seen]
         return [image if self.config.critic_sees == "image" else tf.concat([image, seen], -1)]
 
-    def _judged(self, shown: list[Tensor], training: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the discriminator's features and its logits, one for each scale."""
-        answers = self.critic(shown if len(shown) > 1 else shown[0], training=training)
-        scales = self.config.critic_scales
-        return answers[:-scales], answers[-scales:]
+    def _judged(self, shown: list[Tensor], training: bool) -> Answer:
+        """Return what the discriminator says of an image and the map's classes."""
+        photo = [] if self.photo is None else self.photo(shown[0][..., :3])
+        given = [*shown, *(photo if self.config.critic_photo else [])]
+        answers = self.critic(given if len(given) > 1 else given[0], training=training)
+        scales = self.config.critic_scales + (len(photo) if self.config.critic_photo else 0)
+        return Answer(answers[:-scales], answers[-scales:], photo)
 
     def _moved(
         self, real: list[Tensor], fake: list[Tensor], batch: Batch
@@ -154,6 +194,12 @@ class LocalTrainer(Trainer):
 def _mean(parts: list[Tensor]) -> Tensor:
     """Return the mean of each part's mean: every scale counts alike."""
     return tf.add_n([tf.reduce_mean(part) for part in parts]) / len(parts)
+
+
+def _matched(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Return the mean distance of feature maps from those of real images, which stay as they are."""
+    parts = [_l1(f, tf.stop_gradient(r)) for f, r in zip(fake, real, strict=True)]
+    return tf.add_n(parts) / len(parts)
 
 
 def _pooled(x: Tensor, side: int) -> Tensor:
