@@ -130,13 +130,33 @@ class Held(keras.layers.Layer):
         return tf.stop_gradient(x)
 
 
+class Suspicion(keras.layers.Layer):
+    """Say of each pixel whether it is a label: it differs from what is thought to be under it.
+
+    Called with [given (N, H, W, C), made (N, H, W, C), near (N, H, W, 1)]: what is there, what is
+    expected, and logits of whether there is a label somewhere near. No gradient goes to the
+    first two.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Create what a difference in each channel counts."""
+        channels = input_shape[0][-1]
+        self.kernel = self.add_weight(shape=(1, 1, channels, 1), initializer="ones", name="kernel")
+
+    def call(self, parts: list[Tensor]) -> Tensor:
+        """Return logits (N, H, W, 1)."""
+        given, made, near = (*map(tf.stop_gradient, parts[:2]), parts[2])
+        kernel = tf.cast(self.kernel, given.dtype)
+        return near + tf.nn.conv2d(tf.abs(given - made), kernel, 1, "VALID")
+
+
 class Cleaned(keras.layers.Layer):
     """Put what a cleaner made in the place of what it does not trust, such as labels.
 
     Called with [given (N, H, W, C), share (N, H, W, 1), made (N, H, W, C)]: `share`, logits, says
-    how much is to be replaced by `made`. Where it surely is not, the given goes through bit by
-    bit. Gradients of what is made of the result reach `given` alone: a cleaner learns from maps
-    with and without labels where labels are and what is under them, and nothing else.
+    how much of a pixel is to be replaced by `made`. Where it surely is not, the given goes through
+    bit by bit. Gradients of what is made of the result reach `given` alone: a cleaner learns
+    from maps with and without labels where labels are and what is under them, and nothing else.
     """
 
     def call(self, parts: list[Tensor]) -> Tensor:
@@ -157,6 +177,18 @@ class DepthToSpace(keras.layers.Layer):
     def call(self, x: Tensor) -> Tensor:
         """(N, H, W, C) to (N, H block, W block, C / block^2)."""
         return tf.nn.depth_to_space(x, self.block)
+
+
+class Repeated(keras.layers.Layer):
+    """Repeat each pixel as a block of `block` x `block`."""
+
+    def __init__(self, block: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.block = block
+
+    def call(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to (N, H block, W block, C)."""
+        return tf.nn.depth_to_space(tf.tile(x, [1, 1, 1, self.block**2]), self.block)
 
 
 class Blur(keras.layers.Layer):

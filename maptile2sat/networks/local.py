@@ -50,7 +50,7 @@ class LocalConfig:
     deep_noise: bool = True
     coarse_rgb: bool = True
     cleaner: tuple[int, ...] = ()
-    cleaner_width: int = 48
+    cleaner_width: int = 64
     deep: tuple[int, ...] = ()
     deep_width: int = 128
     look_width: int = 8
@@ -163,24 +163,26 @@ class _Builder:
         for index, dilation in enumerate(self.config.deep):
             y = self._block(y, f"deep{index}", dilation, None if index % 2 else far)
         y = layers.ChannelNorm(name="deep_out_norm", dtype=self.policy)(y)
-        y = self._conv(y, 4 * self.config.width, 1, "deep_up", small=True)
-        y = layers.DepthToSpace(2, name="deep_shuffle", dtype=self.policy)(y)
+        y = self._upsampled(y, self.config.width, "deep")
         return keras.layers.Add(name="deep_add", dtype=self.policy)([x, y])
 
     def _cleaner(self, look: Any) -> list[Any]:
         """Return how much is to be replaced of a look, and by what, as `layers.Cleaned` takes it."""
         from maptile2sat.networks import layers
 
-        x = layers.Held(name="clean_look", dtype=self.policy)(look)
-        x = self._folded(x, self.config.cleaner_width, STRIDE, "clean_stem")
+        given = layers.Held(name="clean_look", dtype=self.policy)(look)
+        x = self._folded(given, self.config.cleaner_width, STRIDE, "clean_stem")
         for index, dilation in enumerate(self.config.cleaner):
             x = self._block(x, f"clean{index}", dilation, None)
         x = layers.ChannelNorm(name="clean_norm", dtype=self.policy)(x)
-        made = []
-        for name, channels in (("clean_share", 1), ("clean_made", look.shape[-1])):
-            part = self._conv(x, STRIDE**2 * channels, 1, f"{name}_out")
-            made.append(layers.DepthToSpace(STRIDE, name=name, dtype=self.policy)(part))
-        return made
+        # at half resolution: finer, so few channels do not hold it
+        made = self._conv(x, 4 * look.shape[-1], 1, "clean_made_folded")
+        made = layers.DepthToSpace(2, name="clean_made_half", dtype=self.policy)(made)
+        made = layers.Double(name="clean_made", dtype=self.policy)(made)
+        near = self._conv(x, 1, 1, "clean_blocks")
+        near = layers.Repeated(STRIDE, name="clean_near", dtype=self.policy)(near)
+        suspicion = layers.Suspicion(name="clean_share", dtype=self.policy)
+        return [suspicion([given, made, near]), made]
 
     def _block(self, x: Any, name: str, dilation: int, clouds: Any) -> Any:
         """Add to `x` what a residual block makes of it, with noise unless `clouds` is None."""

@@ -130,6 +130,7 @@ _RULES = {
     "Double": _double,
     "FoldConv": _fold,
     "DepthToSpace": _unfold,
+    "Repeated": _unfold,
     **dict.fromkeys(
         (
             "Activation",
@@ -146,6 +147,7 @@ _RULES = {
             "NoiseScale",
             "PaletteEncoding",
             "ReLU",
+            "Suspicion",
         ),
         _same,
     ),

@@ -134,7 +134,7 @@ class TrainConfig:
     deep_noise: bool = True
     coarse_rgb: bool = True
     cleaner: tuple[int, ...] = ()
-    cleaner_width: int = 48
+    cleaner_width: int = 64
     deep: tuple[int, ...] = ()
     deep_width: int = 128
     critic_photo: bool = False

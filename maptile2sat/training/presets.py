@@ -37,11 +37,15 @@ CLASSIC: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "local": {
         "annotate": 0.6,
+        "cleaner": (1, 2, 4, 1),
         "width": 64,
-        "dilations": (1, 2, 4, 1, 2, 2, 1, 1),
-        "critic_scales": 2,
+        "dilations": (1, 2, 2, 1),
+        "deep": (1, 1, 1, 1),
+        "deep_width": 192,
+        "critic_photo": True,
         "critic_sees": "late",
         "feature_weight": 10.0,
+        "photo_weight": 1.5,
     },
     # the authors' own later implementation lets the rate fall over the second half
     "pix2pix": {**CLASSIC, "decay_from": 0.5},
