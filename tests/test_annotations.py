@@ -359,7 +359,7 @@ def test_cleaner_learns_from_labels_alone() -> None:
 
 
 def test_what_a_cleaner_trusts_goes_through_bit_by_bit() -> None:
-    from maptile2sat.networks.layers import Cleaned
+    from maptile2sat.networks.cleaning import Cleaned
 
     given, made = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 5)).astype(np.float32)
     for answer, expected in ((-9.0, given), (9.0, made)):
@@ -402,7 +402,7 @@ def test_damaged_photo_features(tmp_path: Path) -> None:
     from maptile2sat.networks import photo_features
 
     (tmp_path / "features").mkdir()
-    with mock.patch.object(photo_features, "models_folder", lambda: tmp_path):
+    with mock.patch.object(photo_features, "models_folder", return_value=tmp_path):
         with pytest.raises(BundleError, match="missing"):
             photo_features.load_weights()
         (tmp_path / "features" / photo_features.WEIGHTS).write_bytes(b"something else")

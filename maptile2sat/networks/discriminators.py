@@ -91,8 +91,8 @@ def build_patch_critic(
         photo: Whether the image's `PhotoFeatures` are inputs too, each judged by a head of its own.
 
     Returns:
-        A Keras model from (N, H, W, channels), or a list of it, of (N, H, W, late) if `late`, and of
-        the features if `photo`, to a list: for each scale three feature maps (for feature
+        A Keras model from (N, H, W, channels), or a list of it, of (N, H, W, late) if `late`, and
+        of the features if `photo`, to a list: for each scale three feature maps (for feature
         matching), then float32 logits: for each scale (N, H/8, W/8, 1), half of that at half
         size, and for each of the photo features (N, H/stride, W/stride, 1).
     """

@@ -54,12 +54,10 @@ def build_generator(bundle: Bundle, precision: str) -> Any:
 
 def _local_config(architecture: dict[str, Any]) -> LocalConfig:
     """Return the configuration that a description holds, within sane limits."""
-    lists = {
-        name: tuple(architecture[name])
-        for name in ("dilations", "cleaner", "deep")
-        if name == "dilations" or name in architecture
-    }
-    config = LocalConfig(**{**architecture, **lists})
+    given = dict(architecture)
+    for name in {"cleaner", "deep"} & given.keys() | {"dilations"}:
+        given[name] = tuple(given[name])
+    config = LocalConfig(**given)
     palette = np.asarray(config.palette, np.float32)
     widths = (
         *(config.width, config.half_width, config.full_width),
@@ -71,7 +69,7 @@ def _local_config(architecture: dict[str, Any]) -> LocalConfig:
         and palette.shape[1] == 3
         and 1 <= len(palette) <= MAX_COLOURS
         and all(1 <= width <= MAX_WIDTH for width in widths)
-        and 1 <= len(config.dilations)
+        and len(config.dilations) >= 1
         and len(blocks) <= MAX_BLOCKS
         and all(1 <= dilation <= MAX_DILATION for dilation in blocks)
     )

@@ -99,7 +99,7 @@ class _Builder:
     def build(self) -> Any:
         import keras
 
-        from maptile2sat.networks import layers
+        from maptile2sat.networks import cleaning, layers
 
         image = keras.Input((None, None, 3), name="map")
         fine = keras.Input((None, None, 1), name="fine")
@@ -112,7 +112,7 @@ class _Builder:
         look = self._conv(look, self.config.look_width, 1, "look")
         if self.config.cleaner:
             parts = [look, *self._cleaner(look)]
-            look = layers.Cleaned(name="cleaned", dtype=self.policy)(parts)
+            look = cleaning.Cleaned(name="cleaned", dtype=self.policy)(parts)
         seen = keras.layers.Concatenate(name="seen", dtype=self.policy)([look, grain])
         quarter = self._trunk(seen, clouds)
         half = self._upsampled(quarter, self.config.half_width, "half")
@@ -167,10 +167,10 @@ class _Builder:
         return keras.layers.Add(name="deep_add", dtype=self.policy)([x, y])
 
     def _cleaner(self, look: Any) -> list[Any]:
-        """Return how much is to be replaced of a look, and by what, as `layers.Cleaned` takes it."""
-        from maptile2sat.networks import layers
+        """Return how much of a look is to be replaced, and by what, as for `cleaning.Cleaned`."""
+        from maptile2sat.networks import cleaning, layers
 
-        given = layers.Held(name="clean_look", dtype=self.policy)(look)
+        given = cleaning.Held(name="clean_look", dtype=self.policy)(look)
         x = self._folded(given, self.config.cleaner_width, STRIDE, "clean_stem")
         for index, dilation in enumerate(self.config.cleaner):
             x = self._block(x, f"clean{index}", dilation, None)
@@ -181,7 +181,7 @@ class _Builder:
         made = layers.Double(name="clean_made", dtype=self.policy)(made)
         near = self._conv(x, 1, 1, "clean_blocks")
         near = layers.Repeated(STRIDE, name="clean_near", dtype=self.policy)(near)
-        suspicion = layers.Suspicion(name="clean_share", dtype=self.policy)
+        suspicion = cleaning.Suspicion(name="clean_share", dtype=self.policy)
         return [suspicion([given, made, near]), made]
 
     def _block(self, x: Any, name: str, dilation: int, clouds: Any) -> Any:

@@ -262,12 +262,10 @@ class TrainConfig:
         try:
             values: dict[str, Any] = json.loads(path.read_text())
             # what a file does not have was not there to be chosen
-            lists = {
-                name: tuple(values[name])
-                for name in ("dilations", "cleaner", "deep")
-                if name in values
-            }
-            return cls(**{**values, **lists})
+            for name in ("dilations", "cleaner", "deep"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            return cls(**values)
         except (OSError, ValueError, TypeError) as error:
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
 

@@ -17,7 +17,6 @@ from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate, from_local
 
-
 CLEANER = ("clean_share", "clean_made")
 """Layers with which a generator's cleaner ends."""
 
@@ -97,7 +96,7 @@ class LocalTrainer(Trainer):
         (image,), parts = self.whole(inputs, training=True)
         fake = self._core(image)
         classes, look = self.look(tf.cast(self._core(batch.clean), tf.float32))
-        figures = self._cleaned(*map(self._core, parts), look, batch) if parts else {}
+        figures = self._cleaned(parts, look, batch) if parts else {}
         seen = tf.stop_gradient(tf.cast(classes, self.critic.inputs[0].dtype))
         # both moved alike, because feature matching compares place by place
         real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
@@ -108,7 +107,9 @@ class LocalTrainer(Trainer):
             "critic_fake": _mean([tf.nn.relu(1.0 + logits) for logits in fake_answer.logits]),
             "adversarial": -_mean(fake_answer.logits),
             "features": _matched(fake_answer.features, real_answer.features),
-            "l1_pooled": _l1(_pooled(fake, self.config.l1_pool), _pooled(real, self.config.l1_pool)),
+            "l1_pooled": _l1(
+                _pooled(fake, self.config.l1_pool), _pooled(real, self.config.l1_pool)
+            ),
             "l1": _l1(fake, real),
         }
         if self.photo is not None:
@@ -117,12 +118,13 @@ class LocalTrainer(Trainer):
             figures["critic_real"] + figures["critic_fake"], self._weighted(figures), figures
         )
 
-    def _cleaned(self, share: Tensor, made: Tensor, look: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def _cleaned(self, parts: list[Tensor], look: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return how well a cleaner finds labels, and what is under them.
 
         It is to say everywhere what the bare map looks like, and the look is not to make it easy.
         """
-        covered = tf.cast(self._core(batch.covered), tf.float32)
+        share, made, covered = (self._core(part) for part in (*parts, batch.covered))
+        covered = tf.cast(covered, tf.float32)
         unsure = tf.nn.sigmoid_cross_entropy_with_logits(covered, tf.cast(share, tf.float32))
         distance = tf.abs(tf.cast(made - tf.stop_gradient(look), tf.float32))
         weight = UNDER_LABELS * covered + 1.0
@@ -197,7 +199,7 @@ def _mean(parts: list[Tensor]) -> Tensor:
 
 
 def _matched(fake: list[Tensor], real: list[Tensor]) -> Tensor:
-    """Return the mean distance of feature maps from those of real images, which stay as they are."""
+    """Return the mean distance of feature maps from those of real images, which stay."""
     parts = [_l1(f, tf.stop_gradient(r)) for f, r in zip(fake, real, strict=True)]
     return tf.add_n(parts) / len(parts)
 
