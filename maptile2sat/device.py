@@ -19,8 +19,7 @@ BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
 NUMERIC_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", *BFLOAT16_FEATURES)
 """Instructions by which oneDNN chooses its kernels, and so the order of their sums."""
 
-ONEDNN_SETTING = "TF_ENABLE_ONEDNN_OPTS"
-NUMERIC_SETTINGS = (ONEDNN_SETTING, "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+NUMERIC_SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables that change that choice."""
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -58,11 +57,7 @@ def load_tensorflow() -> Any:
 
     They write to the error stream before their log level applies. Someone who sets
     `TF_CPP_MIN_LOG_LEVEL` sees all of it.
-
-    oneDNN is turned on unless `TF_ENABLE_ONEDNN_OPTS` is set: TensorFlow leaves it off on
-    processors without AVX-512, where it then has no gradient of a dilated convolution.
     """
-    os.environ.setdefault(ONEDNN_SETTING, "1")
     if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         import tensorflow as tf
 

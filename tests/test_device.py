@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,35 +51,3 @@ def test_auto_takes_what_the_processor_is_fast_in(processor: Path) -> None:
         assert choose_device("cpu").precision == expected
     processor.unlink()
     assert choose_device("cpu").precision == "float32"
-
-
-def in_a_new_process(code: str, **settings: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if k not in device.NUMERIC_SETTINGS}
-    done = subprocess.run(
-        [sys.executable, "-c", "from maptile2sat.device import load_tensorflow\n" + code],
-        env={**environment, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_dilated_convolutions_have_gradients() -> None:
-    """On processors without AVX-512 only oneDNN has them, which TensorFlow leaves off there."""
-    code = """
-tf = load_tensorflow()
-image = tf.ones((1, 16, 16, 3))
-with tf.GradientTape() as tape:
-    tape.watch(image)
-    total = tf.reduce_sum(tf.nn.conv2d(image, tf.ones((3, 3, 3, 2)), 1, "VALID", dilations=2))
-print(int(tf.reduce_max(tape.gradient(total, image))))
-"""
-    assert in_a_new_process(code) == "18"
-
-
-@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
-def test_onednn_is_on_unless_the_user_says_otherwise(given: dict[str, str], expected: str) -> None:
-    code = "import os; load_tensorflow(); print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
-    assert in_a_new_process(code, **given) == expected

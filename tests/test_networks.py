@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -486,3 +489,32 @@ def test_leaky_relu_is_that_of_keras() -> None:
             made = layer(x)
         found.append([np.asarray(made), np.asarray(tape.gradient(made, x))])
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_dilated_convolution_is_trained_as_it_is_used() -> None:
+    layer = Conv(4, 3, "glorot_uniform", dilation=3)
+    image = tf.random.stateless_normal((2, 13, 17, 5), seed=(1, 2))
+    used = layer(image, training=False)
+    np.testing.assert_allclose(layer(image, training=True), used, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_needs_no_onednn() -> None:
+    """TensorFlow leaves it off without AVX-512, and has no dilated gradients of its own."""
+    code = """
+from maptile2sat.device import load_tensorflow
+tf = load_tensorflow()
+from maptile2sat.networks.layers import Conv
+layer, image = Conv(2, 3, "ones", dilation=2), tf.ones((1, 16, 16, 3))
+with tf.GradientTape() as tape:
+    tape.watch(image)
+    total = tf.reduce_sum(layer(image, training=True))
+print(int(tf.reduce_max(tape.gradient(total, image))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "18", done.stderr
