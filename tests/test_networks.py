@@ -266,7 +266,9 @@ def test_icnr_starts_as_nearest_neighbour() -> None:
     shuffled = np.asarray(DepthToSpace(2)(layer(random_floats((1, 9, 7, 6)))))[0]
     assert shuffled.shape == (18, 14, 5)
     blocks = shuffled.reshape(9, 2, 7, 2, 5)
-    np.testing.assert_array_equal(blocks, np.broadcast_to(blocks[:, :1, :, :1], blocks.shape))
+    # on some processors the sum of one channel runs in another order than that of the next
+    nearest = np.broadcast_to(blocks[:, :1, :, :1], blocks.shape)
+    np.testing.assert_allclose(blocks, nearest, rtol=0, atol=1e-5)
     assert blocks.std() > 0.1
 
 
