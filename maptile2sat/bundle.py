@@ -1,5 +1,7 @@
 """Model bundles: a folder with `model.json`, `generator.weights.h5` and a model card.
 
+For who trains on from a model, `discriminator.weights.h5` may be there too.
+
 Loading a bundle executes nothing from it: the description is JSON, the weights are plain
 arrays in HDF5, and every one of them is checked against what the architecture expects.
 """
@@ -21,6 +23,7 @@ from maptile2sat.weights import Weights, file_sha256, read_arrays, write_arrays
 
 DESCRIPTION = "model.json"
 WEIGHTS = "generator.weights.h5"
+DISCRIMINATOR = "discriminator.weights.h5"
 CARD = "README.md"
 MAX_DESCRIPTION_BYTES = 1 << 20
 
@@ -52,15 +55,28 @@ class Bundle:
         Raises:
             BundleError: If they are missing, damaged, or not plain arrays.
         """
-        path = self.folder / WEIGHTS
-        _refuse_strays(path)
-        found = file_sha256(path)
-        if found != self.description.weights_sha256:
-            raise BundleError(
-                f"{path} is damaged or belongs to another bundle: its sha256 is {found[:12]}…, "
-                f"{DESCRIPTION} says {self.description.weights_sha256[:12]}…; fetch it again"
-            )
-        return read_arrays(path)
+        return _read(self.folder / WEIGHTS, self.description.weights_sha256)
+
+    def discriminator(self) -> Weights | None:
+        """Read the weights of the discriminator that it was trained with; None: not kept.
+
+        Raises:
+            BundleError: As for `weights`.
+        """
+        expected = self.description.discriminator_sha256
+        return _read(self.folder / DISCRIMINATOR, expected) if expected else None
+
+
+def _read(path: Path, expected: str) -> Weights:
+    """Read a weights file after checking its hash."""
+    _refuse_strays(path)
+    found = file_sha256(path)
+    if found != expected:
+        raise BundleError(
+            f"{path} is damaged or belongs to another bundle: its sha256 is {found[:12]}…, "
+            f"{DESCRIPTION} says {expected[:12]}…; fetch it again"
+        )
+    return read_arrays(path)
 
 
 def find_bundle(name: str) -> Bundle:
@@ -129,13 +145,19 @@ def _refuse_strays(path: Path) -> None:
         raise BundleError(f"{path} cannot be read: {error}") from error
 
 
-def save_bundle(folder: Path, description: Mapping[str, Any], weights: Weights) -> Bundle:
+def save_bundle(
+    folder: Path,
+    description: Mapping[str, Any],
+    weights: Weights,
+    discriminator: Weights | None = None,
+) -> Bundle:
     """Write a bundle, weights as float16, with its card, and read it back.
 
     Args:
         folder: Made if missing; files of an older bundle in it are replaced.
-        description: The fields of `Description` except `weights_sha256` and `format`.
+        description: The fields of `Description` except the hashes and `format`.
         weights: Arrays by name `layer/weight`.
+        discriminator: Likewise, if it is to be kept.
 
     Raises:
         BundleError: If the description is wrong, a weight is not finite as float16, or the
@@ -143,8 +165,13 @@ def save_bundle(folder: Path, description: Mapping[str, Any], weights: Weights) 
     """
     unhashed = {"format": FORMAT, **description, "weights_sha256": "0" * 64}
     check_description(folder / DESCRIPTION, unhashed)
-    digest = write_arrays(folder / WEIGHTS, weights)
-    return _describe(folder, {**unhashed, "weights_sha256": digest})
+    hashes = {"weights_sha256": write_arrays(folder / WEIGHTS, weights)}
+    if discriminator is not None:
+        hashes["discriminator_sha256"] = write_arrays(folder / DISCRIMINATOR, discriminator)
+    bundle = _describe(folder, {**unhashed, **hashes})
+    if discriminator is None:
+        (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of an older bundle
+    return bundle
 
 
 def redescribe(bundle: Bundle, **changes: Any) -> Bundle:

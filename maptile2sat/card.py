@@ -117,13 +117,32 @@ def _training(about: Mapping[str, Any]) -> str:
     known = isinstance(done.get("command"), str)
     if not known or not all(isinstance(done.get(name), int) for name in counts):
         return ""  # made by hand
+    before = _earlier(done)
+    earlier = "".join(
+        f"    {run['command']}   # {run['steps']:,} steps, {run['crops_of_256_px']:,} crops\n"
+        for run in before
+    )
+    crops = done["crops_of_256_px"] + sum(run["crops_of_256_px"] for run in before)
+    lead = " in all, the last run in " if before else " in "
     return f"""## How it was made
 
-    {done["command"]}
+{earlier}    {done["command"]}
     maptile2sat export RUN -o {about["name"]}
 
-It saw {done["crops_of_256_px"]:,} crops of 256 px or their equal in {done["steps"]:,} of
+It saw {crops:,} crops of 256 px or their equal{lead}{done["steps"]:,} of
 {done["of_steps"]:,} steps, from {done["pairs"]:,} pairs."""
+
+
+def _earlier(done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs that this one built on, but for what is noted wrongly."""
+    runs = done.get("before")
+    kinds = {"command": str, "steps": int, "crops_of_256_px": int}
+    return [
+        run
+        for run in (runs if isinstance(runs, list) else [])
+        if isinstance(run, dict)
+        and all(isinstance(run.get(name), kind) for name, kind in kinds.items())
+    ]
 
 
 def _cell(value: object) -> str:

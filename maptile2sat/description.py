@@ -40,6 +40,7 @@ class Description:
         notes: What else is worth knowing, in Markdown; part of the card.
         training: Steps, crops and settings of its training.
         weights_sha256: Hash of the weights file.
+        discriminator_sha256: Hash of the discriminator's; empty if it was not kept.
         format: Version of this description.
     """
 
@@ -62,6 +63,7 @@ class Description:
     evaluation: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    discriminator_sha256: str = ""
     format: int = FORMAT
 
 
@@ -132,6 +134,10 @@ def _problems(given: dict[str, Any]) -> list[tuple[str, bool]]:
             not isinstance(metres, (int, float)) or not 0 < metres < 1e6,
         ),
         ("weights_sha256 must be a sha256", len(str(given["weights_sha256"])) != 64),
+        (
+            "discriminator_sha256 must be a sha256 or empty",
+            len(str(given.get("discriminator_sha256", ""))) not in (0, 64),
+        ),
         ("metrics must be an object of numbers", not _are_numbers(given.get("metrics", {}))),
         ("training must be an object", not isinstance(given.get("training", {}), dict)),
         ("evaluation is not what `evaluate --record` writes", not _is_evaluation(given)),

@@ -234,6 +234,51 @@ def test_start_from_a_bundle(tmp_path: Path) -> None:
     )
 
 
+def test_start_with_the_discriminator(tmp_path: Path) -> None:
+    first, said = finished_run()[0], []
+    bundle = export(first, tmp_path / "bundle", About("x"), discriminator=True)
+    init = str(bundle.folder)
+    config = tiny(steps=2, init=init)
+    run = tmp_path / "run"
+    run_training(config, run, time_limit=-1.0, say=said.append)
+    assert f"starting from {init}, with its discriminator" in said
+    stored = {key: value for key, value in newest(run).items() if key.startswith("critic/")}
+    for name, value in (bundle.discriminator() or {}).items():
+        found = [v for key, v in stored.items() if key.endswith(f"/{name}")]
+        np.testing.assert_array_equal(found[0], value)
+
+    # the new model takes the old one's place, and knows what it came from all the same
+    assert run_training(config, run) == 2
+    for _ in range(2):
+        after = export(run, bundle.folder, About("x"))
+    assert after.discriminator() is None
+    assert not (bundle.folder / "discriminator.weights.h5").exists()
+    (before,) = after.description.training["before"]
+    assert before["command"] == bundle.description.training["command"]
+    seen = before["crops_of_256_px"] + after.description.training["crops_of_256_px"]
+    card = (bundle.folder / "README.md").read_text()
+    assert before["command"] in card
+    assert f"It saw {seen:,} crops" in card
+
+
+def test_discriminator_of_another_network_is_left(tmp_path: Path) -> None:
+    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"), discriminator=True)
+    said: list[str] = []
+    changes = {"crop": 96, "loss_crop": 64, "batch_size": 2, "precision": "float32"}
+    init = str(bundle.folder)
+    config = preset_config("local", data(), steps=2, init=init, critic_base=4, **changes)
+    assert run_training(config, tmp_path / "run", time_limit=-1.0, say=said.append) == 0
+    assert f"starting from {init}, with a new discriminator" in said
+
+
+def test_damaged_discriminator_is_refused(tmp_path: Path) -> None:
+    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"), discriminator=True)
+    path = bundle.folder / "discriminator.weights.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"discriminator\.weights\.h5 is damaged"):
+        bundle.discriminator()
+
+
 def test_start_from_a_unet(tmp_path: Path) -> None:
     bundle = export(unet_run("seed")[0], tmp_path / "bundle", About("x"))
     run = tmp_path / "run"

@@ -166,6 +166,9 @@ def export_command(
     best: Annotated[
         bool, typer.Option("--best", help="Take the checkpoint nearest to held-out images.")
     ] = False,
+    discriminator: Annotated[
+        bool, typer.Option("--discriminator", help="Keep it too, for a later train --init.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a run's newest checkpoint, or its best, as a model bundle."""
@@ -179,5 +182,5 @@ def export_command(
         notes=notes,
         **{key: value for key, value in (("data", data), ("licence", licence)) if value},
     )
-    bundle = export(run, output, about, best=best)
+    bundle = export(run, output, about, best=best, discriminator=discriminator)
     show_json({"bundle": bundle.folder, "id": bundle.id}) if as_json else print(bundle.folder)

@@ -94,7 +94,7 @@ def set_weights(model: Any, weights: Weights, origin: str) -> None:
     """Set a model's weights by name.
 
     Raises:
-        BundleError: If a weight is missing, left over, or of another shape.
+        BundleError: If a weight is missing, left over, or of another shape; none is set then.
     """
     named = _named(model)
     missing, extra = sorted(named.keys() - weights.keys()), sorted(weights.keys() - named.keys())
@@ -109,6 +109,7 @@ def set_weights(model: Any, weights: Weights, origin: str) -> None:
                 f"the weights of {origin} are of another network: {name} is "
                 f"{weights[name].shape}, expected {tuple(weight.shape)}"
             )
+    for name, weight in named.items():
         weight.assign(weights[name])
 
 

@@ -77,7 +77,8 @@ def train(
     for name, (total, trained) in trainer.parameters().items():
         say(f"{name}: {total:,} parameters, {trained:,} of them trained")
     if config.init and not checkpoint.find(run / "checkpoints"):
-        start_from_bundle(trainer)
+        judged = "its" if start_from_bundle(trainer, run) else "a new"
+        say(f"starting from {config.init}, with {judged} discriminator")
     epoch = epoch_steps(len(pairs), config.batch_size)
     classic = config.kind == "unet"
     rhythm = Rhythm(

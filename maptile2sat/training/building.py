@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Pairs, map_colours
 from maptile2sat.training.presets import SHAPE
+from maptile2sat.weights import Weights
+
+EARLIER = "earlier.json"
 
 if TYPE_CHECKING:
     from maptile2sat.training.adversarial import Trainer
@@ -76,21 +79,51 @@ def starting_bundle(config: TrainConfig) -> Bundle:
     return bundle
 
 
-def start_from_bundle(trainer: Trainer) -> None:
-    """Set the generator's weights to those of the bundle that the run starts from.
+def earlier_runs(run: Path) -> list[dict[str, Any]]:
+    """Return `command`, `steps` and `crops_of_256_px` of each run that this one builds on."""
+    path = run / EARLIER
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def start_from_bundle(trainer: Trainer, run: Path) -> bool:
+    """Set the weights to those of the bundle that the run starts from.
+
+    What that was trained by is written down in the run: the bundle may be replaced by this
+    run's own.
+
+    Returns:
+        Whether the discriminator is the bundle's too; else it is new: the bundle has none, or
+        it is of another network.
 
     Raises:
-        BundleError: If it is of another network.
+        BundleError: If the generator is of another network.
     """
+    bundle = starting_bundle(trainer.config)
+    done = bundle.description.training
+    last = {name: done.get(name) for name in ("command", "steps", "crops_of_256_px")}
+    before = done.get("before", [])
+    write_json(run / EARLIER, [*(before if isinstance(before, list) else []), last])
+    _start(trainer.generator, bundle.weights(), str(bundle.folder))
+    trainer.restart_average()
+    judge = bundle.discriminator()
+    if judge is None:
+        return False
+    try:
+        _start(trainer.critic, judge, str(bundle.folder))
+    except BundleError:
+        return False
+    return True
+
+
+def _start(model: Any, weights: Weights, origin: str) -> None:
+    """Set a network's weights, all or none."""
     from maptile2sat.networks.generator import set_weights
 
-    bundle = starting_bundle(trainer.config)
     # a bundle has no moving statistics; those of a new network will follow
     moving = {
         f"{layer.name}/{weight.name}": np.asarray(weight)
-        for layer in trainer.generator.layers
+        for layer in model.layers
         for weight in layer.weights
         if weight.name.startswith("moving_")
     }
-    set_weights(trainer.generator, {**moving, **bundle.weights()}, str(bundle.folder))
-    trainer.restart_average()
+    set_weights(model, {**moving, **weights}, origin)

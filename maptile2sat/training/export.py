@@ -13,7 +13,7 @@ from maptile2sat.datasets.layout import read_description
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.training import checkpoint
-from maptile2sat.training.building import build_trainer, starting_palette
+from maptile2sat.training.building import build_trainer, earlier_runs, starting_palette
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import Pairs, dominant_colours
 from maptile2sat.training.presets import command
@@ -50,7 +50,9 @@ class About:
     notes: Path | None = None
 
 
-def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bundle:
+def export(
+    run: Path, output: Path, about: About, *, best: bool = False, discriminator: bool = False
+) -> Bundle:
     """Write what a run's newest checkpoint would ship as a bundle.
 
     Args:
@@ -58,6 +60,7 @@ def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bund
         output: Folder of the bundle.
         about: What the bundle says about itself.
         best: Take the checkpoint that came nearest to held-out images instead of the newest.
+        discriminator: Keep it in the bundle, for who trains on from it (`train --init`).
 
     Raises:
         TrainingError: If the run has no checkpoint.
@@ -76,11 +79,12 @@ def export(run: Path, output: Path, about: About, *, best: bool = False) -> Bund
     trainer = build_trainer(config, starting_palette(run, pairs, config))
     step = checkpoint.load(chosen, trainer.variables())
     stated = _stated(about, config)
-    description = _describe(config, pairs, _resized(stated, config, pairs), step)
+    description = _describe(config, pairs, _resized(stated, config, pairs), step, earlier_runs(run))
     description["notes"] = notes
     description["architecture"] = trainer.architecture()
     weights = get_weights(trainer.average)
-    bundle = save_bundle(output, description, weights)
+    judge = get_weights(trainer.critic) if discriminator else None
+    bundle = save_bundle(output, description, weights, judge)
     # measured on the weights as stored, which float16 has rounded
     return redescribe(bundle, metrics=validate(bundle, Pairs.of(config, "val")))
 
@@ -113,7 +117,9 @@ def _resized(about: About, config: TrainConfig, pairs: Pairs) -> About:
     return dataclasses.replace(about, zoom=zoom, metres_per_pixel=round(metres, 4))
 
 
-def _describe(config: TrainConfig, pairs: Pairs, about: About, step: int) -> dict[str, Any]:
+def _describe(
+    config: TrainConfig, pairs: Pairs, about: About, step: int, before: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return a bundle's description, but for its architecture and metrics."""
     colours = dominant_colours(pairs, SHOWN_COLOURS)
     return {
@@ -130,6 +136,7 @@ def _describe(config: TrainConfig, pairs: Pairs, about: About, step: int) -> dic
             "of_steps": config.steps,
             "crops_of_256_px": round(step * config.crops_per_step),
             "pairs": len(pairs),
+            "before": before,
             "settings": {
                 key: value
                 for key, value in dataclasses.asdict(config).items()
