@@ -122,15 +122,21 @@ def _training(about: Mapping[str, Any]) -> str:
         f"    {run['command']}   # {run['steps']:,} steps, {run['crops_of_256_px']:,} crops\n"
         for run in before
     )
-    crops = done["crops_of_256_px"] + sum(run["crops_of_256_px"] for run in before)
+    crops = {True: 0, False: 0}
+    for run in (*before, done):
+        crops["--preset cleaner" in run["command"]] += run["crops_of_256_px"]
+    whole, cleaner = crops[False], crops[True]
     lead = " in all, the last run in " if before else " in "
+    more = (
+        f"\nThe part that takes labels off maps saw {cleaner:,} more by itself." if cleaner else ""
+    )
     return f"""## How it was made
 
 {earlier}    {done["command"]}
     maptile2sat export RUN -o {about["name"]}
 
-It saw {crops:,} crops of 256 px or their equal{lead}{done["steps"]:,} of
-{done["of_steps"]:,} steps, from {done["pairs"]:,} pairs."""
+It saw {whole:,} crops of 256 px or their equal{lead}{done["steps"]:,} of
+{done["of_steps"]:,} steps, from {done["pairs"]:,} pairs.{more}"""
 
 
 def _earlier(done: Mapping[str, Any]) -> list[dict[str, Any]]:

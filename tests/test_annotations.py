@@ -327,7 +327,7 @@ def test_labels_are_taken_off_the_map() -> None:
     covered = (spoilt != maps).any(-1, keepdims=True).astype(np.uint8)
     given = batch(batch_size=4)._replace(map=spoilt, clean=maps, covered=covered)
     figures = [part.step(given, number) for number in range(80)]
-    for name in ("labels_found", "labels_cleaned"):
+    for name in ("labels_found", "labels_classes", "labels_cleaned"):
         assert float(figures[-1][name]) < 0.25 * float(figures[0][name])
     layers = [part.generator.get_layer(name).output for name in ("look", "cleaned")]
     see = keras.Model(part.generator.inputs, layers)
@@ -349,7 +349,7 @@ def test_cleaner_learns_from_labels_alone() -> None:
     with tf.GradientTape(persistent=True) as tape:
         figures = part.losses(given).figures
         others = figures["l1"] + figures["adversarial"] + figures["features"]
-        own = figures["labels_found"] + figures["labels_cleaned"]
+        own = figures["labels_found"] + figures["labels_classes"] + figures["labels_cleaned"]
     assert any(ours)
     for is_ours, of_others, of_own in zip(
         ours, tape.gradient(others, weights), tape.gradient(own, weights), strict=True

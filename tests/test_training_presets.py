@@ -241,7 +241,7 @@ def test_start_with_the_discriminator(tmp_path: Path) -> None:
     config = tiny(steps=2, init=init)
     run = tmp_path / "run"
     run_training(config, run, time_limit=-1.0, say=said.append)
-    assert f"starting from {init}, with its discriminator" in said
+    assert f"starting from {init}" in said
     stored = {key: value for key, value in newest(run).items() if key.startswith("critic/")}
     for name, value in (bundle.discriminator() or {}).items():
         found = [v for key, v in stored.items() if key.endswith(f"/{name}")]
@@ -277,6 +277,50 @@ def test_damaged_discriminator_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BundleError, match=r"discriminator\.weights\.h5 is damaged"):
         bundle.discriminator()
+
+
+def test_train_the_cleaner_alone(tmp_path: Path) -> None:
+    """Of a model with or without one; nothing else changes, and its discriminator is kept."""
+    first = export(finished_run()[0], tmp_path / "first", About("x"), discriminator=True)
+    base = TrainConfig.load(finished_run()[0] / "config.json").critic_base
+    changes = {"crop": 96, "loss_crop": 64, "batch_size": 8, "precision": "float32"}
+    like = {**changes, "critic_base": base, "critic_photo": False, "critic_sees": "palette"}
+    origin, news = first, [["cleaner"], []]
+    for turn, new in enumerate(news):
+        init, said, run = str(origin.folder), [], tmp_path / f"run{turn}"
+        config = preset_config("cleaner", data(), steps=2, init=init, cleaner_width=8, **like)
+        assert config.cleaner == (1, 2, 4, 1)
+        assert run_training(config, run, say=said.append) == 2
+        assert f"starting from {init}" + "".join(f", with a new {part}" for part in new) in said
+        made = export(run, tmp_path / f"bundle{turn}", About("x"), discriminator=True)
+        old, weights = origin.weights(), made.weights()
+        assert any(name.startswith("clean") for name in weights)
+        for name, value in weights.items():
+            same = name in old and np.array_equal(old[name], value)
+            assert same is not name.startswith("clean"), name
+        origin = made
+    judges = [bundle.discriminator() or {} for bundle in (first, origin)]
+    assert judges[0].keys() == judges[1].keys()
+    for name, value in judges[0].items():
+        np.testing.assert_array_equal(judges[1][name], value)
+    lines = (origin.folder / "README.md").read_text().splitlines()
+    seen = first.description.training["crops_of_256_px"]
+    assert any(line.startswith(f"It saw {seen:,} crops") for line in lines)
+    assert "The part that takes labels off maps saw 2 more by itself." in lines
+
+
+def test_cleaner_of_a_model_without_discriminator(tmp_path: Path) -> None:
+    init = str(export(finished_run()[0], tmp_path / "first", About("x")).folder)
+    changes = {"crop": 96, "loss_crop": 64, "batch_size": 2, "precision": "float32"}
+    config = preset_config("cleaner", data(), steps=2, init=init, **changes)
+    assert run_training(config, tmp_path / "run", time_limit=-1.0) == 0
+    with pytest.raises(UsageError, match="no discriminator to keep"):
+        export(tmp_path / "run", tmp_path / "bundle", About("x"), discriminator=True)
+
+
+def test_cleaner_needs_a_model() -> None:
+    with pytest.raises(UsageError, match="--init"):
+        preset_config("cleaner", data())
 
 
 def test_start_from_a_unet(tmp_path: Path) -> None:

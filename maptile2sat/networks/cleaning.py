@@ -21,6 +21,21 @@ class Held(keras.layers.Layer):
         return tf.stop_gradient(x)
 
 
+class Choice(keras.layers.Layer):
+    """Choose a class for each pixel, all but surely.
+
+    Maps are flat: what lies between two classes, such as half a road, is nowhere on them, and
+    what has learned from maps makes something odd of it. So it is sharper than a softmax, and yet
+    small roundings change it little.
+    """
+
+    SHARPNESS = 3.0
+
+    def call(self, x: Tensor) -> Tensor:
+        """From logits (N, H, W, C) to shares of 0..1 that sum to 1."""
+        return tf.nn.softmax(self.SHARPNESS * x)
+
+
 class Suspicion(keras.layers.Layer):
     """Say of each pixel whether it is a label: it differs from what is thought to be under it.
 

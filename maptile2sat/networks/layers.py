@@ -151,18 +151,6 @@ class DepthToSpace(keras.layers.Layer):
         return tf.nn.depth_to_space(x, self.block)
 
 
-class Repeated(keras.layers.Layer):
-    """Repeat each pixel as a block of `block` x `block`."""
-
-    def __init__(self, block: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.block = block
-
-    def call(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) to (N, H block, W block, C)."""
-        return tf.nn.depth_to_space(tf.tile(x, [1, 1, 1, self.block**2]), self.block)
-
-
 class Blur(keras.layers.Layer):
     """Smooth with [1 2 1] in both directions: removes the grid that pixel shuffle leaves."""
 

@@ -14,6 +14,9 @@ from maptile2sat.noise import COARSE_OCTAVES, COARSE_STEP
 STRIDE = COARSE_STEP
 """Pixels per step of the generator's main resolution."""
 
+CLEANER_CODE = 16
+"""Channels, at half resolution, in which a cleaner says what is where."""
+
 
 @dataclass(frozen=True)
 class LocalConfig:
@@ -69,6 +72,11 @@ def build_local(config: LocalConfig, precision: str = "float32") -> Any:
         and output (N, H, W, 3) float32 in -1..1. H and W are multiples of 4, with `deep` of 8.
     """
     return _Builder(config, precision).build()
+
+
+def is_cleaner(layer: str) -> bool:
+    """Return whether a layer belongs to the part that takes labels off the map."""
+    return layer.startswith("clean")
 
 
 def split_at_look(model: Any) -> tuple[Any, Any]:
@@ -167,7 +175,10 @@ class _Builder:
         return keras.layers.Add(name="deep_add", dtype=self.policy)([x, y])
 
     def _cleaner(self, look: Any) -> list[Any]:
-        """Return how much of a look is to be replaced, and by what, as for `cleaning.Cleaned`."""
+        """Return how much of a look is to be replaced, and by what, as for `cleaning.Cleaned`.
+
+        What is under a label is one of the palette's classes, or "unknown", and looks as that.
+        """
         from maptile2sat.networks import cleaning, layers
 
         given = cleaning.Held(name="clean_look", dtype=self.policy)(look)
@@ -176,11 +187,13 @@ class _Builder:
             x = self._block(x, f"clean{index}", dilation, None)
         x = layers.ChannelNorm(name="clean_norm", dtype=self.policy)(x)
         # at half resolution: finer, so few channels do not hold it
-        made = self._conv(x, 4 * look.shape[-1], 1, "clean_made_folded")
-        made = layers.DepthToSpace(2, name="clean_made_half", dtype=self.policy)(made)
-        made = layers.Double(name="clean_made", dtype=self.policy)(made)
-        near = self._conv(x, 1, 1, "clean_blocks")
-        near = layers.Repeated(STRIDE, name="clean_near", dtype=self.policy)(near)
+        x = self._conv(x, 4 * CLEANER_CODE, 1, "clean_code_folded")
+        x = layers.DepthToSpace(2, name="clean_code_half", dtype=self.policy)(x)
+        code = layers.Double(name="clean_code", dtype=self.policy)(x)
+        classes = self._conv(code, len(self.config.palette) + 1, 1, "clean_classes")
+        choice = cleaning.Choice(name="clean_choice", dtype=self.policy)(classes)
+        made = self._conv(choice, look.shape[-1], 1, "clean_made")
+        near = self._conv(code, 1, 1, "clean_near")
         suspicion = cleaning.Suspicion(name="clean_share", dtype=self.policy)
         return [suspicion([given, made, near]), made]
 

@@ -130,13 +130,13 @@ _RULES = {
     "Double": _double,
     "FoldConv": _fold,
     "DepthToSpace": _unfold,
-    "Repeated": _unfold,
     **dict.fromkeys(
         (
             "Activation",
             "Add",
             "BatchNorm",
             "ChannelNorm",
+            "Choice",
             "Cleaned",
             "ColourScale",
             "Concatenate",

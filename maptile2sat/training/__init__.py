@@ -9,12 +9,7 @@ from pathlib import Path
 from maptile2sat.datasets.files import require_sound
 from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.training import checkpoint
-from maptile2sat.training.building import (
-    build_trainer,
-    start_from_bundle,
-    starting_bundle,
-    starting_palette,
-)
+from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.devices import (
     Devices,
@@ -26,6 +21,7 @@ from maptile2sat.training.logs import Progress
 from maptile2sat.training.loop import Loop, Rhythm, Stop, catching
 from maptile2sat.training.pairs import Pairs, epoch_steps
 from maptile2sat.training.presets import preset_config
+from maptile2sat.training.starting import start_from_bundle, starting_bundle, starting_palette
 
 __all__ = ["Progress", "TrainConfig", "preset_config", "train"]
 
@@ -77,8 +73,8 @@ def train(
     for name, (total, trained) in trainer.parameters().items():
         say(f"{name}: {total:,} parameters, {trained:,} of them trained")
     if config.init and not checkpoint.find(run / "checkpoints"):
-        judged = "its" if start_from_bundle(trainer, run) else "a new"
-        say(f"starting from {config.init}, with {judged} discriminator")
+        new = "".join(f", with a new {part}" for part in start_from_bundle(trainer, run))
+        say(f"starting from {config.init}{new}")
     epoch = epoch_steps(len(pairs), config.batch_size)
     classic = config.kind == "unet"
     rhythm = Rhythm(

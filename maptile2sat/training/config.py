@@ -62,7 +62,7 @@ class TrainConfig:
         precision: `float32`, `bfloat16` or `float16`: what convolutions compute in; `auto`,
             until a run starts, for what the device is fast in.
         seed: Decides initial weights, order, crops and noise.
-        preset: `local`, `pix2pix` or `seed`.
+        preset: `local`, `cleaner`, `pix2pix` or `seed`.
         init: Name or folder of the bundle that the generator starts from; empty for random
             weights.
         decay_from: Share of the steps after which the learning rate falls, to zero at the end.
@@ -149,7 +149,12 @@ class TrainConfig:
         """
         sides = (self.crop, self.loss_crop)
         checks = {
-            "preset must be local, pix2pix or seed": self.preset in ("local", "pix2pix", "seed"),
+            "preset must be local, cleaner, pix2pix or seed": (
+                self.preset in ("local", "cleaner", "pix2pix", "seed")
+            ),
+            "the preset cleaner needs a model to start from (--init) and a cleaner": (
+                self.preset != "cleaner" or bool(self.init and self.cleaner)
+            ),
             "map_side must be left or right": self.map_side in ("left", "right"),
             "steps and batch_size must be at least 1": min(self.steps, self.batch_size) >= 1,
             "crop and loss_crop must be multiples of 16, loss_crop at least 64, at most crop": (
@@ -222,7 +227,7 @@ class TrainConfig:
     @property
     def kind(self) -> str:
         """Kind of the generator: `local` or `unet`."""
-        return "local" if self.preset == "local" else "unet"
+        return "local" if self.preset in ("local", "cleaner") else "unet"
 
     @property
     def held_out_resize(self) -> int:

@@ -63,7 +63,8 @@ _DISTANCE = (
         "l1_pooled": "colours of small squares",
         "features": "texture, as the discriminator sees it",
         "photo": "texture, as a network that knows photos sees it",
-        "labels_cleaned": "what is under labels, as the generator thinks",
+        "labels_cleaned": "how what is under labels looks, as the generator thinks",
+        "labels_classes": "what is under labels, as the generator thinks",
         "labels_found": "labels on the map that it takes for the map",
     },
 )

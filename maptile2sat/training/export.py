@@ -13,10 +13,11 @@ from maptile2sat.datasets.layout import read_description
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.training import checkpoint
-from maptile2sat.training.building import build_trainer, earlier_runs, starting_palette
+from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import Pairs, dominant_colours
 from maptile2sat.training.presets import command
+from maptile2sat.training.starting import start_of, starting_palette
 from maptile2sat.training.validation import validate
 
 CELL = 2048
@@ -64,10 +65,16 @@ def export(
 
     Raises:
         TrainingError: If the run has no checkpoint.
-        UsageError: If the notes cannot be read.
+        UsageError: If the notes cannot be read, or there is no discriminator to keep.
     """
     notes = _read(about.notes)
     config = TrainConfig.load(run / "config.json")
+    start = start_of(run)
+    if discriminator and config.preset == "cleaner" and "discriminator" in start["new"]:
+        raise UsageError(
+            f"{run} has no discriminator to keep: neither has {config.init}, and the preset "
+            "cleaner trains none"
+        )
     found = checkpoint.find(run / "checkpoints")
     if not found:
         raise TrainingError(f"{run} has no checkpoint yet: train it first")
@@ -79,7 +86,7 @@ def export(
     trainer = build_trainer(config, starting_palette(run, pairs, config))
     step = checkpoint.load(chosen, trainer.variables())
     stated = _stated(about, config)
-    description = _describe(config, pairs, _resized(stated, config, pairs), step, earlier_runs(run))
+    description = _describe(config, pairs, _resized(stated, config, pairs), step, start)
     description["notes"] = notes
     description["architecture"] = trainer.architecture()
     weights = get_weights(trainer.average)
@@ -118,7 +125,7 @@ def _resized(about: About, config: TrainConfig, pairs: Pairs) -> About:
 
 
 def _describe(
-    config: TrainConfig, pairs: Pairs, about: About, step: int, before: list[dict[str, Any]]
+    config: TrainConfig, pairs: Pairs, about: About, step: int, start: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a bundle's description, but for its architecture and metrics."""
     colours = dominant_colours(pairs, SHOWN_COLOURS)
@@ -136,7 +143,7 @@ def _describe(
             "of_steps": config.steps,
             "crops_of_256_px": round(step * config.crops_per_step),
             "pairs": len(pairs),
-            "before": before,
+            "before": start["before"],
             "settings": {
                 key: value
                 for key, value in dataclasses.asdict(config).items()

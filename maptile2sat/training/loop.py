@@ -180,7 +180,8 @@ class Loop:
         """
         try:
             log.add(step, losses)
-            self.watch.add(step, float(losses["critic_real"]) + float(losses["critic_fake"]))
+            if "critic_real" in losses:
+                self.watch.add(step, float(losses["critic_real"]) + float(losses["critic_fake"]))
         except TrainingError as error:
             last = step
             if isinstance(error, CollapseError) and self.watch.since is not None:

@@ -29,6 +29,7 @@ _SHEET = re.compile(r"step-(\d{8})\.png")
 
 _PRESETS = {
     "local": "a generator that sees a limited distance, so renders have no seams",
+    "cleaner": "that part alone of such a generator which takes labels off maps",
     "pix2pix": "the U-Net of the pix2pix paper, its known faults mended",
     "seed": "the classic pix2pix notebook as it was",
 }

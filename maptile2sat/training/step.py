@@ -17,14 +17,20 @@ from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate, from_local
 
-CLEANER = ("clean_share", "clean_made")
+CLEANER = ("clean_share", "clean_made", "clean_classes")
 """Layers with which a generator's cleaner ends."""
 
+CLEANER_LOSSES = ("labels_found", "labels_classes", "labels_cleaned")
+"""What alone moves the cleaner."""
+
 CLEANER_WEIGHT = 10.0
-"""Of the cleaner's losses, which alone move the cleaner: any weight does for Adam."""
+"""Of these: any weight does for Adam."""
 
 UNDER_LABELS = 30.0
-"""How much more a pixel under a label counts: few are."""
+"""How much more a pixel under a label counts for what is thought to be there: few are."""
+
+OVERLOOKED = 3.0
+"""How much more a label taken for the map counts than map taken for a label."""
 
 
 class Answer(NamedTuple):
@@ -95,9 +101,9 @@ class LocalTrainer(Trainer):
         inputs = [tf.cast(batch.map, tf.float32), batch.fine, batch.coarse]
         (image,), parts = self.whole(inputs, training=True)
         fake = self._core(image)
-        classes, look = self.look(tf.cast(self._core(batch.clean), tf.float32))
-        figures = self._cleaned(parts, look, batch) if parts else {}
-        seen = tf.stop_gradient(tf.cast(classes, self.critic.inputs[0].dtype))
+        bare = self.bare(batch)
+        figures = self.cleaned(parts, bare, batch) if parts else {}
+        seen = tf.stop_gradient(tf.cast(bare[0], self.critic.inputs[0].dtype))
         # both moved alike, because feature matching compares place by place
         real_seen, fake_seen = self._moved(self._shown(real, seen), self._shown(fake, seen), batch)
         real_answer = self._judged(real_seen, training=True)
@@ -118,20 +124,34 @@ class LocalTrainer(Trainer):
             figures["critic_real"] + figures["critic_fake"], self._weighted(figures), figures
         )
 
-    def _cleaned(self, parts: list[Tensor], look: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def cleaned(self, parts: list[Tensor], bare: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Return how well a cleaner finds labels, and what is under them.
 
-        It is to say everywhere what the bare map looks like, and the look is not to make it easy.
+        It is to say everywhere what the bare map is and looks like, and the look is not to make
+        it easy.
+
+        Args:
+            parts: What the layers `CLEANER` make of the batch's maps.
+            bare: What `bare` returns.
+            batch: The batch.
         """
-        share, made, covered = (self._core(part) for part in (*parts, batch.covered))
-        covered = tf.cast(covered, tf.float32)
-        unsure = tf.nn.sigmoid_cross_entropy_with_logits(covered, tf.cast(share, tf.float32))
+        classes, look = bare
+        share, made, chosen, covered = (self._core(part) for part in (*parts, batch.covered))
+        chosen, covered = tf.cast(chosen, tf.float32), tf.cast(covered, tf.float32)
+        share, classes = tf.cast(share, tf.float32), tf.stop_gradient(classes)
+        unsure = tf.nn.weighted_cross_entropy_with_logits(covered, share, OVERLOOKED)
+        wrong = tf.nn.softmax_cross_entropy_with_logits(classes, chosen)[..., None]
         distance = tf.abs(tf.cast(made - tf.stop_gradient(look), tf.float32))
         weight = UNDER_LABELS * covered + 1.0
         return {
             "labels_found": tf.reduce_mean(unsure),
+            "labels_classes": tf.reduce_mean(wrong * weight) / tf.reduce_mean(weight),
             "labels_cleaned": tf.reduce_mean(distance * weight) / tf.reduce_mean(weight),
         }
+
+    def bare(self, batch: Batch) -> list[Tensor]:
+        """Return classes and look of the bare maps, on the middle of the crops."""
+        return self.look(tf.cast(self._core(batch.clean), tf.float32))  # type: ignore[no-any-return]
 
     def _weighted(self, figures: dict[str, Tensor]) -> Tensor:
         """Return the generator's loss."""
@@ -141,8 +161,7 @@ class LocalTrainer(Trainer):
             "l1": config.fine_l1_weight,
             "features": config.feature_weight,
             "photo": config.photo_weight,
-            "labels_found": CLEANER_WEIGHT,
-            "labels_cleaned": CLEANER_WEIGHT,
+            **dict.fromkeys(CLEANER_LOSSES, CLEANER_WEIGHT),
         }
         parts = [weight * figures[name] for name, weight in weights.items() if name in figures]
         return figures["adversarial"] + tf.add_n(parts)
