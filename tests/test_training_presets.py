@@ -66,7 +66,9 @@ def test_lengths() -> None:
     assert epoch_steps(3, 4) == 1
     with pytest.raises(UsageError, match="--epochs or --steps"):
         preset_config("local", data(), epochs=1, steps=1)
-    with pytest.raises(UsageError, match="preset 'pix' is not one of local, cleaner, pix2pix, seed"):
+    with pytest.raises(
+        UsageError, match="preset 'pix' is not one of local, cleaner, pix2pix, seed"
+    ):
         preset_config("pix", data())
 
 
