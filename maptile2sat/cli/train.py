@@ -171,7 +171,8 @@ def export_command(
         bool, typer.Option("--best", help="Take the checkpoint nearest to held-out images.")
     ] = False,
     discriminator: Annotated[
-        bool, typer.Option("--discriminator", help="Keep it too, for a later train --init.")
+        bool,
+        typer.Option("--discriminator", help="Keep the discriminator too, for train --init."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
