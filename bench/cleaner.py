@@ -39,7 +39,7 @@ class Halves:
         from maptile2sat.networks.generator import build_generator
 
         model = build_generator(find_bundle(name), "float32")
-        names = ("look", "clean_share", "clean_made")
+        names = ("look", "clean_share", "clean_fill")
         try:
             outputs = [model.get_layer(layer).output for layer in names]
         except ValueError:

@@ -359,6 +359,29 @@ def test_cleaner_learns_from_labels_alone() -> None:
         assert (of_own is None) is not is_ours
 
 
+def test_under_labels_come_colours_that_no_palette_has() -> None:
+    import keras
+
+    part = cleaning(generator_rate=3e-3, steps=10_000)
+    maps = np.full((4, 96, 96, 3), (140, 40, 40), np.uint8)
+    maps[:, :, 48:] = (40, 40, 140)
+    spoilt = maps.copy()
+    spoilt[:, 40:56, 8:88] = (90, 220, 90)
+    covered = (spoilt != maps).any(-1, keepdims=True).astype(np.uint8)
+    given = batch(batch_size=4)._replace(map=spoilt, clean=maps, covered=covered)
+    for number in range(140):
+        part.step(given, number)
+    layers = [part.generator.get_layer(name).output for name in ("palette", "look", "clean_fill")]
+    see = keras.Model(part.generator.inputs[0], layers)
+    classes, look, _ = (np.asarray(seen) for seen in see.predict_on_batch(maps.astype(np.float32)))
+    assert (classes[..., -1] > 0.9).all()
+    fill = np.asarray(see.predict_on_batch(spoilt.astype(np.float32))[2])
+    left, right = ((slice(None), slice(44, 52), cols) for cols in (slice(16, 40), slice(56, 80)))
+    for mine, other in ((left, right), (right, left)):
+        near, far = (np.abs(fill[mine] - look[place]).mean() for place in (mine, other))
+        assert near < 0.4 * far
+
+
 def test_what_a_cleaner_trusts_goes_through_bit_by_bit() -> None:
     from maptile2sat.networks.cleaning import Cleaned
 

@@ -36,6 +36,19 @@ class Choice(keras.layers.Layer):
         return tf.nn.softmax(self.SHARPNESS * x)
 
 
+class Filling(keras.layers.Layer):
+    """Say what is under a label: what its class looks like, and for the last class what else.
+
+    Called with [choice (N, H, W, C), known (N, H, W, D), other (N, H, W, D)]: the shares of
+    classes, what these look like, and what is added as far as the last class, "unknown", is chosen.
+    """
+
+    def call(self, parts: list[Tensor]) -> Tensor:
+        """Return (N, H, W, D)."""
+        choice, known, other = parts
+        return known + choice[..., -1:] * other
+
+
 class Suspicion(keras.layers.Layer):
     """Say of each pixel whether it is a label: it differs from what is thought to be under it.
 

@@ -177,7 +177,8 @@ class _Builder:
     def _cleaner(self, look: Any) -> list[Any]:
         """Return how much of a look is to be replaced, and by what, as for `cleaning.Cleaned`.
 
-        What is under a label is one of the palette's classes, or "unknown", and looks as that.
+        What is under a label is one of the palette's classes and looks as that, or "unknown" and
+        looks as what is around: a palette has not every colour of a map.
         """
         from maptile2sat.networks import cleaning, layers
 
@@ -192,7 +193,9 @@ class _Builder:
         code = layers.Double(name="clean_code", dtype=self.policy)(x)
         classes = self._conv(code, len(self.config.palette) + 1, 1, "clean_classes")
         choice = cleaning.Choice(name="clean_choice", dtype=self.policy)(classes)
-        made = self._conv(choice, look.shape[-1], 1, "clean_made")
+        known = self._conv(choice, look.shape[-1], 1, "clean_made")
+        other = self._conv(code, look.shape[-1], 1, "clean_other", none=True)
+        made = cleaning.Filling(name="clean_fill", dtype=self.policy)([choice, known, other])
         near = self._conv(code, 1, 1, "clean_near")
         suspicion = cleaning.Suspicion(name="clean_share", dtype=self.policy)
         return [suspicion([given, made, near]), made]
@@ -253,14 +256,17 @@ class _Builder:
         dilation: int = 1,
         small: bool = False,
         shuffle: bool = False,
+        none: bool = False,
     ) -> Any:
         import keras
 
         from maptile2sat.networks import layers
 
         self.seed += 1
-        if small:
-            start: Any = keras.initializers.VarianceScaling(0.1, seed=self.seed)
+        if none:
+            start: Any = keras.initializers.Zeros()
+        elif small:
+            start = keras.initializers.VarianceScaling(0.1, seed=self.seed)
         elif shuffle:
             start = layers.IcnrInitializer(2, self.seed)
         else:

@@ -17,7 +17,7 @@ from maptile2sat.training.devices import Devices
 from maptile2sat.training.pairs import Batch
 from maptile2sat.training.sheet import Generate, from_local
 
-CLEANER = ("clean_share", "clean_made", "clean_classes")
+CLEANER = ("clean_share", "clean_fill", "clean_classes")
 """Layers with which a generator's cleaner ends."""
 
 CLEANER_LOSSES = ("labels_found", "labels_classes", "labels_cleaned")
