@@ -15,7 +15,7 @@ from maptile2sat.errors import UsageError
 from maptile2sat.training.annotations import annotate
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.lettering import BUILT_IN, FONTS, SYLLABLES, letters, names
-from maptile2sat.training.pairs import Batch, Pairs, make_batch
+from maptile2sat.training.pairs import Batch, Pairs, exposed, make_batch
 from maptile2sat.training.presets import SETTINGS, parse_settings, preset_config
 from maptile2sat.training.stamping import Place, Sheet, road_places
 from maptile2sat.training.symbols import ICONS, SHIELDS, arrow, icon, shield
@@ -472,9 +472,21 @@ def test_photo_features_draw_images_to_photos() -> None:
 
 def test_exposure_brightens_the_photos_alone() -> None:
     plain, lit = (batch(batch_size=4, exposure=factor) for factor in (1.0, 1.5))
-    np.testing.assert_array_equal(lit.image, np.minimum(np.rint(plain.image * 1.5), 255))
+    assert lit.image.mean() > 1.05 * plain.image.mean()
     for name in ("map", "clean", "fine", "coarse"):
         np.testing.assert_array_equal(getattr(lit, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("exposure", [0.7, 1.3])
+def test_exposure_cuts_nothing_off(exposure: float) -> None:
+    """Every tone stays another, black and white stay, and a lighter or darker one goes back."""
+    tones = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    there = exposed(tones, exposure)
+    assert (there[0, 0], there[-1, -1]) == (0, 255)
+    assert (np.diff(there.ravel().astype(int)) >= 0).all()
+    assert ((there > tones) == (exposure > 1.0))[1:-1].all()
+    assert there[0, 10] / 10 == pytest.approx(exposure, rel=0.06)
+    np.testing.assert_allclose(exposed(there, 1.0 / exposure), tones.astype(float), atol=1)
 
 
 def test_second_discriminator_sees_half_the_size() -> None:

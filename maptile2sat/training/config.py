@@ -91,7 +91,8 @@ class TrainConfig:
             from photos (`networks.photo_features`).
         photo_weight: Weight of the L1 distance of these features from the real photo's; 0 for
             none.
-        exposure: Factor of the brightness of the photos that are learned from.
+        exposure: Factor of the dark tones of the photos that are learned from; bright ones change
+            less (`training.pairs.exposed`).
     """
 
     data: str
