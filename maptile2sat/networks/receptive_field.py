@@ -141,6 +141,7 @@ _RULES = {
             "ColourScale",
             "Concatenate",
             "Dropout",
+            "Filling",
             "Held",
             "InstanceNorm",
             "LeakyReLU",
