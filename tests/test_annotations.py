@@ -247,6 +247,7 @@ def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
         ({"critic_translate": -1}, "critic_translate"),
         ({"l1_weight": -1.0}, "weights must be"),
         ({"photo_weight": float("nan")}, "weights must be"),
+        ({"grid_weight": -1.0}, "weights must be"),
         ({"feature_weight": float("inf")}, "weights must be"),
         ({"exposure": 0.0}, "exposure must be"),
         ({"cleaner": (0,)}, "dilations must be"),
@@ -470,6 +471,38 @@ def test_photo_features_draw_images_to_photos() -> None:
     assert ends[0] < 0.95 * ends[1]
 
 
+def test_grid_is_what_one_place_in_four_has_more() -> None:
+    import tensorflow as tf
+
+    from maptile2sat.training.step import grid_of
+
+    def grid(image: Any) -> float:
+        return float(grid_of(tf.constant(image[None, ..., None], tf.float32)))
+
+    rows, cols = np.mgrid[:68, :68]
+    slope = rows / 64 - cols / 32
+    assert grid(slope) == pytest.approx(0.0, abs=1e-6)
+    # period 8 adds as much to every place
+    assert grid(np.where(cols % 8 < 4, 0.1, -0.1)) == pytest.approx(0.0, abs=1e-6)
+    for places in (rows % 4 == 1, cols % 4 == 3):  # a quarter at +3/4, the others at -1/4
+        assert grid(slope + 0.1 * places) == pytest.approx(0.1 * 3 / 8, rel=1e-4)
+    assert grid(slope + 0.1 * ((rows + cols) % 2)) == pytest.approx(0.05, rel=1e-4)
+    # of each image by itself: what cancels out between two does count
+    both = np.stack([0.1 * (cols % 4 == 0), -0.1 * (cols % 4 == 0)])[..., None]
+    assert float(grid_of(tf.constant(both, tf.float32))) == pytest.approx(0.1 * 3 / 8, rel=1e-4)
+
+
+def test_grid_weight_takes_the_grid_away() -> None:
+    given = batch()
+    settings = {"critic_rate": 1e-9, "generator_rate": 1e-3, "steps": 10_000}
+    ends = []
+    for weight in (100.0, 1e-9):
+        part = trainer(grid_weight=weight, **settings)
+        ends.append([float(part.step(given, number)["grid"]) for number in range(12)][-1])
+    assert ends[0] < 0.5 * ends[1]
+    assert "grid" not in trainer().step(given, 0)
+
+
 def test_exposure_brightens_the_photos_alone() -> None:
     plain, lit = (batch(batch_size=4, exposure=factor) for factor in (1.0, 1.5))
     assert lit.image.mean() > 1.05 * plain.image.mean()
@@ -569,6 +602,7 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
         critic_translate=8,
         critic_photo=True,
         photo_weight=1.0,
+        grid_weight=1.0,
         exposure=1.2,
         smooth=False,
         deep_noise=False,

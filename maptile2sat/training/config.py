@@ -91,6 +91,8 @@ class TrainConfig:
             from photos (`networks.photo_features`).
         photo_weight: Weight of the L1 distance of these features from the real photo's; 0 for
             none.
+        grid_weight: Weight of the faint grid that the generator's upsampling leaves
+            (`step.grid_of`); 0 for none.
         exposure: Factor of the dark tones of the photos that are learned from; bright ones change
             less (`training.pairs.exposed`).
     """
@@ -140,6 +142,7 @@ class TrainConfig:
     deep_width: int = 128
     critic_photo: bool = False
     photo_weight: float = 0.0
+    grid_weight: float = 0.0
     exposure: float = 1.0
 
     def __post_init__(self) -> None:
@@ -215,7 +218,10 @@ class TrainConfig:
                 raise UsageError(f"training configuration: {message}")
 
     def _weights(self) -> tuple[float, ...]:
-        return (self.l1_weight, self.fine_l1_weight, self.feature_weight, self.photo_weight)
+        return (
+            *(self.l1_weight, self.fine_l1_weight, self.feature_weight),
+            *(self.photo_weight, self.grid_weight),
+        )
 
     def _blocks(self) -> tuple[int, ...]:
         return (*self.dilations, *self.cleaner, *self.deep)

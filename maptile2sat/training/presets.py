@@ -43,15 +43,26 @@ LOCAL: dict[str, Any] = {
     "deep_width": 192,
     "critic_photo": True,
     "critic_sees": "late",
+    "critic_translate": 4,
     "feature_weight": 10.0,
     "photo_weight": 1.5,
+    "grid_weight": 5.0,
 }
 """The generator behind the seamless renders, and how it learns."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "local": LOCAL,
-    # no contest with a discriminator, which a higher rate would upset
-    "cleaner": {**LOCAL, "annotate": 0.9, "generator_rate": 1e-3, "beta_1": 0.9, "steps": 4000},
+    "cleaner": {
+        **LOCAL,
+        "annotate": 0.9,
+        "steps": 4000,
+        # no contest with a discriminator, which a higher rate would upset
+        "generator_rate": 1e-3,
+        "beta_1": 0.9,
+        # of the image, which is not made
+        "critic_translate": 0,
+        "grid_weight": 0.0,
+    },
     # the authors' own later implementation lets the rate fall over the second half
     "pix2pix": {**CLASSIC, "decay_from": 0.5},
     "seed": {**CLASSIC, "decay_from": 1.0, "antialias": False},
@@ -66,7 +77,7 @@ SETTINGS = (
     *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
-    *("feature_weight", "ema", "decay_from", "antialias", "unet_base"),
+    *("grid_weight", "feature_weight", "ema", "decay_from", "antialias", "unet_base"),
 )
 """Fields of a recipe that have no option of their own: for experiments, by `--set`."""
 
