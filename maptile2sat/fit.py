@@ -12,11 +12,19 @@ from maptile2sat.sources import Source
 NEAR = 7.0
 """Distance in RGB up to which a pixel counts as one of a style's colours."""
 
-POOR = 0.6
-"""Share of a map's pixels in the model's colours below which a user is warned."""
+POOR = 0.4
+"""Share of a map's pixels in the model's colours below which a user is warned in any case.
+
+A style has more colours than a bundle names: on 37 held-out squares of 512 px, `osm`'s own share
+was 45 % at the least and below 61 % on a quarter of them.
+"""
 
 BETTER = 0.15
-"""By how much another model's share must be higher to be named."""
+"""By how much another model's share must be higher for a user to be sent there.
+
+On those and 45 of `maps` the wrong model's was never 0.1 higher than the right one's, and the right
+one's was this much higher than the wrong one's on 59 % of `osm`'s and all of `maps`'s.
+"""
 
 SAMPLE = 512
 SCALE = (0.5, 2.0)
@@ -56,12 +64,13 @@ def colour_warning(source: Source, window: Window, bundle: Bundle, others: list[
     )
     image, mask = source.read(sample)
     share = colour_share(image, mask, bundle.description.palette)
-    if share >= POOR:
-        return ""
     fits = [(colour_share(image, mask, other.description.palette), other) for other in others]
     best = max(fits, key=lambda fit: fit[0], default=None)
+    better = best is not None and best[0] >= share + BETTER
+    if share >= POOR and not better:
+        return ""
     advice = "expect poor results, or train a model on maps of this style"
-    if best and best[0] >= share + BETTER:
+    if best is not None and better:
         advice = f"the model '{best[1].description.name}' fits better (-m), {best[0]:.0%} of them"
     about = bundle.description
     return (

@@ -278,6 +278,13 @@ def test_warnings_go_to_stderr(tmp_path: Path) -> None:
     assert json.loads(run_cli(*arguments, "--json").out)["warnings"]
 
 
+@pytest.mark.parametrize(("style", "other"), [("maps", "osm"), ("osm", "maps")])
+def test_the_model_of_another_style_is_named(tmp_path: Path, style: str, other: str) -> None:
+    arguments = ("render", sample_map(style), "-o", tmp_path / "out.tif", "--dry-run", "-m")
+    assert "warning" not in run_cli(*arguments, style).err
+    assert f"the model '{style}' fits better (-m)" in run_cli(*arguments, other).err
+
+
 def test_warnings_come_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is told after an hour that the wrong model was at work has lost the hour."""
     from maptile2sat import mosaic
