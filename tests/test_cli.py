@@ -511,3 +511,10 @@ def test_what_is_no_duration(text: str) -> None:
 
     with pytest.raises(UsageError, match="length of time"):
         parse_duration(text)
+
+
+def test_a_block_of_many_colours_is_no_warning(tmp_path: Path) -> None:
+    block = "24.933472,60.172257,24.944458,60.177721"
+    arguments = ("render", sample_map("osm"), "-o", tmp_path / "out.tif", "--dry-run", "-m")
+    assert "warning" not in run_cli(*arguments, "osm", "--bbox", block).err
+    assert "'osm' fits better" in run_cli(*arguments, "maps", "--bbox", block).err
