@@ -149,6 +149,7 @@ _RULES = {
             "PaletteEncoding",
             "ReLU",
             "Suspicion",
+            "Trusted",
         ),
         _same,
     ),

@@ -85,6 +85,7 @@ class TrainConfig:
         coarse_rgb: Whether the generator makes colours at every resolution, not the full one alone.
         cleaner: Dilations of the generator's part that takes labels off the map; none without.
         cleaner_width: Channels of that part.
+        cleaner_fine: Dilations of its convolutions at full resolution; none without.
         deep: Dilations of its blocks at an eighth of the resolution; none without.
         deep_width: Channels of those.
         critic_photo: Whether heads of the discriminator judge features of a network that learned
@@ -138,6 +139,7 @@ class TrainConfig:
     coarse_rgb: bool = True
     cleaner: tuple[int, ...] = ()
     cleaner_width: int = 64
+    cleaner_fine: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
     deep_width: int = 128
     critic_photo: bool = False
@@ -224,7 +226,7 @@ class TrainConfig:
         )
 
     def _blocks(self) -> tuple[int, ...]:
-        return (*self.dilations, *self.cleaner, *self.deep)
+        return (*self.dilations, *self.cleaner, *self.cleaner_fine, *self.deep)
 
     @property
     def photo_features(self) -> bool:
@@ -274,7 +276,7 @@ class TrainConfig:
         try:
             values: dict[str, Any] = json.loads(path.read_text())
             # what a file does not have was not there to be chosen
-            for name in ("dilations", "cleaner", "deep"):
+            for name in ("dilations", "cleaner", "cleaner_fine", "deep"):
                 if name in values:
                     values[name] = tuple(values[name])
             return cls(**values)

@@ -74,16 +74,17 @@ def start_from_bundle(trainer: Trainer, run: Path) -> list[str]:
 
     Returns:
         What has new weights all the same: "cleaner" if that is what the run trains and the
-        bundle's is of another make, "discriminator" if the bundle has none or one of another make.
+        bundle's is of another make, "second look of the cleaner" if it only lacks that,
+        "discriminator" if the bundle has none or one of another make.
 
     Raises:
         BundleError: If the generator is of another network.
     """
     bundle = starting_bundle(trainer.config)
     origin, weights, new = str(bundle.folder), bundle.weights(), []
-    if trainer.config.preset == "cleaner" and not _has_cleaner_of(trainer.generator, weights):
-        weights = _with_cleaner_of(trainer.generator, weights)
-        new.append("cleaner")
+    if trainer.config.preset == "cleaner":
+        weights, part = _with_cleaner(trainer.generator, weights)
+        new += part
     _set(trainer.generator, weights, origin)
     trainer.restart_average()
     judge = bundle.discriminator()
@@ -118,19 +119,19 @@ def _set(model: Any, weights: Weights, origin: str) -> None:
     set_weights(model, {**moving, **weights}, origin)
 
 
-def _has_cleaner_of(model: Any, weights: Weights) -> bool:
-    """Return whether the weights of the cleaner fit a generator."""
-    mine, given = _cleaners(_weights_of(model)), _cleaners(weights)
-    return {name: value.shape for name, value in mine.items()} == {
-        name: value.shape for name, value in given.items()
-    }
+def _with_cleaner(model: Any, weights: Weights) -> tuple[Weights, list[str]]:
+    """Return weights with a cleaner as a generator has it, and what of that is new."""
+    from maptile2sat.networks.local import is_fine_cleaner
 
-
-def _with_cleaner_of(model: Any, weights: Weights) -> Weights:
-    """Return weights with a generator's own cleaner in the place of theirs."""
-    theirs = _cleaners(weights)
+    mine, theirs = _cleaners(_weights_of(model)), _cleaners(weights)
     others = {name: value for name, value in weights.items() if name not in theirs}
-    return {**others, **_cleaners(_weights_of(model))}
+    lacks = mine.keys() - theirs.keys()
+    if {name: value.shape for name, value in theirs.items()} == {
+        name: value.shape for name, value in mine.items() if name not in lacks
+    } and all(map(is_fine_cleaner, lacks)):
+        # without its second look a cleaner does what it does with one that has learned nothing
+        return {**others, **mine, **theirs}, ["second look of the cleaner"] if lacks else []
+    return {**others, **mine}, ["cleaner"]
 
 
 def _weights_of(model: Any) -> Weights:
