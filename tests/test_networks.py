@@ -174,7 +174,10 @@ def test_impulse_confirms_the_radius(dilations: tuple[int, ...], precision: str)
 
 @pytest.mark.parametrize(
     "changes",
-    [{"cleaner": (1, 2)}, {"deep": (1, 2)}, {"cleaner": (2,), "deep": (1,)}],
+    [
+        *({"cleaner": (1, 2)}, {"deep": (1, 2)}, {"cleaner": (2,), "deep": (1,)}),
+        {"cleaner": (1,), "cleaner_fine": (1, 4)},
+    ],
     ids=str,
 )
 def test_impulse_confirms_the_radius_of_every_part(changes: dict[str, Any]) -> None:

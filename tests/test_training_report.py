@@ -281,6 +281,14 @@ def test_losses_without_a_known_name_are_drawn_too() -> None:
     assert contest.curves == {"critic half": ([1], [0.25])}
 
 
+def test_the_grid_has_its_own_diagram() -> None:
+    """Its numbers are a hundredth of the others', which would make a flat line of it."""
+    lines = [{"step": n, "crops": n, "l1": 0.3, "grid": n / 1000} for n in (1, 2)]
+    distance, grid = panels(lines, [])
+    assert list(distance.curves) == ["pixel by pixel"]
+    assert list(grid.curves.values()) == [([1, 2], [0.001, 0.002])]
+
+
 def test_smoothing() -> None:
     values = np.random.default_rng(1).normal(3.0, 1.0, 400)
     assert smooth(values).std() < 0.4 * values.std()

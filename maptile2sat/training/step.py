@@ -219,7 +219,9 @@ def grid_of(image: Tensor) -> Tensor:
     """Return how far the average pixel depends on its place in the generator's squares.
 
     Pixel (row, col) has place (row % STRIDE, col % STRIDE). What upsampling adds to every pixel of
-    one place is a grid too faint for a discriminator to mind. Slopes do not count.
+    one place is a grid too faint for a discriminator to mind. Slopes do not count. Texture does: a
+    place's mean is taken over a finite number of squares, so that photos score about 1.5e-3 on
+    crops of 256 px; and a grid on few pixels of an image, such as its water, hardly shows.
 
     Args:
         image: (N, H, W, channels), sides multiples of `STRIDE`.
