@@ -230,13 +230,35 @@ def test_map_and_photo_stay_together() -> None:
 
 
 def test_crop_larger_than_the_pair_is_mirrored() -> None:
-    made = batch(tiny(crop=320, loss_crop=256, jitter=False), 0)
-    assert made.map.shape == (2, 320, 320, 3)
-    drawn, margin = made.map[0], 32
-    # what lies before the pair's border is its mirror image
-    for step in range(1, margin + 1):
-        np.testing.assert_array_equal(drawn[:, margin - step], drawn[:, margin + step])
-        np.testing.assert_array_equal(drawn[margin - step], drawn[margin + step])
+    """And begins at every place of a JPEG block, lest a generator learns where those end."""
+    pairs = Pairs.find(data() / "train", "right")
+    config, around, found = tiny(crop=320, loss_crop=256, jitter=False), 40, set()
+    padding = ((around, around), (around, around), (0, 0))
+    wholes = [[np.pad(half, padding, mode="reflect") for half in pairs[n]] for n in range(8)]
+    places = [(row, col) for row in range(-3, 5) for col in range(-3, 5)]
+    for step in range(40):
+        made = make_batch(pairs, config, step)
+        (place,) = [
+            (row, col)
+            for drawn, photo in wholes
+            for row, col in places
+            if np.array_equal(_piece(photo, around + row, around + col, 256), made.image[0])
+            and np.array_equal(_piece(drawn, 8 + row, 8 + col, 320), made.map[0])
+        ]
+        found.add(place)
+    for starts in zip(*found, strict=True):
+        assert {start % 8 for start in starts} == set(range(8))
+
+
+def _piece(whole: Any, row: int, col: int, side: int) -> Any:
+    return whole[row : row + side, col : col + side]
+
+
+def test_crop_of_a_unet_is_the_pair_itself() -> None:
+    config = tiny(preset="pix2pix", crop=256, loss_crop=256, jitter=False)
+    pairs = Pairs.find(data() / "train", "right")
+    made = make_batch(pairs, config, 0)
+    assert any(np.array_equal(made.image[0], pairs[n].image) for n in range(8))
 
 
 def test_pair_smaller_than_the_crop_is_used_up_to_its_border() -> None:

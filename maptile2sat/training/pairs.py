@@ -18,6 +18,9 @@ from maptile2sat.noise import Noise, noise
 from maptile2sat.training.annotations import annotate
 from maptile2sat.training.config import TrainConfig
 
+JPEG_BLOCK = 8
+"""Pixels after which a photo stored as JPEG has a step."""
+
 
 class Pair(NamedTuple):
     """One training pair.
@@ -138,7 +141,7 @@ def _crop(pairs: Pairs, config: TrainConfig, step: int, place: int) -> Batch:
     order = np.random.default_rng([config.seed, 1, epoch]).permutation(len(pairs))
     chosen = pairs[int(order[(number * config.batch_size + place) % len(pairs)])]
     random = np.random.default_rng([config.seed, 2, step * config.batch_size + place])
-    drawn, image = _cut(chosen, config.crop, config.loss_crop, random)
+    drawn, image = _cut(chosen, config, random)
     if config.mirror and random.integers(2):
         drawn, image = drawn[:, ::-1], image[:, ::-1]
     if config.exposure != 1.0:
@@ -188,13 +191,15 @@ def _labelled(drawn: Pixels, config: TrainConfig, position: int) -> Pixels:
     return annotate(drawn, random) if random.random() < config.annotate else drawn
 
 
-def _cut(
-    pair: Pair, crop: int, loss_crop: int, random: np.random.Generator
-) -> tuple[Pixels, Pixels]:
+def _cut(pair: Pair, config: TrainConfig, random: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Cut the map at `crop` px and the image at its middle `loss_crop` px.
 
-    Where the pair ends, the map goes on mirrored, so that the losses may reach its border.
+    Where the pair ends, the map goes on mirrored, so that the losses may reach its border. A
+    `local` generator paints in squares of its own: were its crops always in one place of a pair,
+    it would learn the steps between a photo's JPEG blocks. So the image may begin a few
+    pixels beyond the pair, too.
     """
+    crop, loss_crop = config.crop, config.loss_crop
     margin = (crop - loss_crop) // 2
     side = pair.map.shape[0]
     if side < loss_crop:
@@ -204,11 +209,14 @@ def _cut(
         )
     # what is smaller than a crop is used up to its border, beyond which the map is mirrored
     low, spare = (margin, side - crop) if side >= crop else (0, side - loss_crop)
+    if config.kind == "local" and spare < JPEG_BLOCK - 1:
+        low, spare = low - (JPEG_BLOCK - 1 - spare) // 2, JPEG_BLOCK - 1
     row, col = (low + int(random.integers(spare + 1)) for _ in range(2))
-    image = pair.image[row : row + loss_crop, col : col + loss_crop]
-    rows = _mirrored(row - margin, crop, side)
-    cols = _mirrored(col - margin, crop, side)
-    return pair.map[rows][:, cols], image
+    drawn, image = (
+        whole[_mirrored(row - before, count, side)][:, _mirrored(col - before, count, side)]
+        for whole, before, count in ((pair.map, margin, crop), (pair.image, 0, loss_crop))
+    )
+    return drawn, image
 
 
 def _mirrored(start: int, count: int, side: int) -> npt.NDArray[np.int64]:
