@@ -6,7 +6,8 @@ A photo stored as JPEG has a step between blocks of 8 px. A generator whose trai
 began at the same place in a block can learn where blocks end, and paint a grid of 8 px. For each
 place in a block: the mean difference between a pixel there and the one before it (to its left, or
 above), over the mean of all places; place 0 is a block's first pixel. Without a grid all are
-about 1.
+about 1. Photos have to begin with a block of their file: halves on the left, or of a side that is a
+multiple of 8.
 """
 
 from __future__ import annotations

@@ -251,6 +251,7 @@ def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
         ({"feature_weight": float("inf")}, "weights must be"),
         ({"exposure": 0.0}, "exposure must be"),
         ({"cleaner": (0,)}, "dilations must be"),
+        ({"cleaner_fine": (0,)}, "dilations must be"),
         ({"deep_width": 0}, "deep_width must be"),
         ({"beta_1": 1.0}, "beta_1"),
         ({"l1_pool": 0}, "l1_pool"),
@@ -340,6 +341,8 @@ def test_labels_are_taken_off_the_map(fine: tuple[int, ...]) -> None:
     )
     before, after = (np.abs(one - other).mean() for one, other in zip(bare, labelled, strict=True))
     assert after < 0.5 * before
+    if fine:  # which says nothing at first
+        assert np.any(part.generator.get_layer("clean_fine_out").kernel)
 
 
 def test_cleaner_learns_from_labels_alone() -> None:
@@ -640,6 +643,7 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
         coarse_rgb=False,
         cleaner=(1, 2),
         cleaner_width=8,
+        cleaner_fine=(1, 2),
         deep=(1,),
         deep_width=8,
     )
@@ -649,6 +653,7 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
     switches = ("smooth", "deep_noise", "coarse_rgb")
     assert [architecture[name] for name in switches] == [False] * 3
     assert [architecture[name] for name in ("cleaner", "deep", "deep_width")] == [[1, 2], [1], 8]
+    assert architecture["cleaner_fine"] == [1, 2]
     layers = [layer.name for layer in build_generator(bundle, "float32").layers]
     assert "half_blur" not in layers
     assert "rgb_half" not in layers

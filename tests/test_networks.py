@@ -190,6 +190,14 @@ def test_impulse_confirms_the_radius_of_every_part(changes: dict[str, Any]) -> N
     assert within > 0
 
 
+def test_a_second_look_adds_its_dilations_to_the_radius() -> None:
+    radii = [
+        receptive_field(tiny_model(dilations=(1,), cleaner=(1,), cleaner_fine=fine)).radius
+        for fine in ((), (1, 4))
+    ]
+    assert radii[1] - radii[0] == 1 + 4
+
+
 def test_radius_grows_with_the_dilations() -> None:
     radii = {
         dilations: receptive_field(tiny_model(dilations=dilations)).radius

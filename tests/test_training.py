@@ -229,21 +229,26 @@ def test_map_and_photo_stay_together() -> None:
         assert np.abs(shifted - image).mean() > np.abs(middle - image).mean() + 5
 
 
-def test_crop_larger_than_the_pair_is_mirrored() -> None:
-    """And begins at every place of a JPEG block, lest a generator learns where those end."""
+@pytest.mark.parametrize(("crop", "loss_crop"), [(320, 256), (256, 192), (256, 256)])
+def test_crops_begin_at_every_place_of_a_jpeg_block(crop: int, loss_crop: int) -> None:
+    """Of pairs of 256 px, beyond whose border they go on mirrored."""
     pairs = Pairs.find(data() / "train", "right")
-    config, around, found = tiny(crop=320, loss_crop=256, jitter=False), 40, set()
+    config = tiny(crop=crop, loss_crop=loss_crop, jitter=False, batch_size=1)
+    around, margin, found = 40, (crop - loss_crop) // 2, set()
     padding = ((around, around), (around, around), (0, 0))
     wholes = [[np.pad(half, padding, mode="reflect") for half in pairs[n]] for n in range(8)]
-    places = [(row, col) for row in range(-3, 5) for col in range(-3, 5)]
-    for step in range(40):
+    low = (256 - loss_crop) // 2 - 3
+    places = [(row, col) for row in range(low, low + 8) for col in range(low, low + 8)]
+    for step in range(60):
         made = make_batch(pairs, config, step)
         (place,) = [
             (row, col)
             for drawn, photo in wholes
             for row, col in places
-            if np.array_equal(_piece(photo, around + row, around + col, 256), made.image[0])
-            and np.array_equal(_piece(drawn, 8 + row, 8 + col, 320), made.map[0])
+            if np.array_equal(_piece(photo, around + row, around + col, loss_crop), made.image[0])
+            and np.array_equal(
+                _piece(drawn, around + row - margin, around + col - margin, crop), made.map[0]
+            )
         ]
         found.add(place)
     for starts in zip(*found, strict=True):

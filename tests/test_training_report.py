@@ -261,7 +261,8 @@ def test_every_curve_of_a_diagram_looks_different() -> None:
 
     from maptile2sat.training.curves import DARK, LIGHT, _plot
 
-    names = ("l1", "l1_pooled", "features", "labels_found", "critic_real", "other")
+    names = ("l1", "l1_pooled", "features", "photo", "critic_real", "critic_fake", "adversarial")
+    names += ("labels_found", "labels_classes", "labels_cleaned", "grid", "grid_photos", "other")
     lines = [{"step": n, "crops": n, **dict.fromkeys(names, float(n))} for n in (1, 2)]
     for theme in (LIGHT, DARK):
         for panel in panels(lines, []):
@@ -283,10 +284,10 @@ def test_losses_without_a_known_name_are_drawn_too() -> None:
 
 def test_the_grid_has_its_own_diagram() -> None:
     """Its numbers are a hundredth of the others', which would make a flat line of it."""
-    lines = [{"step": n, "crops": n, "l1": 0.3, "grid": n / 1000} for n in (1, 2)]
-    distance, grid = panels(lines, [])
+    values = {"l1": 0.3, "grid": 0.003, "grid_photos": 0.001}
+    distance, grid = panels([{"step": n, "crops": n, **values} for n in (1, 2)], [])
     assert list(distance.curves) == ["pixel by pixel"]
-    assert list(grid.curves.values()) == [([1, 2], [0.001, 0.002])]
+    assert list(grid.curves.values()) == [([1, 2], [0.003] * 2), ([1, 2], [0.001] * 2)]
 
 
 def test_smoothing() -> None:

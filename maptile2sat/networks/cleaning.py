@@ -70,7 +70,9 @@ class Suspicion(keras.layers.Layer):
 
 
 class Trusted(keras.layers.Layer):
-    """Leave out of a map what is hardly what is expected there.
+    """Leave out of a map what differs from what is expected there, as labels do.
+
+    Gradients reach what is expected, unlike in `Suspicion`: nothing else teaches it.
 
     Called with [given (N, H, W, C), guess (N, H, W, C), near (N, H, W, 1)]: what is there, what is
     expected, and logits of whether there is a label somewhere near.

@@ -214,7 +214,8 @@ class _Builder:
         """Add to a cleaner's code what it sees in the map once labels are left out.
 
         The code comes from a quarter of the resolution, too coarse for where a road's border goes
-        on behind a letter. It tells labels from map all the same, and beside letters the map shows.
+        on behind a letter. But it can tell labels from map, and the map between and beside letters
+        shows how the border goes on.
         """
         import keras
 

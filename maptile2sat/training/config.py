@@ -85,7 +85,8 @@ class TrainConfig:
         coarse_rgb: Whether the generator makes colours at every resolution, not the full one alone.
         cleaner: Dilations of the generator's part that takes labels off the map; none without.
         cleaner_width: Channels of that part.
-        cleaner_fine: Dilations of its convolutions at full resolution; none without.
+        cleaner_fine: Dilations of that part's 3x3 convolutions at full resolution, its second look;
+            none without.
         deep: Dilations of its blocks at an eighth of the resolution; none without.
         deep_width: Channels of those.
         critic_photo: Whether heads of the discriminator judge features of a network that learned

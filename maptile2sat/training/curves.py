@@ -63,9 +63,16 @@ _DISTANCE = (
         "l1_pooled": "colours of small squares",
         "features": "texture, as the discriminator sees it",
         "photo": "texture, as a network that knows photos sees it",
-        "labels_cleaned": "how what is under labels looks, as the generator thinks",
-        "labels_classes": "what is under labels, as the generator thinks",
-        "labels_found": "labels on the map that it takes for the map",
+    },
+)
+_LABELS = (
+    "Labels on the map (training crops)",
+    "What the generator overlooks of labels drawn over the map, and gets wrong of what is under "
+    "them. Falling is good; what lies wholly under a label it can only guess.",
+    {
+        "labels_found": "labels taken for the map, or the map for labels",
+        "labels_classes": "what is under them",
+        "labels_cleaned": "how that looks",
     },
 )
 _CONTEST = (
@@ -81,9 +88,9 @@ _CONTEST = (
 )
 _GRID = (
     "Grid that upsampling leaves (training crops)",
-    "How far the average pixel depends on its place in squares of 4 px, beside a texture that "
-    "photos have too: these score about 0.0015 here. Falling towards that is good.",
-    {"grid": "generated images"},
+    "How far the average pixel depends on its place in squares of 4 px. Photos are above zero "
+    "too, because of their texture. Falling to their level is good.",
+    {"grid": "generated images", "grid_photos": "photos"},
 )
 _SAMPLES = (
     (
@@ -113,7 +120,7 @@ def panels(metrics: Sequence[Line], validation: Sequence[Line]) -> list[Panel]:
     """
     names = list(dict.fromkeys(name for line in metrics for name in line if name not in NOT_LOSSES))
     made = []
-    for title, explanation, words in (_DISTANCE, _CONTEST, _GRID):
+    for title, explanation, words in (_DISTANCE, _LABELS, _CONTEST, _GRID):
         ours = [name for name in names if _words_of(name) is words]
         known = [name for name in words if name in ours]
         curves = {
@@ -210,8 +217,9 @@ def _plot(axes: Any, panel: Panel, theme: Theme) -> None:
 
 def _words_of(name: str) -> Mapping[str, str]:
     """Return the words of the diagram in which a loss is shown."""
-    if name in _GRID[2]:
-        return _GRID[2]
+    for _, _, words in (_LABELS, _GRID):
+        if name in words:
+            return words
     contest = name == "adversarial" or name.startswith(("critic", "discriminator"))
     return (_CONTEST if contest else _DISTANCE)[2]
 

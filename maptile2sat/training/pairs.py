@@ -196,8 +196,8 @@ def _cut(pair: Pair, config: TrainConfig, random: np.random.Generator) -> tuple[
 
     Where the pair ends, the map goes on mirrored, so that the losses may reach its border. A
     `local` generator paints in squares of its own: were its crops always in one place of a pair,
-    it would learn the steps between a photo's JPEG blocks. So the image may begin a few
-    pixels beyond the pair, too.
+    it could learn the steps between a photo's JPEG blocks. So they begin at every place of a
+    block; of a pair no larger than `loss_crop` that takes up to 4 px of mirrored photo.
     """
     crop, loss_crop = config.crop, config.loss_crop
     margin = (crop - loss_crop) // 2
@@ -210,13 +210,17 @@ def _cut(pair: Pair, config: TrainConfig, random: np.random.Generator) -> tuple[
     # what is smaller than a crop is used up to its border, beyond which the map is mirrored
     low, spare = (margin, side - crop) if side >= crop else (0, side - loss_crop)
     if config.kind == "local" and spare < JPEG_BLOCK - 1:
+        # around the middle of the places there were, to go as little beyond the pair as may be
         low, spare = low - (JPEG_BLOCK - 1 - spare) // 2, JPEG_BLOCK - 1
     row, col = (low + int(random.integers(spare + 1)) for _ in range(2))
-    drawn, image = (
-        whole[_mirrored(row - before, count, side)][:, _mirrored(col - before, count, side)]
-        for whole, before, count in ((pair.map, margin, crop), (pair.image, 0, loss_crop))
-    )
-    return drawn, image
+    drawn = _piece(pair.map, row - margin, col - margin, crop)
+    return drawn, _piece(pair.image, row, col, loss_crop)
+
+
+def _piece(whole: Pixels, row: int, col: int, side: int) -> Pixels:
+    """Return a square of a square picture, which goes on mirrored."""
+    rows, cols = (_mirrored(start, side, len(whole)) for start in (row, col))
+    return whole[rows][:, cols]
 
 
 def _mirrored(start: int, count: int, side: int) -> npt.NDArray[np.int64]:

@@ -11,6 +11,7 @@ from typing import Any
 from maptile2sat.bundle import find_bundle
 from maptile2sat.datasets.layout import list_pairs
 from maptile2sat.errors import UsageError
+from maptile2sat.networks.local import LocalConfig
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import epoch_steps
 
@@ -88,7 +89,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     """Return fields by name from `NAME=VALUE`, as `train --set` takes them.
 
     Args:
-        texts: A switch is `true` or `false`; `dilations` are parted by commas.
+        texts: A switch is `true` or `false`; lists such as `dilations` are parted by commas.
 
     Raises:
         UsageError: If a name is none of `SETTINGS` or a value is not of its kind.
@@ -201,19 +202,25 @@ SHAPE = (
 """Fields of a recipe that a generator's architecture has under the same name."""
 
 
+def _defaults() -> dict[str, Any]:
+    """Return the fields of a `local` generator that a description may leave out."""
+    return {field.name: field.default for field in dataclasses.fields(LocalConfig)}
+
+
 def _shape(init: str, changes: dict[str, Any], preset: str) -> dict[str, Any]:
     """Return what a run takes over from the bundle that it starts from, unless told otherwise."""
-    architecture = find_bundle(init).description.architecture
+    description = find_bundle(init).description
+    architecture = description.architecture
+    # what an older description does not name, its network has not
+    given = {**_defaults(), **architecture} if description.kind == "local" else architecture
     taken = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in architecture.items()
+        for name, value in given.items()
         if name in SHAPE
     }
-    parts = ("cleaner", "cleaner_fine")
     if preset == "cleaner":  # it is to get what it has not
+        parts = ("cleaner", "cleaner_fine")
         taken = {name: value for name, value in taken.items() if value or name not in parts}
-    else:
-        taken.setdefault("cleaner_fine", ())
     if isinstance(architecture.get("palette"), list):
         taken["colours"] = len(architecture["palette"])
     if isinstance(architecture.get("base"), int):

@@ -74,7 +74,8 @@ def start_from_bundle(trainer: Trainer, run: Path) -> list[str]:
 
     Returns:
         What has new weights all the same: "cleaner" if that is what the run trains and the
-        bundle's is of another make, "second look of the cleaner" if it only lacks that,
+        bundle's is of another make, "second look of the cleaner" if only that
+        is,
         "discriminator" if the bundle has none or one of another make.
 
     Raises:
@@ -125,13 +126,25 @@ def _with_cleaner(model: Any, weights: Weights) -> tuple[Weights, list[str]]:
 
     mine, theirs = _cleaners(_weights_of(model)), _cleaners(weights)
     others = {name: value for name, value in weights.items() if name not in theirs}
-    lacks = mine.keys() - theirs.keys()
-    if {name: value.shape for name, value in theirs.items()} == {
-        name: value.shape for name, value in mine.items() if name not in lacks
-    } and all(map(is_fine_cleaner, lacks)):
-        # without its second look a cleaner does what it does with one that has learned nothing
-        return {**others, **mine, **theirs}, ["second look of the cleaner"] if lacks else []
-    return {**others, **mine}, ["cleaner"]
+    first, second = (
+        [
+            {name: value for name, value in part.items() if is_fine_cleaner(name) is fine}
+            for part in (mine, theirs)
+        ]
+        for fine in (False, True)
+    )
+    if not _fit(*first):
+        return {**others, **mine}, ["cleaner"]
+    if _fit(*second):
+        return weights, []
+    # a new second look changes nothing until it has learned something
+    return {**others, **first[1], **second[0]}, ["second look of the cleaner"] * bool(second[0])
+
+
+def _fit(mine: Weights, theirs: Weights) -> bool:
+    """Return whether two parts have the same weights, whatever their values."""
+    shapes = ({name: value.shape for name, value in part.items()} for part in (mine, theirs))
+    return next(shapes) == next(shapes)
 
 
 def _weights_of(model: Any) -> Weights:

@@ -119,7 +119,7 @@ class LocalTrainer(Trainer):
             "l1": _l1(fake, real),
         }
         if self.config.grid_weight:
-            figures["grid"] = grid_of(fake)
+            figures |= {"grid": grid_of(fake), "grid_photos": grid_of(real)}
         if self.photo is not None:
             figures["photo"] = _matched(fake_answer.photo, real_answer.photo)
         return Losses(
@@ -220,8 +220,9 @@ def grid_of(image: Tensor) -> Tensor:
 
     Pixel (row, col) has place (row % STRIDE, col % STRIDE). What upsampling adds to every pixel of
     one place is a grid too faint for a discriminator to mind. Slopes do not count. Texture does: a
-    place's mean is taken over a finite number of squares, so that photos score about 1.5e-3 on
-    crops of 256 px; and a grid on few pixels of an image, such as its water, hardly shows.
+    place's mean is taken over a finite number of squares, so that photos score above zero, the
+    more the smaller they are. And a grid on few pixels of an image, such as its water, hardly
+    shows.
 
     Args:
         image: (N, H, W, channels), sides multiples of `STRIDE`.
