@@ -251,7 +251,6 @@ def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
         ({"feature_weight": float("inf")}, "weights must be"),
         ({"exposure": 0.0}, "exposure must be"),
         ({"cleaner": (0,)}, "dilations must be"),
-        ({"cleaner_fine": (0,)}, "dilations must be"),
         ({"deep_width": 0}, "deep_width must be"),
         ({"beta_1": 1.0}, "beta_1"),
         ({"l1_pool": 0}, "l1_pool"),
@@ -318,12 +317,11 @@ def cleaning(**changes: Any) -> Any:
     return trainer(precision="float32", cleaner=(1, 2), cleaner_width=16, **changes)
 
 
-@pytest.mark.parametrize("fine", [(), (1, 2)], ids=["once", "twice"])
-def test_labels_are_taken_off_the_map(fine: tuple[int, ...]) -> None:
+def test_labels_are_taken_off_the_map() -> None:
     """Trained on labelled maps, the cleaner finds what is under the labels, and spares the rest."""
     import keras
 
-    part = cleaning(generator_rate=3e-3, steps=10_000, cleaner_fine=fine)
+    part = cleaning(generator_rate=3e-3, steps=10_000)
     maps = np.stack([street_map(20 * number, 96) for number in range(4)])
     spoilt = maps.copy()
     spoilt[:, 40:48, 8:88] = (60, 60, 60)
@@ -341,18 +339,13 @@ def test_labels_are_taken_off_the_map(fine: tuple[int, ...]) -> None:
     )
     before, after = (np.abs(one - other).mean() for one, other in zip(bare, labelled, strict=True))
     assert after < 0.5 * before
-    if fine:  # which says nothing at first
-        assert np.any(part.generator.get_layer("clean_fine_out").kernel)
 
 
 def test_cleaner_learns_from_labels_alone() -> None:
     """No other loss moves it, and its own moves nothing else."""
     import tensorflow as tf
 
-    part, given = cleaning(cleaner_fine=(2,)), Batch(*map(tf.constant, batch(annotate=1.0)))
-    # a second look learns nothing before it says something
-    last = part.generator.get_layer("clean_fine_out").kernel
-    last.assign(tf.ones_like(last))
+    part, given = cleaning(), Batch(*map(tf.constant, batch(annotate=1.0)))
     weights = part.generator.trainable_variables
     ours = [weight.path.split("/")[-2].startswith("clean") for weight in weights]
     with tf.GradientTape(persistent=True) as tape:
@@ -399,33 +392,6 @@ def test_what_a_cleaner_trusts_goes_through_bit_by_bit() -> None:
         np.testing.assert_allclose(np.asarray(Cleaned()([given, share, made])), expected, atol=1e-6)
     trusted = np.asarray(Cleaned()([given, np.full((1, 8, 8, 1), -9.0, np.float32), made]))
     np.testing.assert_array_equal(trusted, given)
-
-
-def test_a_second_look_leaves_out_labels_and_sees_what_is_beside_them() -> None:
-    from maptile2sat.networks.cleaning import Trusted
-
-    given = np.random.default_rng(0).normal(size=(1, 8, 8, 5)).astype(np.float32)
-    guess = given.copy()
-    guess[0, 2, 3] += 9.0
-    near = np.full((1, 8, 8, 1), -9.0, np.float32)
-    trust = np.ones((1, 8, 8, 1), np.float32)
-    trust[0, 2, 3] = 0.0
-    made = np.asarray(Trusted()([given, guess, near]))
-    np.testing.assert_allclose(made[..., -1:], trust, atol=1e-3)
-    np.testing.assert_allclose(made[..., :-1], given * trust, atol=1e-2)
-
-
-def test_a_second_look_changes_no_image_before_it_has_learned() -> None:
-    from maptile2sat.networks.generator import get_weights, set_weights
-
-    twice, once = (cleaning(cleaner_fine=fine).generator for fine in ((1, 2), ()))
-    weights = get_weights(twice)
-    shared = {name: value for name, value in weights.items() if not name.startswith("clean_fine")}
-    assert len(shared) < len(weights)
-    set_weights(once, shared, "test")
-    given = batch()
-    inputs = [given.map.astype(np.float32), given.fine, given.coarse]
-    np.testing.assert_array_equal(*(model.predict_on_batch(inputs) for model in (once, twice)))
 
 
 # features of photos
@@ -643,7 +609,6 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
         coarse_rgb=False,
         cleaner=(1, 2),
         cleaner_width=8,
-        cleaner_fine=(1, 2),
         deep=(1,),
         deep_width=8,
     )
@@ -653,7 +618,6 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
     switches = ("smooth", "deep_noise", "coarse_rgb")
     assert [architecture[name] for name in switches] == [False] * 3
     assert [architecture[name] for name in ("cleaner", "deep", "deep_width")] == [[1, 2], [1], 8]
-    assert architecture["cleaner_fine"] == [1, 2]
     layers = [layer.name for layer in build_generator(bundle, "float32").layers]
     assert "half_blur" not in layers
     assert "rgb_half" not in layers

@@ -426,8 +426,6 @@ def test_fields_of_later_versions_are_ignored(tmp_path: Path) -> None:
         {"dilations": [1, -2, 4]},
         {"dilations": "124"},
         {"dilations": None},
-        {"cleaner_fine": [0]},
-        {"cleaner_fine": 3},
         {"palette": []},
         {"palette": [[1, 2]]},
         {"palette": "red"},

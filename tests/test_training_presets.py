@@ -311,29 +311,15 @@ def test_train_the_cleaner_alone(tmp_path: Path) -> None:
     assert "The part that takes labels off maps saw 2 more by itself." in lines
 
 
-def test_a_cleaner_gets_a_second_look(tmp_path: Path) -> None:
-    """What an older bundle's cleaner has learned is kept."""
-    like = {"crop": 96, "loss_crop": 64, "batch_size": 2, "precision": "float32", "steps": 1}
-    like |= {"cleaner_width": 8, "critic_base": 4, "critic_photo": False, "photo_weight": 0.0}
-    small = {"width": 8, "dilations": (1,), "deep": (), "cleaner": (1,), "cleaner_fine": ()}
-    run, said = tmp_path / "run", []
-    assert run_training(preset_config("local", data(), **like, **small), run) == 1
-    old = export(run, tmp_path / "old", About("x"))
-    again = preset_config("local", data(), init=str(old.folder), **like)
-    assert (again.cleaner, again.cleaner_fine) == ((1,), ())
-
-    config = preset_config("cleaner", data(), init=str(old.folder), **like)
-    assert (config.cleaner, config.cleaner_fine) == ((1,), (1, 2, 4))
-    assert run_training(config, tmp_path / "more", say=said.append) == 1
-    assert any("with a new second look of the cleaner" in line for line in said)
-    assert not any("with a new cleaner" in line for line in said)
-    made = export(tmp_path / "more", tmp_path / "made", About("x")).weights()
-    news = made.keys() - old.weights().keys()
-    assert news
-    assert all(name.startswith("clean_fine") for name in news)
-    for name, value in old.weights().items():
-        # one step of Adam moves a weight by about the rate, a start at random by far more
-        assert np.abs(made[name] - value).max() <= (0.005 if name.startswith("clean") else 0.0)
+def test_what_an_older_description_leaves_out_its_network_has_not(tmp_path: Path) -> None:
+    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"))
+    path = bundle.folder / "model.json"
+    description = json.loads(path.read_text())
+    for name in ("cleaner", "cleaner_width", "deep", "deep_width"):
+        del description["architecture"][name]
+    path.write_text(json.dumps(description))
+    config = preset_config("local", data(), init=str(bundle.folder))
+    assert (config.cleaner, config.deep) == ((), ())
 
 
 def test_cleaner_of_a_model_without_discriminator(tmp_path: Path) -> None:

@@ -69,29 +69,6 @@ class Suspicion(keras.layers.Layer):
         return near + tf.nn.conv2d(tf.abs(given - made), kernel, 1, "VALID")
 
 
-class Trusted(keras.layers.Layer):
-    """Leave out of a map what differs from what is expected there, as labels do.
-
-    Gradients reach what is expected, unlike in `Suspicion`: nothing else teaches it.
-
-    Called with [given (N, H, W, C), guess (N, H, W, C), near (N, H, W, 1)]: what is there, what is
-    expected, and logits of whether there is a label somewhere near.
-    """
-
-    def build(self, input_shape: Any) -> None:
-        """Create what a difference in each channel counts."""
-        channels = input_shape[0][-1]
-        self.kernel = self.add_weight(shape=(1, 1, channels, 1), initializer="ones", name="kernel")
-
-    def call(self, parts: list[Tensor]) -> Tensor:
-        """Return (N, H, W, C + 1): the given times the trust of 0..1 in it, and this trust."""
-        given, guess, near = parts
-        kernel = tf.cast(self.kernel, given.dtype)
-        doubt = near + tf.nn.conv2d(tf.abs(given - guess), kernel, 1, "VALID")
-        trust = tf.sigmoid(-doubt)
-        return tf.concat([given * trust, trust], -1)
-
-
 class Cleaned(keras.layers.Layer):
     """Put what a cleaner made in the place of what it does not trust, such as labels.
 

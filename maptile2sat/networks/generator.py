@@ -55,7 +55,7 @@ def build_generator(bundle: Bundle, precision: str) -> Any:
 def _local_config(architecture: dict[str, Any]) -> LocalConfig:
     """Return the configuration that a description holds, within sane limits."""
     given = dict(architecture)
-    for name in {"cleaner", "cleaner_fine", "deep"} & given.keys() | {"dilations"}:
+    for name in {"cleaner", "deep"} & given.keys() | {"dilations"}:
         given[name] = tuple(given[name])
     config = LocalConfig(**given)
     palette = np.asarray(config.palette, np.float32)
@@ -63,7 +63,7 @@ def _local_config(architecture: dict[str, Any]) -> LocalConfig:
         *(config.width, config.half_width, config.full_width),
         *(config.cleaner_width, config.deep_width),
     )
-    blocks = (*config.dilations, *config.cleaner, *config.cleaner_fine, *config.deep)
+    blocks = (*config.dilations, *config.cleaner, *config.deep)
     right = (
         palette.ndim == 2
         and palette.shape[1] == 3

@@ -15,7 +15,7 @@ STRIDE = COARSE_STEP
 """Pixels per step of the generator's main resolution."""
 
 CLEANER_CODE = 16
-"""Channels, made at half resolution, in which a cleaner says what is where."""
+"""Channels, at half resolution, in which a cleaner says what is where."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,6 @@ class LocalConfig:
         cleaner: Dilations of the blocks, at quarter resolution, of the part that takes labels off
             the map before anything else looks at it; none without.
         cleaner_width: Its channels.
-        cleaner_fine: Dilations of the 3x3 convolutions at full resolution with which it looks
-            again at the map, labels left out; none without.
         deep: Dilations of the blocks at an eighth of the resolution, in the middle of the others;
             none without.
         deep_width: Their channels.
@@ -56,7 +54,6 @@ class LocalConfig:
     coarse_rgb: bool = True
     cleaner: tuple[int, ...] = ()
     cleaner_width: int = 64
-    cleaner_fine: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
     deep_width: int = 128
     look_width: int = 8
@@ -80,11 +77,6 @@ def build_local(config: LocalConfig, precision: str = "float32") -> Any:
 def is_cleaner(layer: str) -> bool:
     """Return whether a layer belongs to the part that takes labels off the map."""
     return layer.startswith("clean")
-
-
-def is_fine_cleaner(layer: str) -> bool:
-    """Return whether a layer is of a cleaner's second look, at full resolution."""
-    return layer.startswith("clean_fine")
 
 
 def split_at_look(model: Any) -> tuple[Any, Any]:
@@ -199,8 +191,6 @@ class _Builder:
         x = self._conv(x, 4 * CLEANER_CODE, 1, "clean_code_folded")
         x = layers.DepthToSpace(2, name="clean_code_half", dtype=self.policy)(x)
         code = layers.Double(name="clean_code", dtype=self.policy)(x)
-        if self.config.cleaner_fine:
-            code = self._refined(code, given)
         classes = self._conv(code, len(self.config.palette) + 1, 1, "clean_classes")
         choice = cleaning.Choice(name="clean_choice", dtype=self.policy)(classes)
         known = self._conv(choice, look.shape[-1], 1, "clean_made")
@@ -209,29 +199,6 @@ class _Builder:
         near = self._conv(code, 1, 1, "clean_near")
         suspicion = cleaning.Suspicion(name="clean_share", dtype=self.policy)
         return [suspicion([given, made, near]), made]
-
-    def _refined(self, code: Any, given: Any) -> Any:
-        """Add to a cleaner's code what it sees in the map once labels are left out.
-
-        The code comes from a quarter of the resolution, too coarse for where a road's border goes
-        on behind a letter. But it can tell labels from map, and the map between and beside letters
-        shows how the border goes on.
-        """
-        import keras
-
-        from maptile2sat.networks import cleaning
-
-        guess = self._conv(code, given.shape[-1], 1, "clean_fine_guess")
-        near = self._conv(code, 1, 1, "clean_fine_near")
-        trust = cleaning.Trusted(name="clean_fine_trusted", dtype=self.policy)
-        x = keras.layers.Concatenate(name="clean_fine_seen", dtype=self.policy)(
-            [code, trust([given, guess, near])]
-        )
-        for index, dilation in enumerate(self.config.cleaner_fine):
-            x = self._conv(x, CLEANER_CODE, 3, f"clean_fine{index}", dilation=dilation)
-            x = self._act(x, f"clean_fine{index}_act")
-        x = self._conv(x, CLEANER_CODE, 1, "clean_fine_out", none=True)
-        return keras.layers.Add(name="clean_refined", dtype=self.policy)([code, x])
 
     def _block(self, x: Any, name: str, dilation: int, clouds: Any) -> Any:
         """Add to `x` what a residual block makes of it, with noise unless `clouds` is None."""

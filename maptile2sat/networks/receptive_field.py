@@ -149,7 +149,6 @@ _RULES = {
             "PaletteEncoding",
             "ReLU",
             "Suspicion",
-            "Trusted",
         ),
         _same,
     ),

@@ -85,8 +85,6 @@ class TrainConfig:
         coarse_rgb: Whether the generator makes colours at every resolution, not the full one alone.
         cleaner: Dilations of the generator's part that takes labels off the map; none without.
         cleaner_width: Channels of that part.
-        cleaner_fine: Dilations of that part's 3x3 convolutions at full resolution, its second look;
-            none without.
         deep: Dilations of its blocks at an eighth of the resolution; none without.
         deep_width: Channels of those.
         critic_photo: Whether heads of the discriminator judge features of a network that learned
@@ -140,7 +138,6 @@ class TrainConfig:
     coarse_rgb: bool = True
     cleaner: tuple[int, ...] = ()
     cleaner_width: int = 64
-    cleaner_fine: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
     deep_width: int = 128
     critic_photo: bool = False
@@ -227,7 +224,7 @@ class TrainConfig:
         )
 
     def _blocks(self) -> tuple[int, ...]:
-        return (*self.dilations, *self.cleaner, *self.cleaner_fine, *self.deep)
+        return (*self.dilations, *self.cleaner, *self.deep)
 
     @property
     def photo_features(self) -> bool:
@@ -277,7 +274,7 @@ class TrainConfig:
         try:
             values: dict[str, Any] = json.loads(path.read_text())
             # what a file does not have was not there to be chosen
-            for name in ("dilations", "cleaner", "cleaner_fine", "deep"):
+            for name in ("dilations", "cleaner", "deep"):
                 if name in values:
                     values[name] = tuple(values[name])
             return cls(**values)

@@ -38,7 +38,6 @@ CLASSIC: dict[str, Any] = {
 LOCAL: dict[str, Any] = {
     "annotate": 0.6,
     "cleaner": (1, 2, 4, 1),
-    "cleaner_fine": (1, 2, 4),
     "width": 64,
     "dilations": (1, 2, 2, 1),
     "deep": (1, 1, 1, 1),
@@ -75,8 +74,7 @@ EPOCHS = {"pix2pix": 200, "seed": 200}
 
 SETTINGS = (
     *("width", "dilations", "smooth", "deep_noise", "coarse_rgb", "colours", "annotate"),
-    *("cleaner", "cleaner_width", "cleaner_fine", "deep", "deep_width", "exposure"),
-    *("critic_photo", "photo_weight"),
+    *("cleaner", "cleaner_width", "deep", "deep_width", "exposure", "critic_photo", "photo_weight"),
     *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
@@ -197,7 +195,7 @@ def _written(value: Any) -> str:
 
 SHAPE = (
     *("width", "dilations", "smooth", "deep_noise", "coarse_rgb"),
-    *("cleaner", "cleaner_width", "cleaner_fine", "deep", "deep_width"),
+    *("cleaner", "cleaner_width", "deep", "deep_width"),
 )
 """Fields of a recipe that a generator's architecture has under the same name."""
 
@@ -218,9 +216,8 @@ def _shape(init: str, changes: dict[str, Any], preset: str) -> dict[str, Any]:
         for name, value in given.items()
         if name in SHAPE
     }
-    if preset == "cleaner":  # it is to get what it has not
-        parts = ("cleaner", "cleaner_fine")
-        taken = {name: value for name, value in taken.items() if value or name not in parts}
+    if preset == "cleaner" and not taken.get("cleaner"):  # it is to get one
+        taken.pop("cleaner", None)
     if isinstance(architecture.get("palette"), list):
         taken["colours"] = len(architecture["palette"])
     if isinstance(architecture.get("base"), int):

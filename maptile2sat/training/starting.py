@@ -74,18 +74,16 @@ def start_from_bundle(trainer: Trainer, run: Path) -> list[str]:
 
     Returns:
         What has new weights all the same: "cleaner" if that is what the run trains and the
-        bundle's is of another make, "second look of the cleaner" if only that
-        is,
-        "discriminator" if the bundle has none or one of another make.
+        bundle's is of another make, "discriminator" if the bundle has none or one of another make.
 
     Raises:
         BundleError: If the generator is of another network.
     """
     bundle = starting_bundle(trainer.config)
     origin, weights, new = str(bundle.folder), bundle.weights(), []
-    if trainer.config.preset == "cleaner":
-        weights, part = _with_cleaner(trainer.generator, weights)
-        new += part
+    if trainer.config.preset == "cleaner" and not _has_cleaner_of(trainer.generator, weights):
+        weights = _with_cleaner_of(trainer.generator, weights)
+        new.append("cleaner")
     _set(trainer.generator, weights, origin)
     trainer.restart_average()
     judge = bundle.discriminator()
@@ -120,31 +118,19 @@ def _set(model: Any, weights: Weights, origin: str) -> None:
     set_weights(model, {**moving, **weights}, origin)
 
 
-def _with_cleaner(model: Any, weights: Weights) -> tuple[Weights, list[str]]:
-    """Return weights with a cleaner as a generator has it, and what of that is new."""
-    from maptile2sat.networks.local import is_fine_cleaner
+def _has_cleaner_of(model: Any, weights: Weights) -> bool:
+    """Return whether the weights of the cleaner fit a generator."""
+    mine, given = _cleaners(_weights_of(model)), _cleaners(weights)
+    return {name: value.shape for name, value in mine.items()} == {
+        name: value.shape for name, value in given.items()
+    }
 
-    mine, theirs = _cleaners(_weights_of(model)), _cleaners(weights)
+
+def _with_cleaner_of(model: Any, weights: Weights) -> Weights:
+    """Return weights with a generator's own cleaner in the place of theirs."""
+    theirs = _cleaners(weights)
     others = {name: value for name, value in weights.items() if name not in theirs}
-    first, second = (
-        [
-            {name: value for name, value in part.items() if is_fine_cleaner(name) is fine}
-            for part in (mine, theirs)
-        ]
-        for fine in (False, True)
-    )
-    if not _fit(*first):
-        return {**others, **mine}, ["cleaner"]
-    if _fit(*second):
-        return weights, []
-    # a new second look changes nothing until it has learned something
-    return {**others, **first[1], **second[0]}, ["second look of the cleaner"] * bool(second[0])
-
-
-def _fit(mine: Weights, theirs: Weights) -> bool:
-    """Return whether two parts have the same weights, whatever their values."""
-    shapes = ({name: value.shape for name, value in part.items()} for part in (mine, theirs))
-    return next(shapes) == next(shapes)
+    return {**others, **_cleaners(_weights_of(model))}
 
 
 def _weights_of(model: Any) -> Weights:
