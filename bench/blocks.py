@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from labels import STRIDE, Pixels, painter
+from labels import STRIDE, Pixels, painter, spread
 
 from maptile2sat.training.pairs import JPEG_BLOCK, Pairs
 
@@ -46,9 +46,9 @@ def main() -> None:
     options = parser.parse_args()
     paint = painter(options.model)
     pairs = Pairs.find(options.data / "val", options.map_side)
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(options.pairs, len(pairs))).astype(int))
+    chosen = spread(pairs, options.pairs)
     made, real = [], []
-    for number in map(int, chosen):
+    for number in chosen:
         pair = pairs[number]
         side = pair.map.shape[0] // STRIDE * STRIDE
         made.append(steps(paint(pair.map[:side, :side], number)))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from labels import STRIDE, Pixels, gap, labelled
+from labels import STRIDE, Pixels, gap, labelled, spread
 
 from maptile2sat.bundle import find_bundle
 from maptile2sat.device import load_tensorflow
@@ -95,10 +95,10 @@ def main() -> None:
     options = parser.parse_args()
     model, pairs = Halves(options.model), Pairs.find(options.data / "val", options.map_side)
     rows = []
-    for number in np.unique(np.linspace(0, len(pairs) - 1, options.pairs).round().astype(int)):
-        drawn = pairs[int(number)].map
+    for number in spread(pairs, options.pairs):
+        drawn = pairs[number].map
         side = drawn.shape[0] // STRIDE * STRIDE
-        row = measure(model, drawn[:side, :side], int(number))
+        row = measure(model, drawn[:side, :side], number)
         if np.isfinite(row["found"]):  # no labels by chance: nothing to find
             rows.append(row)
     means = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}

@@ -74,6 +74,12 @@ def blended(drawn: Pixels, full: Pixels, opacity: float) -> Pixels:
     return np.rint(drawn + opacity * (full.astype(np.float64) - drawn)).astype(np.uint8)
 
 
+def spread(pairs: Pairs, count: int) -> list[int]:
+    """Return the numbers of at most `count` pairs, evenly chosen."""
+    places = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round()
+    return [int(place) for place in np.unique(places)]
+
+
 def gap(one: Pixels, other: Pixels) -> float:
     """Return the mean absolute difference in levels."""
     return float(np.abs(one.astype(np.int16) - other).mean())
@@ -87,10 +93,10 @@ def measure(
     `change` is the difference that labels make, `change_under_labels` that on the pixels that
     they cover, `l1` the distance of the images of bare maps from the photos.
     """
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int))
+    chosen = spread(pairs, count)
     rows: list[list[tuple[float, float, float]]] = [[] for _ in paints]
     covers = []
-    for number in map(int, chosen):
+    for number in chosen:
         pair = pairs[number]
         side = pair.map.shape[0] // STRIDE * STRIDE
         drawn, photo = pair.map[:side, :side], pair.image[:side, :side]
