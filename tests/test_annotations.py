@@ -493,6 +493,10 @@ def test_grid_is_what_one_place_in_four_has_more() -> None:
 
 
 def test_grid_weight_takes_the_grid_away() -> None:
+    import tensorflow as tf
+
+    from maptile2sat.training.step import grid_of
+
     given = batch()
     settings = {"critic_rate": 1e-9, "generator_rate": 1e-3, "steps": 10_000}
     ends = []
@@ -500,6 +504,9 @@ def test_grid_weight_takes_the_grid_away() -> None:
         part = trainer(grid_weight=weight, **settings)
         ends.append([float(part.step(given, number)["grid"]) for number in range(12)][-1])
     assert ends[0] < 0.5 * ends[1]
+    photos = tf.constant(given.image / 127.5 - 1.0, tf.float32)
+    logged = float(part.step(given, 12)["grid_photos"])
+    assert logged == pytest.approx(float(grid_of(photos)), rel=1e-3)
     assert "grid" not in trainer().step(given, 0)
 
 
