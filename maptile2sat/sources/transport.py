@@ -88,7 +88,7 @@ class Transfer:
             self.abort()
 
     def abort(self) -> None:
-        """End it from another thread, whatever it waits for (except for a connection)."""
+        """End it from another thread, whatever it waits for; a new connection before it is used."""
         self._aborted.set()
         with self._lock, suppress(OSError):
             if self._socket is not None:
@@ -278,12 +278,29 @@ class _BoundedResponse(HTTPResponse):
             self.fp = io.BufferedReader(_BoundedReader(reader.detach(), sock, transfer))
 
 
+def _check_wanted() -> None:
+    """Let nothing be asked over a new connection if the source was closed meanwhile."""
+    transfer = _current.get()
+    if transfer is not None and transfer.over:
+        raise TimeoutError("timed out")
+
+
 class _Http(HTTPConnection):
     response_class = _BoundedResponse
+
+    def connect(self) -> None:
+        """Connect, unless nobody waits for it any more when it is done."""
+        super().connect()
+        _check_wanted()
 
 
 class _Https(HTTPSConnection):
     response_class = _BoundedResponse
+
+    def connect(self) -> None:
+        """Connect, unless nobody waits for it any more when it is done."""
+        super().connect()
+        _check_wanted()
 
 
 class _HttpPool(HTTPConnectionPool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -257,6 +258,23 @@ def test_close_ends_downloads_that_hang(broken: FaultServer) -> None:
     start = time.monotonic()
     source.close()
     assert time.monotonic() - start < 30
+
+
+def test_close_while_connecting() -> None:
+    """A source is closed while it waits for a busy server: nothing is asked when that answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy:
+        address, port = busy.getsockname()
+        with socket.create_connection((address, port)):  # the queue is full
+            source = open_source(f"http://{address}:{port}/{{z}}/{{x}}/{{y}}.png", QUICK)
+            source.prefetch(FIRST)
+            time.sleep(0.5)
+            source.close()
+            busy.settimeout(20)
+            busy.accept()[0].close()
+            connection, _ = busy.accept()  # the system has tried again
+            with connection:
+                connection.settimeout(20)
+                assert connection.recv(65536) == b""
 
 
 def test_redirect_to_another_host_without_headers(broken: FaultServer) -> None:
