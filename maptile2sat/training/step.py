@@ -120,6 +120,8 @@ class LocalTrainer(Trainer):
         }
         if self.config.grid_weight:
             figures |= {"grid": grid_of(fake), "grid_photos": grid_of(real)}
+        if self.config.labels_weight:
+            figures["labels_shown"] = _l1(fake, tf.stop_gradient(self._core(self._without(batch))))
         if self.photo is not None:
             figures["photo"] = _matched(fake_answer.photo, real_answer.photo)
         return Losses(
@@ -155,6 +157,11 @@ class LocalTrainer(Trainer):
         """Return classes and look of the bare maps, on the middle of the crops."""
         return self.look(tf.cast(self._core(batch.clean), tf.float32))  # type: ignore[no-any-return]
 
+    def _without(self, batch: Batch) -> Tensor:
+        """Return what the bare maps become, by the same noise."""
+        inputs = [tf.cast(batch.clean, tf.float32), batch.fine, batch.coarse]
+        return self.generator(inputs, training=False)
+
     def _weighted(self, figures: dict[str, Tensor]) -> Tensor:
         """Return the generator's loss."""
         config = self.config
@@ -164,6 +171,7 @@ class LocalTrainer(Trainer):
             "features": config.feature_weight,
             "photo": config.photo_weight,
             "grid": config.grid_weight,
+            "labels_shown": config.labels_weight,
             **dict.fromkeys(CLEANER_LOSSES, CLEANER_WEIGHT),
         }
         parts = [weight * figures[name] for name, weight in weights.items() if name in figures]
@@ -171,9 +179,10 @@ class LocalTrainer(Trainer):
 
     def _core(self, crops: Tensor) -> Tensor:
         """Return the middle of whole crops, on which the losses are taken."""
-        margin = (self.config.crop - self.config.loss_crop) // 2
-        core = slice(margin, margin + self.config.loss_crop)
-        return crops[:, core, core]
+        side = self.config.loss_crop
+        margin = (self.config.crop - side) // 2
+        # the gradient of Python's own slices takes several times as long
+        return tf.slice(crops, [0, margin, margin, 0], [-1, side, side, -1])
 
     def _shown(self, image: Tensor, seen: Tensor) -> list[Tensor]:
         """Return what the discriminator sees of an image, input by input."""
@@ -184,7 +193,8 @@ class LocalTrainer(Trainer):
 
     def _judged(self, shown: list[Tensor], training: bool) -> Answer:
         """Return what the discriminator says of an image and the map's classes."""
-        photo = [] if self.photo is None else self.photo(shown[0][..., :3])
+        image = tf.slice(shown[0], [0, 0, 0, 0], [-1, -1, -1, 3])
+        photo = [] if self.photo is None else self.photo(image)
         given = [*shown, *(photo if self.config.critic_photo else [])]
         answers = self.critic(given if len(given) > 1 else given[0], training=training)
         scales = self.config.critic_scales + (len(photo) if self.config.critic_photo else 0)
@@ -206,8 +216,8 @@ class LocalTrainer(Trainer):
         top, left = tf.unstack(tf.cast(batch.fine[:, 0, :2, 0], tf.int32) % (2 * most + 1), axis=1)
         moved = tf.stack(
             [
-                padded[i, top[i] : top[i] + side, left[i] : left[i] + side]
-                for i in range(padded.shape[0])
+                tf.slice(crop, [top[i], left[i], 0], [side, side, -1])
+                for i, crop in enumerate(tf.unstack(padded))
             ]
         )
         moved.set_shape(both.shape)
