@@ -120,7 +120,7 @@ class LocalTrainer(Trainer):
         }
         if self.config.grid_weight:
             figures |= {"grid": grid_of(fake), "grid_photos": grid_of(real)}
-        if self.config.labels_weight:
+        if self.config.label_weight:
             figures["labels_shown"] = _l1(fake, tf.stop_gradient(self._core(self._without(batch))))
         if self.photo is not None:
             figures["photo"] = _matched(fake_answer.photo, real_answer.photo)
@@ -171,7 +171,7 @@ class LocalTrainer(Trainer):
             "features": config.feature_weight,
             "photo": config.photo_weight,
             "grid": config.grid_weight,
-            "labels_shown": config.labels_weight,
+            "labels_shown": config.label_weight,
             **dict.fromkeys(CLEANER_LOSSES, CLEANER_WEIGHT),
         }
         parts = [weight * figures[name] for name, weight in weights.items() if name in figures]
