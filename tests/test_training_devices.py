@@ -148,15 +148,14 @@ def test_devices_of_the_cpu() -> None:
     assert resolve_precision("float16", chosen) == "float16"
 
 
-def test_batch_that_cannot_be_shared_out(tmp_path: Path) -> None:
-    from maptile2sat.training import _claim
+def test_batch_that_cannot_be_shared_out() -> None:
+    from maptile2sat.training import _fitting
 
     two = Devices(("/CPU:0", "/CPU:1"))
     with pytest.raises(UsageError, match="a batch of 3 cannot be shared out among 2 devices"):
-        _claim(tmp_path / "run", tiny(batch_size=3), two)
+        _fitting(tiny(batch_size=3), two)
     with pytest.raises(UsageError, match="--deterministic computes on one device"):
-        _claim(tmp_path / "run", tiny(deterministic=True), two)
-    assert not (tmp_path / "run").exists()
+        _fitting(tiny(deterministic=True), two)
 
 
 def test_precision_is_that_of_the_run(tmp_path: Path) -> None:
@@ -264,6 +263,33 @@ def test_checkpoint_for_which_there_is_no_room(tmp_path: Path, monkeypatch: Any)
     ):
         checkpoints.save(tmp_path, 2, {"a": np.ones(2)})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.npz"]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples"])
+def test_run_that_cannot_be_written(name: str, tmp_path: Path) -> None:
+    """Something lies where the log is to go: an error that says where, and what to do."""
+    run = tmp_path / "run"
+    run.mkdir()
+    if name == "metrics.jsonl":
+        (run / name).mkdir()
+    else:
+        (run / name).write_text("in the way")
+    with pytest.raises(TrainingError, match=rf"broke off: .*{name}.*say the same again"):
+        train(tiny(steps=1), run)
+
+
+def test_two_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    """A second start is refused while the first goes on, and changes nothing of it."""
+    config, said = tiny(steps=1), []
+
+    def meanwhile(progress: Any) -> None:
+        with pytest.raises(TrainingError, match="another process trains in") as caught:
+            train(config, tmp_path / "run")
+        said.append(str(caught.value))
+
+    assert train(config, tmp_path / "run", report=meanwhile) == 1
+    assert said
+    assert train(config, tmp_path / "run") == 1
 
 
 def test_time_limit_of_nothing_saves(tmp_path: Path) -> None:

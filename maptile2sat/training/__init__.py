@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from maptile2sat.datasets.files import require_sound
 from maptile2sat.errors import TrainingError, UsageError
@@ -24,6 +27,8 @@ from maptile2sat.training.presets import preset_config
 from maptile2sat.training.starting import start_from_bundle, starting_bundle, starting_palette
 
 __all__ = ["Progress", "TrainConfig", "preset_config", "train"]
+
+LOCK = ".lock"
 
 
 def train(
@@ -55,8 +60,8 @@ def train(
 
     Raises:
         UsageError: If the request makes no sense.
-        TrainingError: If the data cannot be used, the run is of another configuration, or
-            training fails.
+        TrainingError: If the data cannot be used, the run is of another configuration or another
+            process trains in its folder, or training fails.
         BundleError: If the bundle to start from cannot be used.
     """
     check_devices(devices)
@@ -68,13 +73,7 @@ def train(
     config = _agreed(run, config)
     # only now: importing TensorFlow takes seconds, and the errors above should not wait
     chosen = choose_devices(devices, deterministic=config.deterministic)
-    config = _claim(run, config, chosen)
-    trainer = build_trainer(config, starting_palette(run, pairs, config), chosen)
-    for name, (total, trained) in trainer.parameters().items():
-        say(f"{name}: {total:,} parameters, {trained:,} of them trained")
-    if config.init and not checkpoint.find(run / "checkpoints"):
-        new = "".join(f", with a new {part}" for part in start_from_bundle(trainer, run))
-        say(f"starting from {config.init}{new}")
+    config = _fitting(config, chosen)
     epoch = epoch_steps(len(pairs), config.batch_size)
     classic = config.kind == "unet"
     rhythm = Rhythm(
@@ -82,9 +81,45 @@ def train(
         sample_every or (epoch if classic else 500),
         epoch,
     )
-    stop = Stop(time_limit)
-    with catching(stop):
-        return Loop(trainer, run, pairs, validation, rhythm, say).train(stop, report)
+    with _alone(run):
+        _note(run, config)
+        trainer = build_trainer(config, starting_palette(run, pairs, config), chosen)
+        for name, (total, trained) in trainer.parameters().items():
+            say(f"{name}: {total:,} parameters, {trained:,} of them trained")
+        if config.init and not checkpoint.find(run / "checkpoints"):
+            new = "".join(f", with a new {part}" for part in start_from_bundle(trainer, run))
+            say(f"starting from {config.init}{new}")
+        stop = Stop(time_limit)
+        with catching(stop):
+            return Loop(trainer, run, pairs, validation, rhythm, say).train(stop, report)
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Make the run's folder, and keep other processes from training in it.
+
+    Raises:
+        TrainingError: If one does, or a file of the run cannot be read or written meanwhile.
+    """
+    lock = FileLock(run / LOCK, timeout=0)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise TrainingError(
+            f"another process trains in {run}: wait for it, or give another --out"
+        ) from error
+    except OSError as error:
+        raise _unmade(run, error) from error
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"training in {run} broke off: {error}; say the same again to go on from its last "
+            "checkpoint"
+        ) from error
+    finally:
+        lock.release()
 
 
 def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
@@ -117,8 +152,8 @@ def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _claim(run: Path, config: TrainConfig, devices: Devices) -> TrainConfig:
-    """Make the run's folder and write down its configuration, which is returned."""
+def _fitting(config: TrainConfig, devices: Devices) -> TrainConfig:
+    """Return the configuration with its precision decided, if the devices can share its batch."""
     count = len(devices.names)
     if config.deterministic and count > 1:
         raise UsageError("--deterministic computes on one device: say --devices cpu or 1")
@@ -127,14 +162,18 @@ def _claim(run: Path, config: TrainConfig, devices: Devices) -> TrainConfig:
             f"a batch of {config.batch_size} cannot be shared out among {count} devices: "
             "give a --batch-size that is a multiple of it, or fewer --devices"
         )
-    config = dataclasses.replace(config, precision=resolve_precision(config.precision, devices))
+    return dataclasses.replace(config, precision=resolve_precision(config.precision, devices))
+
+
+def _note(run: Path, config: TrainConfig) -> None:
+    """Write the configuration down, if it is not what stands there."""
     path = run / "config.json"
     try:
-        run.mkdir(parents=True, exist_ok=True)
         if not path.exists() or TrainConfig.load(path) != config:
             config.save(path)
     except OSError as error:
-        raise TrainingError(
-            f"the run's folder {run} cannot be made: {error.strerror or error}"
-        ) from error
-    return config
+        raise _unmade(run, error) from error
+
+
+def _unmade(run: Path, error: OSError) -> TrainingError:
+    return TrainingError(f"the run's folder {run} cannot be made: {error.strerror or error}")

@@ -86,9 +86,11 @@ class Log:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Write what is left, curves and report, also of a run that broke off."""
         news = self.step > self.first
-        self.flush()
-        if self._events is not None:
-            self._events.close()
+        try:
+            self.flush()
+        finally:
+            if self._events is not None:
+                self._events.close()
         if news and (error is None or isinstance(error, TrainingError)):
             self._draw()
             write_report(self.run, "" if error is None else str(error))
