@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,24 @@ def _refuse_strays(path: Path) -> None:
         raise BundleError(f"{path} cannot be read: {error}") from error
 
 
+def check_place(folder: Path) -> None:
+    """Make sure that a bundle may be written into a folder.
+
+    Raises:
+        BundleError: If something other than a bundle is there, whose README would be replaced.
+    """
+    try:
+        if (folder / DESCRIPTION).exists() or not folder.exists():
+            return
+        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be written: {error.strerror or error}") from error
+    if others:
+        raise BundleError(
+            f"{folder} holds '{min(others)}' and is no model bundle: give a new or empty folder"
+        )
+
+
 def save_bundle(
     folder: Path,
     description: Mapping[str, Any],
@@ -160,18 +179,24 @@ def save_bundle(
         discriminator: Likewise, if it is to be kept.
 
     Raises:
-        BundleError: If the description is wrong, a weight is not finite as float16, or the
-            folder cannot be written; an older bundle in it stays.
+        BundleError: If the description is wrong, a weight is not finite as float16, something
+            else is in the folder, or it cannot be written; an older bundle in it stays.
     """
+    check_place(folder)
     unhashed = {"format": FORMAT, **description, "weights_sha256": "0" * 64}
     check_description(folder / DESCRIPTION, unhashed)
-    hashes = {"weights_sha256": write_arrays(folder / WEIGHTS, weights)}
+    arrays = {WEIGHTS: ("weights_sha256", weights)}
     if discriminator is not None:
-        hashes["discriminator_sha256"] = write_arrays(folder / DISCRIMINATOR, discriminator)
-    bundle = _describe(folder, {**unhashed, **hashes})
+        arrays[DISCRIMINATOR] = ("discriminator_sha256", discriminator)
+    with _replacing(folder, *arrays, CARD, DESCRIPTION):
+        hashes = {
+            field: write_arrays(_beside(folder, name), values)
+            for name, (field, values) in arrays.items()
+        }
+        _describe(folder, {**unhashed, **hashes})
     if discriminator is None:
         (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of an older bundle
-    return bundle
+    return open_bundle(folder)
 
 
 def redescribe(bundle: Bundle, **changes: Any) -> Bundle:
@@ -186,17 +211,32 @@ def redescribe(bundle: Bundle, **changes: Any) -> Bundle:
     """
     values = dataclasses.asdict(dataclasses.replace(bundle.description, **changes))
     check_description(bundle.folder / DESCRIPTION, values)
-    return _describe(bundle.folder, values)
+    with _replacing(bundle.folder, CARD, DESCRIPTION):
+        _describe(bundle.folder, values)
+    return open_bundle(bundle.folder)
 
 
-def _describe(folder: Path, values: Mapping[str, Any]) -> Bundle:
-    """Write description and card, each whole or not at all."""
-    texts = {DESCRIPTION: json.dumps(values, indent=2) + "\n", CARD: write_card(values)}
+@contextmanager
+def _replacing(folder: Path, *names: str) -> Iterator[None]:
+    """Let files be written beside those of a bundle, and take their places when all are there."""
     try:
-        for name, text in texts.items():
-            beside = folder / f".{name}.new"
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(folder / name)
+        yield
+        for name in names:
+            _beside(folder, name).replace(folder / name)
     except OSError as error:
         raise BundleError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return open_bundle(folder)
+    finally:
+        for name in names:
+            with suppress(OSError):
+                _beside(folder, name).unlink(missing_ok=True)
+
+
+def _beside(folder: Path, name: str) -> Path:
+    return folder / f".{name}.new"
+
+
+def _describe(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write description and card beside those that are there."""
+    texts = {DESCRIPTION: json.dumps(values, indent=2) + "\n", CARD: write_card(values)}
+    for name, text in texts.items():
+        _beside(folder, name).write_text(text, encoding="utf-8")

@@ -139,4 +139,4 @@ def write_arrays(path: Path, weights: Weights) -> str:
 def _refuse_infinite(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise BundleError(f"{path}: {name} holds values that are not finite")
+            raise BundleError(f"{path.parent}: {name} holds values that are not finite")

@@ -253,6 +253,28 @@ def test_saving_weights_that_are_no_numbers(tmp_path: Path) -> None:
         assert not (tmp_path / "b" / WEIGHTS).exists()
 
 
+def test_bundle_stays_if_its_successor_cannot_be_written(tmp_path: Path) -> None:
+    """The new weights are right, the discriminator beside them is not."""
+    about = {**ABOUT, "architecture": {}}
+    old, new, wrong = ({"layer/kernel": np.float32([1.0, last])} for last in (1.0, 2.0, np.nan))
+    save_bundle(tmp_path / "b", about, old)
+    before = files_in(tmp_path / "b")
+    with pytest.raises(BundleError, match="layer/kernel"):
+        save_bundle(tmp_path / "b", about, new, wrong)
+    np.testing.assert_array_equal(open_bundle(tmp_path / "b").weights()["layer/kernel"], [1, 1])
+    assert files_in(tmp_path / "b") == before
+    save_bundle(tmp_path / "b", about, new, old)
+    np.testing.assert_array_equal(open_bundle(tmp_path / "b").weights()["layer/kernel"], [1, 2])
+
+
+def test_bundle_replaces_nothing_but_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_text("my project")
+    with pytest.raises(BundleError, match=r"holds 'README.md' and is no model bundle"):
+        save_bundle(tmp_path, {**ABOUT, "architecture": {}}, {"a/b": np.ones(2, np.float32)})
+    assert files_in(tmp_path) == [CARD]
+    assert (tmp_path / CARD).read_text() == "my project"
+
+
 def external_data(file: h5py.File) -> None:
     del file["stem/bias"]
     secret = Path(file.filename).parent / "secret.bin"

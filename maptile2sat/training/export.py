@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat._version import __version__
-from maptile2sat.bundle import Bundle, redescribe, save_bundle
+from maptile2sat.bundle import Bundle, check_place, redescribe, save_bundle
 from maptile2sat.datasets.layout import read_description
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError, UsageError
@@ -65,8 +65,10 @@ def export(
 
     Raises:
         TrainingError: If the run has no checkpoint.
+        BundleError: If something other than a bundle is in `output`, or it cannot be written.
         UsageError: If the notes cannot be read, or there is no discriminator to keep.
     """
+    check_place(output)
     notes = _read(about.notes)
     config = TrainConfig.load(run / "config.json")
     start = start_of(run)
