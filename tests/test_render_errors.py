@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maptile2sat.errors import OutputError
+from maptile2sat.errors import OutputError, SourceError
 from maptile2sat.resources import sample_map
+from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap, TileServer, write_folder, write_raster
 from tests.support_render import (
     Outcome,
@@ -118,6 +119,21 @@ def test_damaged_tile(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tiles", TileMap.block(16, 37_307, 18_966, 3, 2))
     (folder / "16" / "37309" / "18967.png").write_bytes(b"\x89PNG but no more")
     refused(tmp_path, "16/37309/18967", folder)
+
+
+def test_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by a stand-in, since an administrator may read anything."""
+    folder = write_folder(tmp_path / "tiles", TileMap.block(16, 37_307, 18_966, 3, 2))
+    real = os.scandir
+
+    def closed(path: Path) -> object:
+        if Path(path).name == "37308":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(SourceError, match=r"the folder .*37308 cannot be read: Permission denied"):
+        open_source(folder, SourceOptions())
 
 
 # the area

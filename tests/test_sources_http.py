@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maptile2sat.errors import MissingTileError, SourceError
+from maptile2sat.errors import MissingTileError, SourceError, UsageError
 from maptile2sat.grid import TILE, Window
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.naming import safe_url
@@ -72,6 +72,33 @@ def test_the_user_agent_says_who_asks(
     monkeypatch.setenv("MAPTILE2SAT_USER_AGENT", "my-town/1 (me@example.com)")
     open_source(template, SourceOptions(zoom=13)).read(window.shifted(TILE, 0))
     assert server.headers[-1]["User-Agent"] == "my-town/1 (me@example.com)"
+
+
+def test_a_user_agent_that_http_cannot_say(
+    quick: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAPTILE2SAT_USER_AGENT", "Łukasz maps")
+    with pytest.raises(UsageError, match="the User-Agent 'Łukasz maps' is not plain ASCII"):
+        open_source("http://127.0.0.1:9/{z}/{x}/{y}.png", quick)
+
+
+@pytest.mark.parametrize(
+    ("url", "setting", "words"),
+    [
+        ("https://tiles..example.com/{z}/{x}/{y}.png", "", "is not valid HTTP"),
+        ("https://127.0.0.1:9/{z}/{x}/{y}.png", "/gone.pem", "invalid path: /gone.pem"),
+    ],
+)
+def test_what_no_request_can_be_made_of(
+    url: str, setting: str, words: str, quick: SourceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that is none, and certificates that the environment names and are not there."""
+    if setting:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", setting)
+    source = open_source(url, quick)
+    with pytest.raises(SourceError, match=words):
+        source.read(Window(0, 0, 256, 256))
+    source.close()
 
 
 @pytest.mark.parametrize("status", [404, 410])

@@ -87,8 +87,7 @@ class FolderTiles:
 
     def _rows(self, zoom: int, column: int) -> list[int]:
         """Return the rows of a column as the files count them."""
-        with os.scandir(self._root / str(zoom) / str(column)) as entries:
-            names = [entry.name for entry in entries]
+        names = [entry.name for entry in _entries(self._root / str(zoom) / str(column))]
         split = ((name[: -len(end)], end) for name in names for end in self._endings_of(name))
         return [int(stem) for stem, _ in split if _NUMBER.fullmatch(stem)]
 
@@ -139,10 +138,21 @@ def open_folder(text: str, options: SourceOptions) -> TiledSource:
 
 def _numbers(folder: Path) -> list[int]:
     """Return the names in a folder that are plain numbers and folders themselves."""
-    with os.scandir(folder) as entries:
-        return [
-            int(entry.name) for entry in entries if _NUMBER.fullmatch(entry.name) and entry.is_dir()
-        ]
+    return [
+        int(entry.name)
+        for entry in _entries(folder)
+        if _NUMBER.fullmatch(entry.name) and entry.is_dir()
+    ]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise SourceError(
+            f"the folder {folder} cannot be read: {error.strerror or error}"
+        ) from error
 
 
 def _contents(path: Path) -> bytes | None:

@@ -203,8 +203,8 @@ class HttpClient:
                     if self._options.ca_bundle is None
                     else str(self._options.ca_bundle),
                 )
-            except requests.exceptions.RequestException as error:
-                raise _explain(what, url, error) from None  # its text holds the address
+            except (OSError, HTTPError, ValueError) as error:  # the last two for odd addresses
+                raise _explain(what, url, error) from None  # its text may hold the address
             with response:
                 if response.status_code not in REDIRECTS:
                     self._check_status(response, what)
@@ -271,9 +271,7 @@ class HttpClient:
         raise BlockedError(self._stopped)
 
 
-def _explain(
-    what: str, url: str, error: requests.exceptions.RequestException
-) -> SourceError | _Passing:
+def _explain(what: str, url: str, error: Exception) -> SourceError | _Passing:
     """Say what went wrong without the address, which may hold a key."""
     if isinstance(error, requests.exceptions.SSLError):
         return SourceError(
@@ -286,6 +284,9 @@ def _explain(
         return _Passing(
             f"{what}: the server cannot be reached; check the address and the network", url
         )
+    if isinstance(error, OSError) and not isinstance(error, requests.exceptions.RequestException):
+        # of a file that the environment names, such as REQUESTS_CA_BUNDLE
+        return SourceError(f"{what}: {error}")
     return SourceError(f"{what}: the address or the answer is not valid HTTP")
 
 

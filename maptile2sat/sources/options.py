@@ -113,8 +113,18 @@ class SourceOptions:
 
     @property
     def agent(self) -> str:
-        """The User-Agent to send."""
-        return self.user_agent or os.environ.get("MAPTILE2SAT_USER_AGENT") or DEFAULT_USER_AGENT
+        """The User-Agent to send.
+
+        Raises:
+            UsageError: If HTTP cannot say it.
+        """
+        given = self.user_agent or os.environ.get("MAPTILE2SAT_USER_AGENT") or DEFAULT_USER_AGENT
+        if not (given.isascii() and given.isprintable()):
+            raise UsageError(
+                f"the User-Agent {given!r} is not plain ASCII, which HTTP takes alone: change "
+                "MAPTILE2SAT_USER_AGENT"
+            )
+        return given
 
     @property
     def cache_folder(self) -> Path:
