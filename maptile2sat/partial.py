@@ -66,12 +66,13 @@ class Partial:
         # as JSON gives it back
         header = {"format": FORMAT, **json.loads(json.dumps(made_from))}
         with output_errors(output), ExitStack() as on_failure:
-            if not self.folder.exists():
-                on_failure.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            new = not self.folder.exists()
             self.folder.mkdir(exist_ok=True)
             self._lock = FileLock(self.folder / LOCK, timeout=0)
             self._take()
             on_failure.callback(self._lock.release)
+            if new:  # and ours only now
+                on_failure.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._open(header, resume=resume, overwrite=overwrite)
             on_failure.pop_all()
 
@@ -117,8 +118,10 @@ class Partial:
         self._journal.close()
         if self._removed or not self._done:
             shutil.rmtree(self.folder, ignore_errors=True)
+        # Windows keeps the lock while it is held; elsewhere what is there later is another's
+        left = (self._removed or not self._done) and self.folder.exists()
         self._lock.release()
-        if self._removed or not self._done:
+        if left:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def done(self, cell: Window) -> bool:

@@ -363,6 +363,32 @@ def test_listening_to_other_machines_prints_a_warning(
     assert ("everyone who reaches this machine" in done.err) is warned
 
 
+def test_model_of_the_environment_may_have_blanks_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support_render import run_cli
+
+    monkeypatch.setenv("MAPTILE2SAT_MODEL", str(tmp_path / "my model"))
+    done = run_cli("serve", "--port", "0", "--cache", tmp_path / "tiles")
+    assert done.code == 1
+    assert f"no model '{tmp_path / 'my model'}'" in done.err
+
+
+@pytest.mark.parametrize("asked", ["bytes=99999999999-", "bytes=5-1", "bytes=0-99", ""])
+def test_geotiffs_of_areas_go_away(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a client asks for a part that is not there."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with running(sample_map(), tmp_path / "tiles") as server:
+        answer = server.get(
+            "/tiny/area.tif?bbox=24.94,60.17,24.941,60.1701",
+            headers={"Range": asked} if asked else {},
+        )
+        assert answer.status_code in (200, 206, 400, 416)
+        wait_for(lambda: not list(tmp_path.glob("maptile2sat-*")))
+
+
 def test_requests_at_the_same_time_are_limited(tmp_path: Path) -> None:
     path = f"/tiny/{ZOOM}/{COL}/{ROW}.png"
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -41,9 +42,8 @@ def serve_command(
         typer.Option(
             "--model",
             "-m",
-            envvar="MAPTILE2SAT_MODEL",
             help="A shipped model or a bundle's folder; repeatable, the viewer switches. "
-            "Default: maps.",
+            "Default: $MAPTILE2SAT_MODEL, or maps.",
             show_default=False,
         ),
     ] = None,
@@ -94,7 +94,8 @@ def serve_command(
     level = verbose - quiet
     set_logging(level)
     options = ServeOptions(
-        models=tuple(model or ("maps",)),
+        # not by typer, which parts such a list at blanks
+        models=tuple(model or [os.environ.get("MAPTILE2SAT_MODEL") or "maps"]),
         render=RenderOptions(
             bbox=bbox,
             zoom=zoom,

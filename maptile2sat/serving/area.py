@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import BBox, parse_bbox
@@ -57,13 +57,25 @@ async def area_response(service: Service, layer: ImageLayer, text: str) -> Respo
     # the lock goes with the thread: it stays if the client leaves
     folder = await asyncio.to_thread(_render, service, layer, box)
     service.counts.requests["downloads"] += 1
-    return FileResponse(
+    return _Once(
         folder / "area.tif",
         media_type="image/tiff",
         filename=f"{layer.name}-{box.west:.5f}-{box.south:.5f}.tif",
         headers={"Cache-Control": "no-store"},
-        background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
     )
+
+
+class _Once(FileResponse):
+    """A file that goes away with its folder, however sending it ends.
+
+    A background task would not do: a range that is none, or a client that leaves, skip it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            shutil.rmtree(Path(self.path).parent, ignore_errors=True)
 
 
 def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import maptile2sat
 from maptile2sat.errors import DeviceError, OutputError, UnfinishedError
@@ -192,6 +193,40 @@ def test_two_renders_to_one_output(tmp_path: Path) -> None:
         assert done.code == 1
         assert "error: another render is writing" in done.err
     assert files_in(tmp_path) == []
+
+
+def test_folder_that_another_render_takes_first_stays_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking for the folder and making it, and as soon as it is let go."""
+    output = tmp_path / "out.tif"
+    folder, real = partial_folder(output), Path.mkdir
+    theirs = FileLock(folder / "lock", timeout=0)
+
+    def first(path: Path, *given: Any, **named: Any) -> None:
+        real(path, *given, **named)
+        if path == folder:
+            monkeypatch.undo()
+            theirs.acquire()
+            (folder / "rgb.raw").write_bytes(b"theirs")
+
+    monkeypatch.setattr(Path, "mkdir", first)
+    with pytest.raises(UnfinishedError, match="another render is writing"):
+        Partial(output, {}, resume=False, overwrite=False)
+    assert (folder / "rgb.raw").read_bytes() == b"theirs"
+    theirs.release()
+
+    with Partial(output, {}, resume=False, overwrite=True) as work:
+        release = work._lock.release
+
+        def handed_on() -> None:
+            release()
+            folder.mkdir()
+            (folder / "rgb.raw").write_bytes(b"theirs")
+
+        monkeypatch.setattr(work._lock, "release", handed_on)
+    monkeypatch.undo()
+    assert (folder / "rgb.raw").read_bytes() == b"theirs"
 
 
 # stopped
