@@ -523,6 +523,8 @@ def test_label_weight_makes_labels_show_less() -> None:
     assert ends[0] < 0.5 * ends[1]
     bare = part.step(given._replace(map=given.clean), 16)
     assert float(bare["labels_shown"]) < 1e-6 < ends[0]
+    jittered = batch(batch_size=4, annotate=0.0, jitter=True)
+    assert float(part.step(jittered, 17)["labels_shown"]) > 1e-3
     assert "labels_shown" not in trainer().step(given, 0)
 
 

@@ -23,6 +23,7 @@ from maptile2sat.serving.cache import BLOCK, Key, TileCache
 from maptile2sat.serving.cell_queue import BusyError, CellQueue
 from maptile2sat.serving.layer import ImageLayer
 from tests.conftest import TileMap, TileServer
+from tests.support_render import copy_of_tiny, write_tiny_bundle
 from tests.support_serve import SIDE, Running, model, running, wait_for
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
@@ -379,14 +380,27 @@ def test_geotiffs_of_areas_go_away(
     asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if a client asks for a part that is not there."""
+    models = (str(model()),)  # which may be made now, in the tests' own temporary folder
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with running(sample_map(), tmp_path / "tiles") as server:
+    with running(sample_map(), tmp_path / "tiles", models=models) as server:
         answer = server.get(
             "/tiny/area.tif?bbox=24.94,60.17,24.941,60.1701",
             headers={"Range": asked} if asked else {},
         )
         assert answer.status_code in (200, 206, 400, 416)
         wait_for(lambda: not list(tmp_path.glob("maptile2sat-*")))
+
+
+def test_geotiff_of_a_model_that_has_changed(tmp_path: Path) -> None:
+    """Tiles go on by the model that was loaded; a GeoTIFF would be of the new one."""
+    copy = copy_of_tiny(tmp_path)
+    path = "/tiny/area.tif?bbox=24.94,60.17,24.941,60.1701"
+    with running(sample_map(), tmp_path / "tiles", models=(str(copy),)) as server:
+        assert server.get(path).status_code == 200
+        write_tiny_bundle(copy, weight_seed=9)
+        answer = server.get(path)
+    assert answer.status_code >= 400
+    assert "has changed since the server was started" in answer.text
 
 
 def test_requests_at_the_same_time_are_limited(tmp_path: Path) -> None:

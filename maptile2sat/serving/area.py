@@ -15,7 +15,8 @@ from typing import Any
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from maptile2sat.errors import UsageError
+from maptile2sat.bundle import Bundle, open_bundle
+from maptile2sat.errors import BundleError, UsageError
 from maptile2sat.grid import BBox, parse_bbox
 from maptile2sat.rendering import render
 from maptile2sat.resources import sample_map
@@ -83,6 +84,7 @@ def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
     start = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix="maptile2sat-"))
     try:
+        _check_unchanged(layer.job.bundle)
         render(layer.job.origin, folder / "area.tif", replace(layer.job.options, bbox=box))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,6 +93,20 @@ def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
         _rendering.release()
         service.counts.clock("download", time.perf_counter() - start)
     return folder
+
+
+def _check_unchanged(bundle: Bundle) -> None:
+    """Make sure that a model is still the one that tiles are made with.
+
+    Raises:
+        BundleError: If another lies in its folder now.
+    """
+    found = open_bundle(bundle.folder).description.weights_sha256
+    if found != bundle.description.weights_sha256:
+        raise BundleError(
+            f"the model {bundle.description.name} has changed since the server was started: "
+            "start it again"
+        )
 
 
 def viewer_settings(service: Service) -> dict[str, Any]:

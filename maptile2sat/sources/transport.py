@@ -88,7 +88,7 @@ class Transfer:
             self.abort()
 
     def abort(self) -> None:
-        """End it from another thread, whatever it waits for; a new connection before it is used."""
+        """End it from another thread, whatever it waits for; a connection once it is there."""
         self._aborted.set()
         with self._lock, suppress(OSError):
             if self._socket is not None:
@@ -279,7 +279,7 @@ class _BoundedResponse(HTTPResponse):
 
 
 def _check_wanted() -> None:
-    """Let nothing be asked over a new connection if the source was closed meanwhile."""
+    """Ask the server nothing over a new connection if nobody waits for the answer any more."""
     transfer = _current.get()
     if transfer is not None and transfer.over:
         raise TimeoutError("timed out")

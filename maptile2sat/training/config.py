@@ -93,8 +93,8 @@ class TrainConfig:
             none.
         grid_weight: Weight of the faint grid that the generator's upsampling leaves
             (`step.grid_of`); 0 for none.
-        label_weight: Weight of the L1 distance of what a map with labels becomes from what the
-            bare map becomes, which stays; 0 for none.
+        label_weight: Weight of the L1 distance of what a labelled and jittered map becomes from
+            what the bare map becomes, which stays; 0 for none.
         exposure: Factor of the dark tones of the photos that are learned from; bright ones change
             less (`training.pairs.exposed`).
     """

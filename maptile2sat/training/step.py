@@ -181,7 +181,7 @@ class LocalTrainer(Trainer):
         """Return the middle of whole crops, on which the losses are taken."""
         side = self.config.loss_crop
         margin = (self.config.crop - side) // 2
-        # the gradient of Python's own slices takes several times as long
+        # of arrays this large, the gradient of a slice in brackets takes several times as long
         return tf.slice(crops, [0, margin, margin, 0], [-1, side, side, -1])
 
     def _shown(self, image: Tensor, seen: Tensor) -> list[Tensor]:
