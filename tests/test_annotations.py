@@ -248,7 +248,6 @@ def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
         ({"l1_weight": -1.0}, "weights must be"),
         ({"photo_weight": float("nan")}, "weights must be"),
         ({"grid_weight": -1.0}, "weights must be"),
-        ({"label_weight": -1.0}, "weights must be"),
         ({"feature_weight": float("inf")}, "weights must be"),
         ({"exposure": 0.0}, "exposure must be"),
         ({"cleaner": (0,)}, "dilations must be"),
@@ -511,23 +510,6 @@ def test_grid_weight_takes_the_grid_away() -> None:
     assert "grid" not in trainer().step(given, 0)
 
 
-def test_label_weight_makes_labels_show_less() -> None:
-    """Trained with it, a generator makes nearly the same of a map with labels and without."""
-    given = batch(batch_size=4, annotate=1.0)
-    settings = {"critic_rate": 1e-9, "generator_rate": 3e-3, "steps": 10_000}
-    ends = []
-    for weight in (100.0, 1e-9):
-        part = trainer(label_weight=weight, **settings)
-        figures = [part.step(given, number) for number in range(16)]
-        ends.append(float(figures[-1]["labels_shown"]))
-    assert ends[0] < 0.5 * ends[1]
-    bare = part.step(given._replace(map=given.clean), 16)
-    assert float(bare["labels_shown"]) < 1e-6 < ends[0]
-    jittered = batch(batch_size=4, annotate=0.0, jitter=True)
-    assert float(part.step(jittered, 17)["labels_shown"]) > 1e-3
-    assert "labels_shown" not in trainer().step(given, 0)
-
-
 def test_exposure_brightens_the_photos_alone() -> None:
     plain, lit = (batch(batch_size=4, exposure=factor) for factor in (1.0, 1.5))
     assert lit.image.mean() > 1.05 * plain.image.mean()
@@ -628,7 +610,6 @@ def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
         critic_photo=True,
         photo_weight=1.0,
         grid_weight=1.0,
-        label_weight=1.0,
         exposure=1.2,
         smooth=False,
         deep_noise=False,

@@ -262,8 +262,7 @@ def test_every_curve_of_a_diagram_looks_different() -> None:
     from maptile2sat.training.curves import DARK, LIGHT, _plot
 
     names = ("l1", "l1_pooled", "features", "photo", "critic_real", "critic_fake", "adversarial")
-    names += ("labels_found", "labels_classes", "labels_cleaned", "labels_shown")
-    names += ("grid", "grid_photos", "other")
+    names += ("labels_found", "labels_classes", "labels_cleaned", "grid", "grid_photos", "other")
     lines = [{"step": n, "crops": n, **dict.fromkeys(names, float(n))} for n in (1, 2)]
     for theme in (LIGHT, DARK):
         for panel in panels(lines, []):

@@ -93,8 +93,6 @@ class TrainConfig:
             none.
         grid_weight: Weight of the faint grid that the generator's upsampling leaves
             (`step.grid_of`); 0 for none.
-        label_weight: Weight of the L1 distance of what a labelled and jittered map becomes from
-            what the bare map becomes, which stays; 0 for none.
         exposure: Factor of the dark tones of the photos that are learned from; bright ones change
             less (`training.pairs.exposed`).
     """
@@ -145,7 +143,6 @@ class TrainConfig:
     critic_photo: bool = False
     photo_weight: float = 0.0
     grid_weight: float = 0.0
-    label_weight: float = 0.0
     exposure: float = 1.0
 
     def __post_init__(self) -> None:
@@ -223,7 +220,7 @@ class TrainConfig:
     def _weights(self) -> tuple[float, ...]:
         return (
             *(self.l1_weight, self.fine_l1_weight, self.feature_weight),
-            *(self.photo_weight, self.grid_weight, self.label_weight),
+            *(self.photo_weight, self.grid_weight),
         )
 
     def _blocks(self) -> tuple[int, ...]:

@@ -73,7 +73,6 @@ _LABELS = (
         "labels_found": "labels taken for the map, or the map for labels",
         "labels_classes": "what is under them",
         "labels_cleaned": "how that looks",
-        "labels_shown": "what they and jitter change in the image",
     },
 )
 _CONTEST = (

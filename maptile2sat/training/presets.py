@@ -78,8 +78,7 @@ SETTINGS = (
     *("jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
-    *("grid_weight", "label_weight", "feature_weight", "ema", "decay_from", "antialias"),
-    "unet_base",
+    *("grid_weight", "feature_weight", "ema", "decay_from", "antialias", "unet_base"),
 )
 """Fields of a recipe that have no option of their own: for experiments, by `--set`."""
 

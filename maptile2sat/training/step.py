@@ -120,8 +120,6 @@ class LocalTrainer(Trainer):
         }
         if self.config.grid_weight:
             figures |= {"grid": grid_of(fake), "grid_photos": grid_of(real)}
-        if self.config.label_weight:
-            figures["labels_shown"] = _l1(fake, tf.stop_gradient(self._core(self._without(batch))))
         if self.photo is not None:
             figures["photo"] = _matched(fake_answer.photo, real_answer.photo)
         return Losses(
@@ -157,11 +155,6 @@ class LocalTrainer(Trainer):
         """Return classes and look of the bare maps, on the middle of the crops."""
         return self.look(tf.cast(self._core(batch.clean), tf.float32))  # type: ignore[no-any-return]
 
-    def _without(self, batch: Batch) -> Tensor:
-        """Return what the bare maps become, by the same noise."""
-        inputs = [tf.cast(batch.clean, tf.float32), batch.fine, batch.coarse]
-        return self.generator(inputs, training=False)
-
     def _weighted(self, figures: dict[str, Tensor]) -> Tensor:
         """Return the generator's loss."""
         config = self.config
@@ -171,7 +164,6 @@ class LocalTrainer(Trainer):
             "features": config.feature_weight,
             "photo": config.photo_weight,
             "grid": config.grid_weight,
-            "labels_shown": config.label_weight,
             **dict.fromkeys(CLEANER_LOSSES, CLEANER_WEIGHT),
         }
         parts = [weight * figures[name] for name, weight in weights.items() if name in figures]
