@@ -492,22 +492,48 @@ def test_grid_is_what_one_place_in_four_has_more() -> None:
     assert float(grid_of(tf.constant(both, tf.float32))) == pytest.approx(0.1 * 3 / 8, rel=1e-4)
 
 
-def test_grid_weight_takes_the_grid_away() -> None:
+def test_squares_are_larger_steps_at_one_place_in_eight() -> None:
     import tensorflow as tf
 
-    from maptile2sat.training.step import grid_of
+    from maptile2sat.training.step import squares_of
+
+    def squares(*images: Any) -> float:
+        return float(squares_of(tf.constant(np.stack(images)[..., None], tf.float32)))
+
+    rows, cols = np.mgrid[:65, :65]
+    slope = rows / 64 - cols / 32
+    assert squares(slope) == pytest.approx(0.0, abs=1e-6)
+    assert squares(np.where(rows % 2, 0.1, -0.1)) == pytest.approx(0.0, abs=1e-6)
+    # steps of either sign, that no place's mean shows: an eighth has 0.1 * 7/8 more than the mean
+    level = np.array([0.0, 0.1, 0.2, 0.1, 0.0, 0.1, 0.2, 0.1, 0.0])
+    expected = 2 * 0.1 * 7 / 64 / 2  # in one of the two directions
+    for by in (rows, cols):
+        for begin in (0, 3):
+            stairs = level[(by + begin) // 8 % 8]
+            assert squares(stairs) == pytest.approx(expected, rel=1e-4)
+    # of all images together: what one place has in this and another in that does not count
+    shifted = [level[(cols + begin) // 8 % 8] for begin in range(8)]
+    assert squares(*shifted) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("figure", "left"), [("grid", 0.5), ("squares", 0.7)])
+def test_grid_weight_takes_the_grid_away(figure: str, left: float) -> None:
+    import tensorflow as tf
+
+    from maptile2sat.training import step
 
     given = batch()
     settings = {"critic_rate": 1e-9, "generator_rate": 1e-3, "steps": 10_000}
     ends = []
     for weight in (100.0, 1e-9):
         part = trainer(grid_weight=weight, **settings)
-        ends.append([float(part.step(given, number)["grid"]) for number in range(12)][-1])
-    assert ends[0] < 0.5 * ends[1]
+        ends.append([float(part.step(given, number)[figure]) for number in range(12)][-1])
+    assert ends[0] < left * ends[1]
     photos = tf.constant(given.image / 127.5 - 1.0, tf.float32)
-    logged = float(part.step(given, 12)["grid_photos"])
-    assert logged == pytest.approx(float(grid_of(photos)), rel=1e-3)
-    assert "grid" not in trainer().step(given, 0)
+    logged = float(part.step(given, 12)[f"{figure}_photos"])
+    measured = {"grid": step.grid_of, "squares": step.squares_of}[figure]
+    assert logged == pytest.approx(float(measured(photos)), rel=1e-3)
+    assert figure not in trainer().step(given, 0)
 
 
 def test_exposure_brightens_the_photos_alone() -> None:
