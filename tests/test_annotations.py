@@ -360,6 +360,33 @@ def test_cleaner_learns_from_labels_alone() -> None:
         assert (of_own is None) is not is_ours
 
 
+def test_cleaner_that_is_kept_while_the_rest_learns() -> None:
+    given = batch(annotate=1.0)
+    first, moved = {}, {}
+    for kept in (False, True):
+        part = cleaning(keep_cleaner=kept, init="any")
+        before = {weight.path: weight.numpy() for weight in part.generator.weights}
+        first[kept] = {name: float(value) for name, value in part.step(given, 0).items()}
+        moved[kept] = {
+            weight.path
+            for weight in part.generator.weights
+            if (weight.numpy() != before[weight.path]).any()
+        }
+        cleaners = {path for path in before if path.split("/")[-2].startswith("clean")}
+        assert bool(moved[kept] & cleaners) is not kept
+        if kept:
+            assert moved[True] == moved[False] - cleaners
+            assert first[True].items() <= first[False].items()
+            left_out = first[False].keys() - first[True].keys()
+            assert left_out == {"labels_found", "labels_classes", "labels_cleaned"}
+
+
+@pytest.mark.parametrize("changes", [{"init": ""}, {"preset": "cleaner", "init": "any"}])
+def test_keeping_a_cleaner_that_there_is_not_or_that_is_to_learn(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="keep_cleaner needs"):
+        tiny(keep_cleaner=True, cleaner=(1,), **changes)
+
+
 def test_under_labels_come_colours_that_no_palette_has() -> None:
     import keras
 

@@ -85,6 +85,8 @@ class TrainConfig:
         coarse_rgb: Whether the generator makes colours at every resolution, not the full one alone.
         cleaner: Dilations of the generator's part that takes labels off the map; none without.
         cleaner_width: Channels of that part.
+        keep_cleaner: Whether that part stays as it is while the others learn: a step takes less
+            time, and the preset `cleaner` can catch up.
         deep: Dilations of its blocks at an eighth of the resolution; none without.
         deep_width: Channels of those.
         critic_photo: Whether heads of the discriminator judge features of a network that learned
@@ -92,7 +94,7 @@ class TrainConfig:
         photo_weight: Weight of the L1 distance of these features from the real photo's; 0 for
             none.
         grid_weight: Weight of the faint grid that the generator's upsampling leaves
-            (`step.grid_of`); 0 for none.
+            (`step.grid_of`, `step.squares_of`); 0 for none.
         exposure: Factor of the dark tones of the photos that are learned from; bright ones change
             less (`training.pairs.exposed`).
     """
@@ -138,6 +140,7 @@ class TrainConfig:
     coarse_rgb: bool = True
     cleaner: tuple[int, ...] = ()
     cleaner_width: int = 64
+    keep_cleaner: bool = False
     deep: tuple[int, ...] = ()
     deep_width: int = 128
     critic_photo: bool = False
@@ -158,6 +161,9 @@ class TrainConfig:
             ),
             "the preset cleaner needs a model to start from (--init) and a cleaner": (
                 self.preset != "cleaner" or bool(self.init and self.cleaner)
+            ),
+            "keep_cleaner needs a model to start from (--init), and another preset than cleaner": (
+                not self.keep_cleaner or bool(self.init and self.preset != "cleaner")
             ),
             "map_side must be left or right": self.map_side in ("left", "right"),
             "steps and batch_size must be at least 1": min(self.steps, self.batch_size) >= 1,

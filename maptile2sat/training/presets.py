@@ -75,7 +75,7 @@ EPOCHS = {"pix2pix": 200, "seed": 200}
 SETTINGS = (
     *("width", "dilations", "smooth", "deep_noise", "coarse_rgb", "colours", "annotate"),
     *("cleaner", "cleaner_width", "deep", "deep_width", "exposure", "critic_photo", "photo_weight"),
-    *("jitter", "mirror"),
+    *("keep_cleaner", "jitter", "mirror"),
     *("critic_base", "critic_norm", "critic_rate", "critic_scales", "critic_sees"),
     *("critic_translate", "beta_1", "beta_2", "l1_weight", "l1_pool", "fine_l1_weight"),
     *("grid_weight", "feature_weight", "ema", "decay_from", "antialias", "unet_base"),

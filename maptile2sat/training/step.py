@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from maptile2sat.networks.discriminators import build_patch_critic
-from maptile2sat.networks.local import STRIDE, LocalConfig, build_local
+from maptile2sat.networks.local import STRIDE, LocalConfig, build_local, is_cleaner
 from maptile2sat.networks.photo_features import PhotoFeatures, load_weights
 from maptile2sat.training.adversarial import Losses, Tensor, Trainer
 from maptile2sat.training.config import TrainConfig
@@ -69,12 +69,16 @@ class LocalTrainer(Trainer):
         layer = self.generator.get_layer
         classes, look = layer("palette").output, layer("look").output
         self.look = keras.Model(self.generator.inputs[0], [classes, look])
-        parts = [layer(name).output for name in CLEANER] if local.cleaner else []
+        learns = local.cleaner and not config.keep_cleaner
+        parts = [layer(name).output for name in CLEANER] if learns else []
         self.whole = keras.Model(self.generator.inputs, [self.generator.outputs, parts])
 
     def build_generator(self) -> Any:
-        """Build a `local` generator."""
-        return build_local(self.local, self.config.precision)
+        """Build a `local` generator; its cleaner is trained unless it is to be kept."""
+        model = build_local(self.local, self.config.precision)
+        for layer in model.layers:
+            layer.trainable = not (self.config.keep_cleaner and is_cleaner(layer.name))
+        return model
 
     def build_critic(self) -> Any:
         """Build the 70 px PatchGAN that sees the encoded map, or the image alone."""
