@@ -381,10 +381,12 @@ def test_cleaner_that_is_kept_while_the_rest_learns() -> None:
             assert left_out == {"labels_found", "labels_classes", "labels_cleaned"}
 
 
-@pytest.mark.parametrize("changes", [{"init": ""}, {"preset": "cleaner", "init": "any"}])
+@pytest.mark.parametrize(
+    "changes", [{"init": ""}, {"cleaner": ()}, {"preset": "cleaner"}, {"preset": "pix2pix"}]
+)
 def test_keeping_a_cleaner_that_there_is_not_or_that_is_to_learn(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="keep_cleaner needs"):
-        tiny(keep_cleaner=True, cleaner=(1,), **changes)
+        tiny(**{"keep_cleaner": True, "cleaner": (1,), "init": "any", **changes})
 
 
 def test_under_labels_come_colours_that_no_palette_has() -> None:

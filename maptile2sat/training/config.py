@@ -162,8 +162,8 @@ class TrainConfig:
             "the preset cleaner needs a model to start from (--init) and a cleaner": (
                 self.preset != "cleaner" or bool(self.init and self.cleaner)
             ),
-            "keep_cleaner needs a model to start from (--init), and another preset than cleaner": (
-                not self.keep_cleaner or bool(self.init and self.preset != "cleaner")
+            "keep_cleaner needs a model with a cleaner to start from (--init), and preset local": (
+                not self.keep_cleaner or bool(self.init and self.cleaner and self.preset == "local")
             ),
             "map_side must be left or right": self.map_side in ("left", "right"),
             "steps and batch_size must be at least 1": min(self.steps, self.batch_size) >= 1,
