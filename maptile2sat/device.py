@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maptile2sat.errors import Maptile2satError, UsageError
+from maptile2sat.errors import DeviceError, Maptile2satError, UsageError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
@@ -21,6 +21,11 @@ NUMERIC_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", *BFLOAT16_FEATURES)
 
 NUMERIC_SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables that change that choice."""
+
+BROKEN_IMPORT = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OSError)
+"""What a package raises that was built for other versions of what it needs than are there."""
+
+REINSTALL = "pip install --upgrade --force-reinstall tensorflow"
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -57,7 +62,18 @@ def load_tensorflow() -> Any:
 
     They write to the error stream before their log level applies. Someone who sets
     `TF_CPP_MIN_LOG_LEVEL` sees all of it.
+
+    Raises:
+        DeviceError: If it is not there or cannot be loaded.
     """
+    try:
+        return _tensorflow()
+    except BROKEN_IMPORT as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DeviceError(f"TensorFlow cannot be loaded ({said}): {REINSTALL}") from error
+
+
+def _tensorflow() -> Any:
     if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         import tensorflow as tf
 

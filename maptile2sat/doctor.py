@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
-from maptile2sat.device import choose_device, load_tensorflow
-from maptile2sat.errors import Maptile2satError
+from maptile2sat.device import BROKEN_IMPORT, REINSTALL, choose_device, load_tensorflow
+from maptile2sat.errors import DeviceError, Maptile2satError
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,30 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Run every check."""
-    checks: list[Callable[[], Finding]] = [
-        _python,
-        _tensorflow,
-        _gpu,
-        _precision,
-        _gdal,
-        _models,
-        _cache,
-        _extras,
-    ]
-    return [check() for check in checks]
+    try:
+        tf, trouble = load_tensorflow(), ""
+    except DeviceError as error:
+        tf, trouble = None, str(error)
+    checks: dict[str, Callable[[], Finding]] = {
+        "Python": _python,
+        "TensorFlow": lambda: _tensorflow(tf, trouble),
+        "GPU": lambda: _gpu(tf),
+        "precision": lambda: _precision(tf),
+        "GDAL": _gdal,
+        "models": _models,
+        "cache": _cache,
+        "extras": _extras,
+    }
+    return [_found(name, check) for name, check in checks.items()]
+
+
+def _found(name: str, check: Callable[[], Finding]) -> Finding:
+    """Run a check; what it needs may itself be what is broken."""
+    try:
+        return check()
+    except BROKEN_IMPORT as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        return Finding(name, False, said, "pip install --force-reinstall maptile2sat")
 
 
 def _python() -> Finding:
@@ -51,18 +65,15 @@ def _python() -> Finding:
     return Finding("Python", good, platform.python_version(), advice)
 
 
-def _tensorflow() -> Finding:
-    try:
-        tf = load_tensorflow()
-    except ImportError as error:
-        return Finding("TensorFlow", False, str(error), "pip install --upgrade tensorflow")
+def _tensorflow(tf: Any, trouble: str) -> Finding:
+    if tf is None:
+        return Finding("TensorFlow", False, trouble.removesuffix(f": {REINSTALL}"), REINSTALL)
     return Finding("TensorFlow", True, str(tf.__version__))
 
 
-def _gpu() -> Finding:
-    if find_spec("tensorflow") is None:
+def _gpu(tf: Any) -> Finding:
+    if tf is None:
         return Finding("GPU", True, "not looked for without TensorFlow")
-    tf = load_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return Finding(
@@ -77,8 +88,8 @@ def _gpu() -> Finding:
     return Finding("GPU", True, ", ".join(names))
 
 
-def _precision() -> Finding:
-    if find_spec("tensorflow") is None:
+def _precision(tf: Any) -> Finding:
+    if tf is None:
         return Finding("precision", True, "not known without TensorFlow")
     device = choose_device()
     return Finding("precision", True, f"{device.precision} on {device.kind}")

@@ -496,6 +496,49 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("package", "broken", "finding"),
+    [
+        ("tensorflow", "ImportError('libcudart.so.12: cannot open')", "TensorFlow"),
+        ("tensorflow", "TypeError('Descriptors cannot be created directly.')", "TensorFlow"),
+        ("rasterio", "ImportError('libgdal.so.34: cannot open')", "GDAL"),
+    ],
+)
+def test_packages_that_cannot_be_loaded(
+    package: str, broken: str, finding: str, tmp_path: Path
+) -> None:
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise {broken}")
+    said = broken.split("'")[1]
+    done = with_packages_of(tmp_path, "doctor")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"BAD  {finding}" in done.stdout
+    assert said in done.stdout
+    assert "pip install" in done.stdout
+    assert "ok   Python" in done.stdout
+    if package == "tensorflow":
+        out = tmp_path / "out.tif"
+        done = with_packages_of(tmp_path, "render", str(sample_map()), "-o", str(out), "-m", "maps")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(
+            f"error: TensorFlow cannot be loaded ({said}"
+        )
+        assert "Traceback" not in done.stderr
+        assert not out.exists()
+
+
+def with_packages_of(folder: Path, *arguments: str) -> Any:
+    """Run the command line where packages of a folder come before the installed ones."""
+    first = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, "-c", PROCESS, *arguments],
+        env={**os.environ, "PYTHONPATH": first},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400), (" 2m ", 120)]
 )
 def test_durations(text: str, seconds: float) -> None:
