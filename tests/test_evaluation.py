@@ -124,7 +124,7 @@ def test_it_writes_figures_sheet_and_report() -> None:
     assert (found["pairs"], found["squares"], found["style"]) == (5, 5, "maps")
     assert [model["name"] for model in found["models"]] == ["tiny", "other"]
     for model in found["models"]:
-        assert set(METRICS) - {"fid", "kid"} <= set(model["figures"])
+        assert set(METRICS) - {"fid", "fid_all", "kid"} <= set(model["figures"])
         for name in found["ranking"]:
             assert model["figures"][name]["floor"] is not None, name
             assert model["figures"][name]["spread"] is not None, name
@@ -370,7 +370,12 @@ def test_inception_figures_come_with_a_floor(tmp_path: Path) -> None:
     for name in ("fid", "kid"):
         assert name in found["ranking"]
         assert found["models"][0]["figures"][name]["floor"] is not None
-    assert found["models"][0]["figures"]["fid"]["value"] > 0
+    fid, of_all = (found["models"][0]["figures"][name] for name in ("fid", "fid_all"))
+    # of as many pictures as the floor's: with more it is lower, whatever they are
+    assert fid["value"] == pytest.approx(np.mean(fid["samples"]), rel=1e-4)
+    assert 0 < of_all["value"] < fid["value"]
+    assert of_all["floor"] is None
+    assert "fid_all" not in found["ranking"]
 
 
 def test_the_shipped_classifier_is_whole_and_no_generator() -> None:

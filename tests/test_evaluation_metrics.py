@@ -282,8 +282,17 @@ def test_noise_response_is_the_deviation_over_seeds() -> None:
     moved = base.copy()
     moved[:, :, 10:] += 10
     found = noise_response([base, moved], labels)
-    assert found["water"] == pytest.approx(5)
-    assert found["all"] == pytest.approx(5 * (SIDE - 10) / SIDE)
+    # two draws of a normal distribution are 2 / sqrt(pi) of its deviation apart on average
+    expected = 10 * np.sqrt(np.pi) / 2
+    assert found["water"] == pytest.approx(expected)
+    assert found["all"] == pytest.approx(expected * (SIDE - 10) / SIDE)
+
+
+@pytest.mark.parametrize("seeds", [2, 4, 7])
+def test_noise_response_does_not_depend_on_the_number_of_seeds(seeds: int) -> None:
+    random = np.random.default_rng(3)
+    drawn = random.normal(128, 10, (seeds, 2, SIDE, SIDE, 3)).round().astype(np.uint8)
+    assert noise_response(list(drawn), None)["all"] == pytest.approx(10, rel=0.01)
 
 
 def test_confusion_is_counted_by_class() -> None:
@@ -371,3 +380,12 @@ def test_a_verdict_knows_which_way_is_better_and_where_the_floor_is() -> None:
     assert judge(one, other) == {"fcn_accuracy": "one", "seam": "even"}
     unknown = measured("unknown", fcn_accuracy=Figure(float("nan"), 0.6))
     assert judge(one, unknown) == {"fcn_accuracy": "even"}
+
+
+def test_no_verdict_where_a_half_tells_nothing() -> None:
+    """What has no labelled pixel in one half is known of the whole, but how surely is not."""
+    pair = [
+        measured(name, fcn_accuracy=Figure(value, 1.0, None, (value, float("nan"))))
+        for name, value in (("one", 0.9), ("other", 0.8))
+    ]
+    assert judge(*pair) == {"fcn_accuracy": "even"}

@@ -118,7 +118,8 @@ METRICS: dict[str, Metric] = {
         "lower",
         True,
         1,
-        "The usual distance to real photos in the literature; too high with few pictures.",
+        "The usual distance to real photos in the literature, here of half of the pictures; too "
+        "high with few.",
     ),
     "kid": Metric(
         "KID (InceptionV3) x 1,000",
@@ -126,6 +127,13 @@ METRICS: dict[str, Metric] = {
         True,
         2,
         "A like distance that does not depend on the number of pictures.",
+    ),
+    "fid_all": Metric(
+        "FID (InceptionV3), all pictures",
+        "lower",
+        False,
+        1,
+        "As the literature has it, to be compared with that of as many pictures alone.",
     ),
     "noise": Metric(
         "Response to the seed",

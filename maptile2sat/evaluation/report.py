@@ -65,7 +65,7 @@ def write_page(found: Evaluation, sheet: Image.Image) -> str:
         *_left_out(found),
         "<h2>Other figures</h2>",
         _pixelwise_words(found),
-        _table(found, ["noise", *PIXELWISE], published=True),
+        _table(found, ["noise", "fid_all", *PIXELWISE], published=True),
         "<h2>Where it differs</h2>",
         _charts(found),
         "<h2>Pictures</h2>",

@@ -30,10 +30,11 @@ def judge(one: Measured, other: Measured) -> dict[str, str]:
             gap = _excess(name, first) - _excess(name, second)
             differences = np.subtract(first.samples, second.samples)
             doubt = DOUBT * float(differences.std()) if differences.size else 0.0
-            if math.isnan(gap) or abs(gap) <= doubt:
-                verdicts[name] = EVEN
-            else:
+            # of a half without labelled pixels, say, nothing is known: then there is no winner
+            if abs(gap) > doubt:
                 verdicts[name] = other.name if gap > 0 else one.name
+            else:
+                verdicts[name] = EVEN
     return verdicts
 
 
