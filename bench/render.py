@@ -25,8 +25,8 @@ from notebook import notebook_generator
 
 from maptile2sat import mosaic, open_source, render
 from maptile2sat.bundle import find_bundle
+from maptile2sat.creation import creation_options
 from maptile2sat.device import choose_device
-from maptile2sat.geotiff import creation_options
 from maptile2sat.noise import noise
 from maptile2sat.translator import Translator, generate, load_translator
 

@@ -46,6 +46,8 @@ def footprint(grid: Grid, window: Window) -> Footprint:
         UsageError: If it reaches beyond where the grid's CRS is defined.
     """
     ring = _outline(grid, window)
+    # pixels whose centres are a pole's reach beyond it
+    ring[:, 1] = np.clip(ring[:, 1], -90.0, 90.0)
     (west, south), (east, north) = ring.min(axis=0), ring.max(axis=0)
     if east - west >= 360.0:
         box = BBox(-180.0, _rounded(south), 180.0, _rounded(north))
@@ -117,7 +119,8 @@ def _clipped(ring: Ring, low: float, high: float) -> Ring:
             if inside1:
                 kept.append((x1, y1))
         ring = np.array(kept).reshape(-1, 2)
-    return ring if abs(_area(ring)) > 10.0**-DECIMALS else np.empty((0, 2))
+    # what lies along the cut has no width when it is written down
+    return ring if len(ring) and np.ptp(ring[:, 0]) > 10.0**-DECIMALS else np.empty((0, 2))
 
 
 def _area(ring: Ring) -> float:

@@ -7,7 +7,6 @@ to its place: there is the whole file or none.
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,98 +19,27 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.io import MemoryFile
 
 from maptile2sat import raw_blocks
+from maptile2sat.creation import BLOCK, driver_of
 from maptile2sat.errors import OutputError, UsageError, refuse_undecodable
 from maptile2sat.grid import Grid, Window
 from maptile2sat.overviews import make_overviews
 from maptile2sat.raw_blocks import RawBlocks
 from maptile2sat.wholeness import is_whole
 
-BLOCK = 512
 BLOCKS = (512, 384)
 CACHE_BYTES = 128 << 20
 TEMPORARY_BYTES_PER_PIXEL = raw_blocks.BYTES_PER_PIXEL * 4 / 3
 """What the uncompressed temporary files take, overviews included; they go away at the end."""
 
-PROFILES: dict[str, dict[str, str]] = {
-    "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "YES"},
-    "jpeg": {"COMPRESS": "JPEG", "QUALITY": "90"},
-    "webp": {"COMPRESS": "WEBP", "QUALITY": "90"},
-}
-"""Lossless, small, smaller: COG creation options by the name that `--profile` takes."""
-
-BYTES_PER_PIXEL = {"deflate": 3.0, "jpeg": 0.66, "webp": 0.47}
-"""Measured on 747 x 1312 px of Helsinki, overviews included; what `--dry-run` reckons with."""
-
 OVERVIEW_OPTIONS = {"RESAMPLING", "OVERVIEW_RESAMPLING", "OVERVIEWS", "OVERVIEW_COUNT"}
 """With one of these GDAL makes the overviews, since they ask for others than ours."""
-
-_PLAIN = {
-    "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "2"},
-    "jpeg": {"COMPRESS": "JPEG", "JPEG_QUALITY": "90", "PHOTOMETRIC": "YCBCR"},
-    "webp": {"COMPRESS": "WEBP", "WEBP_LEVEL": "90"},
-}
-
-_SWITCH = "YES|NO|TRUE|FALSE|ON|OFF"
-_NUMBER = r"[0-9]{1,9}"
-_DECIMAL = r"[0-9]{1,6}(\.[0-9]{1,9})?"
-_LEVEL = "[0-9]{1,2}"
-_PERCENT = "[1-9]|[1-9][0-9]|100"
-_SIDE = "128|256|384|512|1024|2048|4096"
-_BIGTIFF = "YES|NO|IF_NEEDED|IF_SAFER"
-_VERSION = r"AUTO|1\.0|1\.1"
-_THREADS = f"ALL_CPUS|{_NUMBER}"
-_COMPRESS = "NONE|LZW|DEFLATE|ZSTD|LZMA|JPEG|WEBP|LERC|LERC_DEFLATE|LERC_ZSTD"
-_PREDICTOR = "YES|NO|STANDARD|1|2"
-_RESAMPLING = "NEAREST|AVERAGE|BILINEAR|CUBIC|CUBICSPLINE|LANCZOS|MODE|RMS"
-
-# GDAL takes unknown creation options in silence, so a typing error would do nothing; some
-# wrong values it replaces by its default, of others (BLOCKSIZE=0) it dies. These are the
-# drivers' documented options of GDAL 3.10 with their values, less those that would move the
-# grid, turn the picture into something else, fail with a mask (STATISTICS) or write a second
-# file (TFW).
-_COG_OPTIONS = {
-    "COMPRESS": _COMPRESS,
-    "LEVEL": _LEVEL,
-    "QUALITY": _PERCENT,
-    "NUM_THREADS": _THREADS,
-    "BLOCKSIZE": _SIDE,
-    "BIGTIFF": _BIGTIFF,
-    "RESAMPLING": _RESAMPLING,
-    "OVERVIEW_RESAMPLING": _RESAMPLING,
-    "OVERVIEWS": "AUTO|IGNORE_EXISTING|NONE",
-    "OVERVIEW_COUNT": _LEVEL,
-    "OVERVIEW_COMPRESS": f"AUTO|{_COMPRESS}",
-    "OVERVIEW_QUALITY": _PERCENT,
-    "OVERVIEW_PREDICTOR": _PREDICTOR,
-    "PREDICTOR": _PREDICTOR,
-    "GEOTIFF_VERSION": _VERSION,
-    "SPARSE_OK": _SWITCH,
-    "MAX_Z_ERROR": _DECIMAL,
-    "MAX_Z_ERROR_OVERVIEW": _DECIMAL,
-}
-_PLAIN_OPTIONS = {
-    "COMPRESS": f"{_COMPRESS}|PACKBITS",
-    "PREDICTOR": "1|2",
-    "ZLEVEL": _LEVEL,
-    "ZSTD_LEVEL": _LEVEL,
-    "JPEG_QUALITY": _PERCENT,
-    "WEBP_LEVEL": _PERCENT,
-    "WEBP_LOSSLESS": _SWITCH,
-    "NUM_THREADS": _THREADS,
-    "TILED": _SWITCH,
-    "BLOCKXSIZE": _SIDE,
-    "BLOCKYSIZE": _SIDE,
-    "BIGTIFF": _BIGTIFF,
-    "INTERLEAVE": "BAND|PIXEL",
-    "PHOTOMETRIC": "RGB|YCBCR",
-    "SPARSE_OK": _SWITCH,
-    "GEOTIFF_VERSION": _VERSION,
-    "JPEGTABLESMODE": "[0-3]",
-}
 
 
 def cog_block(width: int, height: int) -> int:
@@ -125,37 +53,28 @@ def cog_block(width: int, height: int) -> int:
     return next(block for block in BLOCKS if not any(w == block and h > BLOCK for w, h in levels))
 
 
-def creation_options(profile: str, extra: Mapping[str, str], *, cog: bool) -> dict[str, str]:
-    """Return GDAL's creation options for an output.
-
-    Args:
-        profile: One of `PROFILES`.
-        extra: Options that the user adds or changes, names in any case.
-        cog: Whether the output is a COG or a plain tiled GeoTIFF.
+def check_crs(crs: CRS) -> None:
+    """Make sure that a GeoTIFF can say that it is in `crs`.
 
     Raises:
-        UsageError: If the profile, the name of an option or its value is unknown.
+        UsageError: If it cannot: the file would have none, or one that is no map's.
     """
-    if profile not in PROFILES:
-        raise UsageError(f"profile '{profile}' is not one of {', '.join(PROFILES)}")
-    known = _COG_OPTIONS if cog else _PLAIN_OPTIONS
-    added = {name.upper(): value.upper() for name, value in extra.items()}
-    unknown = sorted(added.keys() - known.keys())
-    if unknown:
-        driver = "COG" if cog else "GTiff"
+    size = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+    # or what it cannot say goes into a second file
+    with rasterio.Env(GDAL_PAM_ENABLED=False), MemoryFile() as memory:
+        try:
+            at = Affine(1.0, 0.0, 1.0, 0.0, -1.0, 1.0)
+            with memory.open(driver="GTiff", crs=crs, transform=at, **size):
+                pass
+            with memory.open() as dataset:
+                held = dataset.crs
+        except (RasterioError, CRSError, CPLE_BaseError):
+            held = None
+    if held is None or not (held.is_geographic or held.is_projected):
         raise UsageError(
-            f"creation option {unknown[0]} cannot be set for the {driver} driver; "
-            f"these can: {', '.join(sorted(known))}"
+            f"a GeoTIFF cannot be in the CRS '{crs}': choose one of longitude and latitude or of a "
+            "projection, best by its EPSG code"
         )
-    for name, value in added.items():
-        if not re.fullmatch(known[name], value):
-            allowed = known[name].replace("|", ", ") if "[" not in known[name] else "a number"
-            raise UsageError(f"creation option {name} cannot be '{value}', it takes {allowed}")
-    common = {"BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
-    if cog:
-        return {**common, **PROFILES[profile], **added}
-    tiled = {"TILED": "YES", "BLOCKXSIZE": str(BLOCK), "BLOCKYSIZE": str(BLOCK)}
-    return {**common, **tiled, **_PLAIN[profile], **added}
 
 
 def check_destination(path: Path, *, overwrite: bool) -> None:
@@ -205,7 +124,7 @@ class GeoTiffWriter:
             grid: The pixel grid.
             window: The pixels of the grid that the output covers.
             tags: Metadata of the file.
-            options: What `creation_options` returned.
+            options: What `creation.creation_options` returned.
             cog: Whether to make a COG.
             folder: Where the temporary files lie, on the disk of the destination, and stay;
                 None for a new folder that goes away at the end.
@@ -283,7 +202,7 @@ def write_geotiff(
         grid: Their grid.
         path: The destination, on the same disk.
         tags: Metadata of the file.
-        options: What `creation_options` returned.
+        options: What `creation.creation_options` returned.
         cog: Whether to make a COG.
 
     Raises:
@@ -299,7 +218,7 @@ def write_geotiff(
         blocks.close()
         view = blocks.write_vrt(grid, tags)
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_TIFF_INTERNAL_MASK=True):
-            rasterio.shutil.copy(view, done, driver="COG" if cog else "GTiff", **settings)
+            rasterio.shutil.copy(view, done, driver=driver_of(cog), **settings)
             if not is_whole(done, cog=cog, masked=blocks.masked):
                 raise OutputError(f"{path} cannot be written: it came out damaged (disk full?)")
         done.replace(path)

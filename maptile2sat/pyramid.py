@@ -30,6 +30,9 @@ from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
 
+ENDINGS = (".mbtiles", ".pmtiles")
+"""Of the names of its files."""
+
 TileFormat = Literal["png", "webp", "jpeg"]
 
 BYTES_PER_PIXEL = {"png": 1.7, "webp": 0.45, "jpeg": 0.5}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,17 +16,13 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio._err import CPLE_FileIOError
+from rasterio.crs import CRS
 from rasterio.enums import Interleaving, MaskFlags
 from rio_cogeo.cogeo import cog_validate
 
+from maptile2sat.creation import PROFILES, creation_options
 from maptile2sat.errors import OutputError, UsageError
-from maptile2sat.geotiff import (
-    PROFILES,
-    GeoTiffWriter,
-    check_destination,
-    cog_block,
-    creation_options,
-)
+from maptile2sat.geotiff import GeoTiffWriter, check_crs, check_destination, cog_block
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.resources import sample_map
 from tests.conftest import TileMap, pattern, write_mbtiles
@@ -262,6 +259,8 @@ def test_unknown_profile() -> None:
         ("QUALITY=lots", True),
         ("QUALITY=101", True),
         ("LEVEL=-1", True),
+        ("LEVEL=99", True),
+        ("ZLEVEL=77", False),
         ("BIGTIFF=MAYBE", True),
         ("PREDICTOR=9", False),
         ("NUM_THREADS=many", True),
@@ -273,6 +272,57 @@ def test_bad_value_of_a_creation_option(option: str, cog: bool) -> None:
     name, value = option.split("=")
     with pytest.raises(UsageError, match=f"creation option {name} cannot be"):
         creation_options("deflate", {name: value}, cog=cog)
+
+
+@pytest.mark.parametrize(
+    ("profile", "extra"),
+    [
+        ("webp", {"INTERLEAVE": "BAND"}),  # of which GDAL says nothing
+        ("jpeg", {"INTERLEAVE": "BAND"}),
+        ("deflate", {"PHOTOMETRIC": "YCBCR"}),
+    ],
+)
+def test_creation_options_that_do_not_go_together(profile: str, extra: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="do not go together") as refused:
+        creation_options(profile, extra, cog=False)
+    assert "\n" not in str(refused.value)
+    assert "vsimem" not in str(refused.value)
+
+
+@pytest.mark.parametrize("cog", [True, False])
+@pytest.mark.parametrize("compress", ["DEFLATE", "LZW", "ZSTD", "JPEG", "WEBP", "NONE"])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_another_compression_than_the_profile_s(
+    profile: str, compress: str, cog: bool, tmp_path: Path
+) -> None:
+    """What the profile says of its own compression is not said of the other."""
+    path = tmp_path / "out.tif"
+    write(path, window_of(64, 64), profile=profile, extra={"COMPRESS": compress}, cog=cog)
+    with rasterio.open(path) as dataset:
+        held = "none" if dataset.compression is None else dataset.compression.name.lower()
+    assert held == compress.lower()
+    merged = creation_options(profile, {"COMPRESS": compress}, cog=cog)
+    assert ("PREDICTOR" in merged) == (
+        profile == "deflate" and compress in ("DEFLATE", "LZW", "ZSTD")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("EPSG:3857", True),
+        ("EPSG:4326", True),
+        ("EPSG:32635", True),
+        ("+proj=laea +lat_0=60 +lon_0=25 +datum=WGS84", True),
+        ("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=45 +datum=WGS84", False),
+        ("EPSG:5773", False),  # of heights
+        ('LOCAL_CS["x",UNIT["metre",1]]', False),
+    ],
+)
+def test_crs_that_a_geotiff_cannot_hold(text: str, held: bool) -> None:
+    crs = CRS.from_user_input(text)
+    with nullcontext() if held else pytest.raises(UsageError, match="GeoTIFF cannot be in"):
+        check_crs(crs)
 
 
 def test_block_is_512_unless_that_looks_like_strips() -> None:
@@ -319,7 +369,8 @@ import numpy as np
 import rasterio.shutil
 from pathlib import Path
 from maptile2sat.errors import OutputError
-from maptile2sat.geotiff import GeoTiffWriter, creation_options
+from maptile2sat.creation import creation_options
+from maptile2sat.geotiff import GeoTiffWriter
 from maptile2sat.grid import Window, mercator_grid
 
 real_copy = rasterio.shutil.copy

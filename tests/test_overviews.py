@@ -10,7 +10,8 @@ import pytest
 import rasterio
 from rio_cogeo import cog_validate
 
-from maptile2sat.geotiff import GeoTiffWriter, creation_options
+from maptile2sat.creation import creation_options
+from maptile2sat.geotiff import GeoTiffWriter
 from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.overviews import halved, level_sizes
 

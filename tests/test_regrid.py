@@ -295,6 +295,11 @@ def test_lossy_profile_keeps_the_mask(tmp_path: Path) -> None:
         ("leave out --bbox and --dst-crs", ["--like", "x.tif", "--bbox", BOX, "--dst-crs", "4"]),
         ("x.tif, whose grid was asked for, cannot be opened", ["--like", "x.tif"]),
         ("'EPSG:1' is not a CRS", ["--dst-crs", "EPSG:1"]),
+        (
+            "GeoTIFF cannot be in the CRS",
+            ["--dst-crs", "+proj=ob_tran +o_proj=longlat +o_lat_p=45"],
+        ),
+        ("would be a GeoTIFF, not .png", ["-o", "x.png"]),
         ("'a' is no resolution", ["--resolution", "a"]),
         ("must be above 0", ["--resolution", "0"]),
         ("times as wide as the map's, 16 is the most", ["--resolution", "100"]),

@@ -171,6 +171,26 @@ def test_where_other_grids_lie(
     assert (bbox.west > bbox.east) == (place.geom_type == "MultiPolygon")
 
 
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_where_a_few_pixels_lie(side: int) -> None:
+    grid, window = mercator_grid(16), Window(37_309 * 256, 18_969 * 256, side, side)
+    bbox, place = _bounds(grid, window)
+    assert place.bounds == pytest.approx(bbox)
+    assert place.area == pytest.approx((bbox.east - bbox.west) * (bbox.north - bbox.south))
+    assert place.area > 0
+
+
+def test_pixels_whose_centres_are_the_poles() -> None:
+    at = Affine(0.25, 0, -180.125, 0, -0.25, 90.125)
+    grid, window = raster_grid(CRS.from_epsg(4326), at, 1440, 721)
+    bbox, place = _bounds(grid, window)
+    assert (bbox.south, bbox.north) == (-90, 90)
+    assert (place.bounds[1], place.bounds[3]) == (-90, 90)
+    top, place = _bounds(grid, window._replace(width=400, height=4))
+    assert (top.south, top.north) == (89.125, 90)
+    assert place.bounds[3] == 90
+
+
 def test_the_whole_world_and_its_edges() -> None:
     grid = mercator_grid(2)
     world, place = _bounds(grid, Window(0, 0, 1024, 1024))

@@ -69,6 +69,12 @@ def test_it_describes_the_file(drawn: Path, tmp_path: Path) -> None:
     [
         ("plain.tif", ["--no-cog"], "image/tiff; application=geotiff", "EPSG:3857"),
         ("out.mbtiles", [], "application/vnd.mapbox-mbtiles", "EPSG:3857"),
+        (
+            "opaque.mbtiles",
+            ["--tile-format", "jpeg"],
+            "application/vnd.mapbox-mbtiles",
+            "EPSG:3857",
+        ),
         ("out.pmtiles", [], "application/vnd.pmtiles", "EPSG:3857"),
         (
             "moved.tif",
@@ -86,6 +92,7 @@ def test_other_outputs(
     item = checked(tmp_path / name)
     assert item["assets"]["image"]["type"] == kind
     assert item["properties"]["proj:code"] == code
+    assert ("masked" in item["properties"]["description"]) is ("jpeg" not in arguments)
 
 
 def test_an_item_in_the_way_is_refused_before_the_work(drawn: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maptile2sat.geotiff import GeoTiffWriter, creation_options
+from maptile2sat.creation import creation_options
+from maptile2sat.geotiff import GeoTiffWriter
 from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.wholeness import is_whole
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maptile2sat import stac
+from maptile2sat import pyramid, stac
 from maptile2sat.geotiff import check_destination, output_errors
 
 ENDING = ".stac.json"
@@ -65,9 +65,9 @@ def accompanied(
 
 def _text(done: Path, render: stac.Render, *, cog: bool) -> str:
     """Return the Item of a file that has its name, but not yet its place."""
-    tiff = stac.COG if cog else stac.GEOTIFF  # which a name without a known ending is, too
-    kind = stac.MEDIA_TYPES.get(done.suffix.lower(), tiff)
-    kind = tiff if kind == stac.COG else kind
+    tiff = stac.COG if cog else stac.GEOTIFF
+    # all that a render makes but pyramids is one, however its name ends
+    kind = stac.MEDIA_TYPES[done.suffix.lower()] if done.suffix.lower() in pyramid.ENDINGS else tiff
     with done.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     file = stac.File(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, get_args
 
-from maptile2sat import geotiff, pyramid
+from maptile2sat import creation, geotiff, pyramid
 from maptile2sat.errors import UsageError
 from maptile2sat.geotiff import output_errors
 from maptile2sat.grid import mercator_grid
@@ -16,6 +16,12 @@ from maptile2sat.raw_blocks import BYTES_PER_PIXEL, RawBlocks
 from maptile2sat.regrid import Target
 from maptile2sat.rendering.options import RenderOptions
 
+OTHER_FORMATS = {
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".jp2", ".pdf", ".zip"),
+    *(".vrt", ".img", ".nc", ".gpkg", ".json", ".geojson"),
+}
+"""Endings of names that would make a GeoTIFF look like something else."""
+
 
 class Output(Protocol):
     """A kind of file that finished pixels are written to."""
@@ -23,6 +29,17 @@ class Output(Protocol):
     @property
     def pyramid(self) -> bool:
         """Whether its pixels lie on the grid of a zoom."""
+
+    @property
+    def transparent(self) -> bool:
+        """Whether it says which pixels are masked."""
+
+    def check(self, target: Target) -> None:
+        """Make sure, before the work, that it can hold a target.
+
+        Raises:
+            UsageError: If it cannot.
+        """
 
     def zooms(self, target: Target) -> Zooms | None:
         """Return its zooms, if it has any.
@@ -67,8 +84,8 @@ class GeoTiff:
     """A GeoTIFF; an `Output`.
 
     Attributes:
-        profile: One of `geotiff.PROFILES`.
-        creation: What `geotiff.creation_options` returned.
+        profile: One of `creation.PROFILES`.
+        creation: What `creation.creation_options` returned.
         cog: Whether it is a COG.
     """
 
@@ -76,6 +93,11 @@ class GeoTiff:
     creation: Mapping[str, str]
     cog: bool
     pyramid = False
+    transparent = True
+
+    def check(self, target: Target) -> None:
+        """Make sure that a GeoTIFF can be in the target's CRS."""
+        geotiff.check_crs(target.grid.crs)
 
     def zooms(self, target: Target) -> None:
         """Return None: it has overviews."""
@@ -91,7 +113,7 @@ class GeoTiff:
     def size(self, target: Target) -> tuple[int, int]:
         """Return the estimated bytes of the file, and of the overviews."""
         pixels = target.window.width * target.window.height
-        size = int(pixels * geotiff.BYTES_PER_PIXEL[self.profile])
+        size = int(pixels * creation.BYTES_PER_PIXEL[self.profile])
         overviews = int(pixels * (geotiff.TEMPORARY_BYTES_PER_PIXEL - BYTES_PER_PIXEL))
         return size, overviews
 
@@ -124,6 +146,15 @@ class Pyramid:
     packed: bool
     pyramid = True
 
+    @property
+    def transparent(self) -> bool:
+        """Whether tiles of the format have a mask."""
+        return self.form != "jpeg"
+
+    def check(self, target: Target) -> None:
+        """Refuse zooms that make no sense."""
+        self.zooms(target)
+
     def zooms(self, target: Target) -> Zooms:
         """Return the zooms asked for, or those that suit the target."""
         deepest = target.grid.zoom or 0
@@ -147,7 +178,7 @@ class Pyramid:
 
     def warning(self) -> str:
         """Say what the format cannot do."""
-        if self.form != "jpeg":
+        if self.transparent:
             return ""
         return (
             "JPEG tiles cannot be transparent: where there is no map they have the model's ground "
@@ -192,7 +223,7 @@ def choose_output(path: Path | None, options: RenderOptions) -> Output:
         MissingExtraError: If an optional package is needed.
     """
     kind = "" if path is None else path.suffix.lower()
-    if kind in (".mbtiles", ".pmtiles"):
+    if kind in pyramid.ENDINGS:
         return _pyramid(kind, options)
     unfit = {
         "--tile-format": options.tile_format,
@@ -200,9 +231,11 @@ def choose_output(path: Path | None, options: RenderOptions) -> Output:
         "--max-zoom": options.max_zoom,
     }
     _refuse(unfit, "tiles: give an output that ends in .mbtiles or .pmtiles")
+    if kind in OTHER_FORMATS:
+        raise UsageError(f"{path} would be a GeoTIFF, not {kind}: give a name that ends in .tif")
     profile = "deflate" if options.profile is None else options.profile
-    creation = geotiff.creation_options(profile, options.creation_options, cog=options.cog)
-    return GeoTiff(profile, creation, options.cog)
+    given = creation.creation_options(profile, options.creation_options, cog=options.cog)
+    return GeoTiff(profile, given, options.cog)
 
 
 def _pyramid(kind: str, options: RenderOptions) -> Pyramid:

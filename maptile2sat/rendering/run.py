@@ -66,10 +66,10 @@ def render(
     form = choose_output(places.output, options)
     with prepared(source, options, warn, pyramid=form.pyramid) as job:
         check_different(job.origin, places)
+        form.check(job.area.target)
         device = choose_device(options.device, options.precision)
         translator = translator_of(job, device)
         tiles = checked_tiles(job, translator)
-        form.zooms(job.area.target)  # or refuse them before the work
         check_fit(job)
         if text := form.warning():
             job.notices.add(text)
@@ -156,7 +156,7 @@ def _described(
         grid=grid,
         window=window,
         tags=tags,
-        masked=masked,
+        masked=masked and form.transparent,
         created=stac.now(),
         architecture=job.bundle.description.architecture,
     )
@@ -263,6 +263,7 @@ def plan(
     with prepared(source, options, warn, pyramid=form.pyramid) as job:
         if places is not None:
             check_different(job.origin, places)
+        form.check(job.area.target)
         translator = translator_of(job, choose_device(options.device, options.precision))
         tiles = checked_tiles(job, translator)
         check_fit(job, colours=not job.source.info.remote)

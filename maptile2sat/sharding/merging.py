@@ -17,8 +17,9 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from maptile2sat.creation import creation_options
 from maptile2sat.errors import FolderError, OutputError
-from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination, creation_options
+from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination
 from maptile2sat.grid import BBox
 from maptile2sat.sharding.manifest import CHANGED, MANIFEST, BlockRecord, Manifest
 from maptile2sat.sharding.reading import faults_of, is_sound, manifest_of

@@ -9,7 +9,8 @@ from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.windows import Window as RasterWindow
 
-from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, creation_options, output_errors
+from maptile2sat.creation import creation_options
+from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, output_errors
 from maptile2sat.grid import Grid, Window
 from maptile2sat.sharding.manifest import Manifest
 from maptile2sat.sharding.replacing import write_whole

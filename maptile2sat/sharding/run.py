@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat._version import __version__
+from maptile2sat.creation import creation_options
 from maptile2sat.errors import UsageError
-from maptile2sat.geotiff import creation_options
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.rendering.job import Job, check_fit, prepared
 from maptile2sat.rendering.tags import attribution_of

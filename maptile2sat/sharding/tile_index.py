@@ -12,8 +12,9 @@ import struct
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from maptile2sat.creation import BLOCK
 from maptile2sat.errors import OutputError
-from maptile2sat.geotiff import BLOCK, output_errors
+from maptile2sat.geotiff import output_errors
 from maptile2sat.grid import BBox
 from maptile2sat.sharding.manifest import Manifest
 from maptile2sat.sharding.overview import OVERVIEW
