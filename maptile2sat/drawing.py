@@ -21,6 +21,7 @@ from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.source import Read
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
+from maptile2sat.wholeness import is_whole
 
 Progress = Callable[[int, int], None]
 """Called with the tiles drawn so far and the number of all tiles."""
@@ -181,6 +182,8 @@ def _write_geotiff(source: ExtractSource, window: Window, output: Path, progress
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         blocks = _fill_geotiff(source, window, temporary, progress)
+        if not is_whole(temporary, cog=False, masked=True):
+            raise OutputError(f"cannot write {output} (it came out damaged): is the disk full?")
         temporary.replace(output)
         return blocks
     except (RasterioError, OSError) as error:

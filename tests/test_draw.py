@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -646,6 +648,49 @@ def test_bad_extracts_leave_nothing(
         draw(extract, tmp_path / f"out.{suffix}")
     assert "\n" not in str(caught.value)
     assert _files(tmp_path) == before
+
+
+def draw_in_process(
+    *arguments: str | Path, limit: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `maptile2sat draw`; files may not become larger than `limit` bytes, as on a full disk."""
+    import resource
+
+    def fill_disk() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    code = "from maptile2sat.cli import process; process()"
+    return subprocess.run(
+        [sys.executable, "-c", code, "draw", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=fill_disk,
+    )
+
+
+def chequered() -> Osm:
+    """Return a map that does not compress well."""
+    random = np.random.default_rng(1)
+    osm = Osm()
+    for left, top in random.uniform(0, (WIDTH, HEIGHT), (400, 2)).tolist():
+        osm.rect(left, top, left + 9, top + 7, building="yes")
+    return osm
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+def test_a_full_disk_keeps_the_old_geotiff(tmp_path: Path) -> None:
+    extract, output = chequered().write(tmp_path / "map.osm"), tmp_path / "map.tif"
+    draw(extract, output)
+    before, size = output.read_bytes(), output.stat().st_size
+    for limit in (size // 4, size // 2, size - 100):
+        run = draw_in_process(extract, "-o", output, "--overwrite", limit=limit)
+        assert run.returncode == 1, limit
+        assert "disk" in run.stderr
+        assert "Traceback" not in run.stderr
+        assert output.read_bytes() == before
+        assert _files(tmp_path) == {"map.osm", "map.tif"}
 
 
 @pytest.mark.parametrize("suffix", ["tif", "mbtiles"])
