@@ -52,11 +52,12 @@ def lonlat(x: float, y: float) -> tuple[float, float]:
 class Osm:
     """Builds an OSM XML file; a point `None` is a node that the extract lacks."""
 
-    def __init__(self, *, bounds: bool = True) -> None:
+    def __init__(self, *, bounds: bool = True, new: bool = False) -> None:
         self.nodes: dict[tuple[float, float], int] = {}
         self.ways: list[str] = []
         self.relations: list[str] = []
         self.bounds = bounds
+        self.sign = -1 if new else 1
 
     def way(self, points: Sequence[Point], **tags: str) -> int:
         number = len(self.ways) + 1
@@ -74,7 +75,7 @@ class Osm:
         body = parts + _tags({"type": "multipolygon", **tags})
         self.relations.append(f'<relation id="{number}" version="1">{body}</relation>')
 
-    def write(self, path: Path) -> Path:
+    def write(self, path: Path, order: str = "nodes ways relations") -> Path:
         west, north = lonlat(0.3, 0.3)
         east, south = lonlat(WIDTH - 0.3, HEIGHT - 0.3)
         lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<osm version="0.6">']
@@ -83,16 +84,19 @@ class Osm:
                 f'<bounds minlon="{west:.7f}" minlat="{south:.7f}" '
                 f'maxlon="{east:.7f}" maxlat="{north:.7f}"/>'
             )
-        for (x, y), number in self.nodes.items():
-            lon, lat = lonlat(x, y)
-            lines.append(f'<node id="{number}" version="1" lon="{lon:.7f}" lat="{lat:.7f}"/>')
-        path.write_text("\n".join([*lines, *self.ways, *self.relations, "</osm>"]))
+        nodes = [
+            f'<node id="{number}" version="1" lon="{lon:.7f}" lat="{lat:.7f}"/>'
+            for (lon, lat), number in ((lonlat(*at), number) for at, number in self.nodes.items())
+        ]
+        kinds = {"nodes": nodes, "ways": self.ways, "relations": self.relations}
+        content = [line for kind in order.split() for line in kinds.get(kind, reversed(nodes))]
+        path.write_text("\n".join([*lines, *content, "</osm>"]))
         return path
 
     def _node(self, point: Point) -> int:
         if point is None:
             return 999_999_999
-        return self.nodes.setdefault(point, len(self.nodes) + 1)
+        return self.nodes.setdefault(point, self.sign * (len(self.nodes) + 1))
 
 
 def _tags(tags: dict[str, str]) -> str:
@@ -201,6 +205,43 @@ def test_extent_is_that_of_the_nodes_without_a_box(tmp_path: Path) -> None:
     osm.rect(60.4, 40.4, 110.6, 70.6, leisure="park")
     source = source_of(osm, tmp_path)
     assert source.info.extent == Window(COL + 60, ROW + 40, 51, 31)
+
+
+def small_town(*, new: bool = False) -> Osm:
+    """Return a map of a street, a lake and a park with a hole."""
+    osm = Osm(new=new)
+    osm.way([(20, 50), (150, 58), (280, 50)], highway="residential")
+    osm.rect(20, 80, 100, 180, natural="water")
+    outer, inner = osm.rect(120, 80, 280, 190), osm.rect(150, 100, 200, 150)
+    osm.relation([(outer, "outer"), (inner, "inner")], leisure="park")
+    return osm
+
+
+@pytest.mark.parametrize(
+    "order", ["ways relations nodes", "relations ways backwards", "backwards ways relations"]
+)
+@pytest.mark.parametrize("new", [False, True])
+def test_order_and_ids_of_an_extract_do_not_matter(tmp_path: Path, order: str, new: bool) -> None:
+    draw(small_town().write(tmp_path / "map.osm"), tmp_path / "usual.tif")
+    with rasterio.open(tmp_path / "usual.tif") as dataset:
+        expected = dataset.read()
+    assert (expected[:, 120, 50] == WATER).all()
+    extract = small_town(new=new).write(tmp_path / "other.osm", order)
+    result = draw(extract, tmp_path / "other.tif")
+    with rasterio.open(tmp_path / "other.tif") as dataset:
+        assert (dataset.read() == expected).all()
+    assert result.warnings == []
+
+
+def test_an_extract_without_the_nodes_of_its_ways_is_refused(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([None, None], highway="residential")
+    osm.rect(20, 80, 100, 180)  # has nodes, but nothing is to be drawn of it
+    extract = osm.write(tmp_path / "map.osm")
+    run = draw_in_process(extract, "-o", tmp_path / "map.tif")
+    assert run.returncode == 1
+    assert "a node of none of them" in run.stderr
+    assert _files(tmp_path) == {"map.osm"}
 
 
 @pytest.mark.parametrize("style", ["maps", "osm"])

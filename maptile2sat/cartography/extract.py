@@ -15,6 +15,7 @@ from maptile2sat.cartography.chains import present_parts
 from maptile2sat.cartography.classify import LineClass, area_class, line_class
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
 from maptile2sat.cartography.multipolygon import Polygon, assemble
+from maptile2sat.cartography.places import Places
 from maptile2sat.errors import MissingExtraError, SourceError
 from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
@@ -80,6 +81,8 @@ class _Ways:
     closed: list[tuple[int, str, Points]] = field(default_factory=list)
     lines: list[LineFeature] = field(default_factory=list)
     coast: list[Points] = field(default_factory=list)
+    wanted: int = 0
+    placed: int = 0  # of those that are wanted: ways with a node in the file
 
 
 def read_extract(path: Path, grid: Grid) -> Extract:
@@ -87,7 +90,8 @@ def read_extract(path: Path, grid: Grid) -> Extract:
 
     Raises:
         MissingExtraError: If osmium or shapely is not installed.
-        SourceError: If the file is missing, not OpenStreetMap data, or empty.
+        SourceError: If the file is missing, not OpenStreetMap data, empty, or without the nodes
+            of its ways.
     """
     try:
         import osmium
@@ -155,16 +159,26 @@ def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
 
 
 def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation], box: Box) -> _Ways:
-    wanted = {ref for relation in relations for ref in (*relation.outer, *relation.inner)}
-    only_ways = osmium.filter.EntityFilter(osmium.osm.WAY)
+    members = {ref for relation in relations for ref in (*relation.outer, *relation.inner)}
+    places = Places(osmium, path)
     found = _Ways()
-    for way in osmium.FileProcessor(str(path)).with_locations().with_filter(only_ways):
-        if way.tags or way.id in wanted:
-            _sort_way(way, zoom, found, box, is_member=way.id in wanted)
+
+    def sort(way: Any) -> None:
+        if way.tags or way.id in members:
+            _sort_way(way, places, zoom, found, box, is_member=way.id in members)
+
+    places.visit_ways(sort)
+    if found.wanted and not found.placed:
+        raise SourceError(
+            f"{path} holds {found.wanted:,} ways to draw and a node of none of them: get it anew "
+            "with the nodes of its ways (Overpass: '(._;>;); out body;')"
+        )
     return found
 
 
-def _sort_way(way: Any, zoom: int, found: _Ways, box: Box, *, is_member: bool) -> None:
+def _sort_way(
+    way: Any, places: Places, zoom: int, found: _Ways, box: Box, *, is_member: bool
+) -> None:
     """Put one way where it belongs."""
     tags = dict(way.tags)
     closed = way.is_closed() and len(way.nodes) > 3
@@ -173,7 +187,9 @@ def _sort_way(way: Any, zoom: int, found: _Ways, box: Box, *, is_member: bool) -
     coast = tags.get("natural") == "coastline"
     if not (is_member or name or kind or coast):
         return
-    points = _pixels(way, zoom)
+    points = _pixels(places.degrees(way), zoom)
+    found.wanted += 1
+    found.placed += bool(np.isfinite(points).any())
     if is_member:
         found.members[way.id] = points
         if name:
@@ -203,14 +219,8 @@ def _cut_parts(points: Points, box: Box) -> Iterator[Points]:
         yield whole
 
 
-def _pixels(way: Any, zoom: int) -> Points:
-    """Return the way's nodes as pixels of `zoom`, NaN for nodes that are not there."""
-    degrees = np.array(
-        [
-            (place.lon, place.lat) if place.valid() else (math.nan, math.nan)
-            for place in (node.location for node in way.nodes)
-        ]
-    ).reshape(-1, 2)
+def _pixels(degrees: Points, zoom: int) -> Points:
+    """Return longitudes and latitudes as pixels of `zoom`."""
     side = float(TILE << zoom)
     latitude = np.radians(np.clip(degrees[:, 1], -MAX_LATITUDE, MAX_LATITUDE))
     x = (degrees[:, 0] / 360.0 + 0.5) * side
