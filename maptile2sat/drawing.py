@@ -19,8 +19,8 @@ from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.errors import OutputError, UsageError
 from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
-from maptile2sat.source import Read
-from maptile2sat.sources.mbtiles_writer import MBTilesWriter
+from maptile2sat.source import common
+from maptile2sat.sources.mbtiles_writer import MBTilesWriter, viewer_bounds
 from maptile2sat.wholeness import is_whole
 
 Progress = Callable[[int, int], None]
@@ -38,7 +38,7 @@ class DrawResult:
         tiles: How many 256 px tiles or blocks it has.
         width: Columns of the map.
         height: Rows of the map.
-        bounds: Its extent in degrees.
+        bounds: Its extent in degrees; east is above 180 if it lies across 180 degrees.
         warnings: What could not be drawn, and why.
         seconds: How long it took.
     """
@@ -71,7 +71,8 @@ def draw(
         output: Where the map goes: `.mbtiles`, `.tif` or `.tiff`.
         zoom: Web mercator zoom.
         style: `maps` or `osm`.
-        bbox: The part to draw, in degrees; the whole extract if not given.
+        bbox: The part to draw, in degrees; the whole extract if not given. West > east means
+            across 180 degrees.
         overwrite: Whether an existing file may be replaced.
         progress: Called after each tile.
 
@@ -129,24 +130,29 @@ def _window(source: ExtractSource, bbox: BBox | None, extract: Path) -> Window:
     if bbox is None:
         return extent
     grid = source.info.grid
-    for part, _ in grid.pieces(grid.window(bbox), extent):
-        return part
-    covered = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(extent))
-    raise UsageError(f"the box lies outside of {extract.name}: choose one within --bbox {covered}")
+    window = common(source.info, grid.window(bbox))
+    if window.empty:
+        covered = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(extent))
+        raise UsageError(
+            f"the box lies outside of {extract.name}: choose one within --bbox {covered}"
+        )
+    return window
 
 
-def _tiles(window: Window) -> Iterator[Window]:
-    """Yield the 256 px tiles that `window` touches, row by row."""
+def _tiles(window: Window, zoom: int) -> Iterator[Window]:
+    """Yield the 256 px tiles of the world that `window` touches, row by row."""
+    columns = range(window.col // TILE, (window.right - 1) // TILE + 1)
     for row in range(window.row // TILE, (window.bottom - 1) // TILE + 1):
-        for column in range(window.col // TILE, (window.right - 1) // TILE + 1):
-            yield Window(column * TILE, row * TILE, TILE, TILE)
+        for column in columns[: 1 << zoom]:  # all the way round, both ends are of one tile
+            yield Window(column % (1 << zoom) * TILE, row * TILE, TILE, TILE)
 
 
 def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress: Progress) -> int:
     info = source.info
     zoom, style = info.grid.zoom or 0, info.style or ""
     name = info.name.split(".")[0]
-    tiles = list(_tiles(window))
+    tiles = list(_tiles(window, zoom))
+    bounds, center = viewer_bounds(info.grid, window)
     with MBTilesWriter(
         output,
         name=name,
@@ -155,24 +161,22 @@ def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress
         description=f"{name}: label-free map in the style '{style}', drawn by maptile2sat "
         "from OpenStreetMap data (ODbL)",
         extra={"maptile2sat:style": style},
-        bounds=_bounds(info.grid, window),
+        bounds=bounds,
+        center=center,
     ) as writer:
         for done, tile in enumerate(tiles, 1):
-            part = tile.intersection(window)
-            data = _png(source.read(part), part, tile)
-            writer.add(zoom, tile.col // TILE, tile.row // TILE, data)
+            writer.add(zoom, tile.col // TILE, tile.row // TILE, _png(source, window, tile))
             progress(done, len(tiles))
     return len(tiles)
 
 
-def _png(read: Read, part: Window, tile: Window) -> bytes:
-    """Encode a tile; what is not in `part` is transparent."""
-    picture = Pictures.fromarray(read.image)
-    if part != tile:
-        whole = np.zeros((tile.height, tile.width, 4), np.uint8)
-        place = part.slices(tile)
-        whole[place] = np.dstack([read.image, read.mask])
-        picture = Pictures.fromarray(whole)
+def _png(source: ExtractSource, window: Window, tile: Window) -> bytes:
+    """Draw and encode a tile; what is not in `window` is transparent."""
+    whole = np.zeros((TILE, TILE, 4), np.uint8)
+    for part, _ in source.info.grid.pieces(window, tile):
+        read = source.read(part)
+        whole[part.slices(tile)] = np.dstack([read.image, read.mask])
+    picture = Pictures.fromarray(whole[..., :3] if whole[..., 3].all() else whole)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

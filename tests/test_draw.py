@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -27,6 +28,7 @@ from maptile2sat.cartography.paint import paint
 from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.cartography.style import STYLES, rgb
 from maptile2sat.drawing import draw
+from maptile2sat.sources import SourceOptions, open_source
 
 ZOOM = 16
 COL, ROW = 37111 * 256 + 77, 18987 * 256 + 141  # nothing is aligned or symmetric
@@ -420,6 +422,79 @@ def test_coastline_that_ends_inside_draws_no_sea(tmp_path: Path) -> None:
     source = source_of(osm, tmp_path)
     assert "no sea" in source.warnings[0]
     assert not is_water(source.read(source.info.extent).image).any()
+
+
+# Across 180 degrees
+
+FIJI = """<?xml version="1.0"?><osm version="0.6">
+<bounds minlon="{west}" minlat="-17.2" maxlon="{east}" maxlat="-16.2"/>
+<node id="1" version="1" lon="179.5" lat="-16.5"/><node id="2" version="1" lon="180" lat="-16.5"/>
+<node id="3" version="1" lon="-180" lat="-16.5"/><node id="4" version="1" lon="-179.2" lat="-16.5"/>
+<way id="1" version="1"><nd ref="1"/><nd ref="2"/><tag k="highway" v="motorway"/></way>
+<way id="2" version="1"><nd ref="3"/><nd ref="4"/><tag k="highway" v="motorway"/></way></osm>"""
+FIJI_BOX = BBox(179.4, -17.2, -179.1, -16.2)
+FIJI_WINDOW = mercator_grid(10).window(FIJI_BOX)
+
+
+def fiji(folder: Path, west: float, east: float) -> Path:
+    path = folder / "fiji.osm"
+    path.write_text(FIJI.format(west=west, east=east))
+    return path
+
+
+def check_fiji_road(image: np.ndarray) -> None:
+    """Check that the road goes from 179.5 to -179.2 degrees without a gap."""
+    assert image.shape == (FIJI_WINDOW.height, FIJI_WINDOW.width, 3)
+    road = (image != GROUND).any(-1).any(0)
+    left, right = ((lon / 360 + 0.5) * (256 << 10) - FIJI_WINDOW.col for lon in (179.5, 180.8))
+    assert road[round(left) : round(right)].all()
+    assert not road[: round(left) - 2].any()
+    assert not road[round(right) + 2 :].any()
+
+
+@pytest.mark.parametrize(
+    ("header", "bbox"),
+    [
+        ((-180, 180), FIJI_BOX),
+        ((179.4, -179.1), None),
+        ((179.4, -179.1), FIJI_BOX),
+        ((179.4, -179.1), BBox(179.0, -17.2, 181.0, -16.2)),
+    ],
+)
+def test_a_map_across_180_degrees_is_one(
+    tmp_path: Path, header: tuple[float, float], bbox: BBox | None
+) -> None:
+    extract = fiji(tmp_path, *header)
+    expected = mercator_grid(10).transform(FIJI_WINDOW)
+    result = draw(extract, tmp_path / "map.tif", zoom=10, bbox=bbox)
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        image = dataset.read().transpose(1, 2, 0)
+        assert dataset.transform.almost_equals(expected)
+        assert (dataset.dataset_mask() == 255).all()
+    check_fiji_road(image)
+    assert result.bounds.west == pytest.approx(179.4, abs=1e-3)
+    assert result.bounds.east == pytest.approx(180.9, abs=1e-3)
+    draw(extract, tmp_path / "map.mbtiles", zoom=10, bbox=bbox)
+    with closing(open_source(str(tmp_path / "map.mbtiles"), SourceOptions())) as tiles:
+        read = tiles.read(FIJI_WINDOW)
+    assert (read.mask == 255).all()
+    assert (read.image == image).all()
+
+
+def test_a_wide_header_box_that_holds_its_nodes_is_believed(tmp_path: Path) -> None:
+    extract = tmp_path / "wide.osm"
+    extract.write_text(
+        FIJI.format(west=-150, east=150).replace("179.", "140.").replace("180", "145")
+    )
+    source = open_extract(extract, zoom=3)
+    assert source.info.extent == mercator_grid(3).window(BBox(-150, -17.2, 150, -16.2))
+
+
+def test_all_round_the_world_a_tile_cut_by_its_box_is_written_once(tmp_path: Path) -> None:
+    extract = fiji(tmp_path, -180, 180)
+    result = draw(extract, tmp_path / "map.mbtiles", zoom=2, bbox=BBox(10, -17, 9.9, -16))
+    assert result.tiles == 4
+    assert result.width >= 4 * 256
 
 
 # Roads

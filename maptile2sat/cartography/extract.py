@@ -125,7 +125,10 @@ def _bounds(osmium: Any, path: Path) -> BBox | None:
     box = processor.header.box()
     if box.valid() and box.size() > 0:
         low, high = box.bottom_left, box.top_right
-        return _cut_to_mercator(low.lon, low.lat, high.lon, high.lat)
+        west, east = low.lon, high.lon
+        if 180.0 < east - west < 360.0 and _mostly_outside(processor, west, east):
+            west, east = east, west  # osmium has put a box across 180 degrees in order
+        return _cut_to_mercator(west, low.lat, east, high.lat)
     west, south, east, north = math.inf, math.inf, -math.inf, -math.inf
     for node in processor:
         if node.location.valid():
@@ -135,6 +138,15 @@ def _bounds(osmium: Any, path: Path) -> BBox | None:
     if not (west < east and south < north):
         return None
     return _cut_to_mercator(west, south, east, north)
+
+
+def _mostly_outside(nodes: Any, west: float, east: float) -> bool:
+    """Return whether more nodes lie beyond two meridians than between them."""
+    beyond = 0
+    for node in nodes:
+        if node.location.valid():
+            beyond += -1 if west < node.location.lon < east else 1
+    return beyond > 0
 
 
 def _cut_to_mercator(west: float, south: float, east: float, north: float) -> BBox:
@@ -187,7 +199,7 @@ def _sort_way(
     coast = tags.get("natural") == "coastline"
     if not (is_member or name or kind or coast):
         return
-    points = _pixels(places.degrees(way), zoom)
+    points = _pixels(places.degrees(way), zoom, box)
     found.wanted += 1
     found.placed += bool(np.isfinite(points).any())
     if is_member:
@@ -219,11 +231,13 @@ def _cut_parts(points: Points, box: Box) -> Iterator[Points]:
         yield whole
 
 
-def _pixels(degrees: Points, zoom: int) -> Points:
-    """Return longitudes and latitudes as pixels of `zoom`."""
+def _pixels(degrees: Points, zoom: int, box: Box) -> Points:
+    """Return longitudes and latitudes as pixels of `zoom`, in the columns of `box`."""
     side = float(TILE << zoom)
     latitude = np.radians(np.clip(degrees[:, 1], -MAX_LATITUDE, MAX_LATITUDE))
     x = (degrees[:, 0] / 360.0 + 0.5) * side
+    if box.right > side:  # across 180 degrees
+        x += side * np.round(((box.left + box.right) / 2 - x) / side)
     y = (0.5 - np.arcsinh(np.tan(latitude)) / (2 * np.pi)) * side
     return np.column_stack([x, y])
 

@@ -22,8 +22,8 @@ from maptile2sat.datasets.layout import (
 from maptile2sat.datasets.ownership import claim, identity
 from maptile2sat.datasets.workshop import FOLDER, Format, Workshop
 from maptile2sat.errors import OutputError, TrainingError, UsageError
-from maptile2sat.grid import BBox, Grid, Window, mercator_grid
-from maptile2sat.source import Source
+from maptile2sat.grid import BBox, Window, mercator_grid
+from maptile2sat.source import Source, common
 from maptile2sat.sources import SourceOptions, open_source
 
 MAX_TILES = 20_000
@@ -213,23 +213,13 @@ def _area(drawn: Source, image: Source, options: BuildOptions) -> Window:
     grid = mercator_grid(options.zoom)
     area = drawn.info.extent if options.bbox is None else grid.window(options.bbox)
     for source in (drawn, image):
-        area = _common(grid, area, source.info.extent)
+        area = common(source.info, area)
         if area.empty:
             where = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(source.info.extent))
             raise UsageError(
                 f"{source.info.name} has nothing where the pairs are to be: it covers {where}"
             )
     return area
-
-
-def _common(grid: Grid, area: Window, extent: Window) -> Window:
-    """Return the hull, within `area`, of what a source with data in `extent` may have of it."""
-    places = [place for _, place in grid.pieces(area, extent)]
-    if not places:
-        return Window(area.col, area.row, 0, 0)
-    left, top = min(place.col for place in places), min(place.row for place in places)
-    right, bottom = max(place.right for place in places), max(place.bottom for place in places)
-    return Window(left, top, right - left, bottom - top)
 
 
 def _check_size(lattice: Lattice, area: Window, options: BuildOptions) -> None:

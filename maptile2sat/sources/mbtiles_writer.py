@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from maptile2sat.errors import OutputError
-from maptile2sat.grid import MAX_ZOOM, TILE, BBox, Window, mercator_grid
+from maptile2sat.grid import MAX_ZOOM, TILE, BBox, Grid, Window, mercator_grid
 from maptile2sat.projection import MAX_LATITUDE
 
 APPLICATION_ID = 0x4D504258
@@ -193,6 +193,19 @@ class MBTilesWriter:
         return BBox(
             min(west), max(min(south), -MAX_LATITUDE), max(east), min(max(north), MAX_LATITUDE)
         )
+
+
+def viewer_bounds(grid: Grid, window: Window) -> tuple[BBox, tuple[float, float]]:
+    """Return bounds and middle in degrees; bounds across 180 degrees are all the way round.
+
+    Viewers cut tiles off at 180 degrees that lie beyond bounds which go on there.
+    """
+    west, south, east, north = grid.lonlat_bounds(window)
+    south, north = max(south, -MAX_LATITUDE), min(north, MAX_LATITUDE)
+    middle = ((west + east) / 2 + 180.0) % 360.0 - 180.0, (south + north) / 2
+    if west < -180.0 - 1e-9 or east > 180.0 + 1e-9:
+        west, east = -180.0, 180.0
+    return BBox(west, south, east, north), middle
 
 
 def _sync(path: Path) -> None:
