@@ -353,6 +353,52 @@ def test_area_that_ends_far_inside_is_listed(tmp_path: Path) -> None:
     assert (source.read(source.info.extent).image == GROUND).all()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_island_in_a_hole_stays_where_the_extract_cuts_the_area(
+    tmp_path: Path, whole: bool
+) -> None:
+    osm = Osm()
+    points = [(100, -50), (100, 150), (350, 150)]
+    outer = osm.way([*points, (350, -50), (100, -50)] if whole else points)
+    lake, island = osm.rect(150, 20, 290, 140), osm.rect(200, 50, 240, 90)
+    osm.relation([(outer, "outer"), (island, "outer"), (lake, "inner")], landuse="forest")
+    image = picture(osm, tmp_path)
+    wood = rgb(STYLES["maps"].areas["wood"].fill)
+    assert at(image, 120, 100) == wood
+    assert at(image, 170, 100) == GROUND
+    assert at(image, 220, 70) == wood
+    assert at(image, 50, 100) == GROUND
+
+
+def test_a_lake_larger_than_the_extract_leaves_a_cut_wood_around_it(tmp_path: Path) -> None:
+    osm = Osm()
+    outer = osm.way([(-20, 30), (330, 30)])
+    lake = osm.rect(40, 60, 250, 5000)
+    osm.relation([(outer, "outer"), (lake, "inner")], landuse="forest")
+    image = picture(osm, tmp_path)
+    wood = rgb(STYLES["maps"].areas["wood"].fill)
+    assert at(image, 20, 100) == at(image, 280, 190) == wood
+    assert at(image, 150, 100) == at(image, 150, 10) == GROUND
+
+
+@pytest.mark.parametrize(("across", "doubt"), [(30, False), (60, False), (90, True), (250, False)])
+def test_a_cut_near_the_middle_is_doubtful(tmp_path: Path, across: int, doubt: bool) -> None:
+    osm = Osm()
+    shore = osm.way([(across, 250), (across, -50)])
+    osm.relation([(shore, "outer"), (998, "outer")], natural="water")
+    result = draw(osm.write(tmp_path / "map.osm"), tmp_path / "map.tif")
+    assert ["wrong side" in text for text in result.warnings] == [True] * doubt
+
+
+def test_a_clearing_without_its_wood_is_listed(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.relation([(997, "outer"), (osm.rect(100, 50, 200, 150), "inner")], landuse="forest")
+    osm.relation([(996, "outer"), (osm.rect(400, 50, 500, 150), "inner")], landuse="forest")
+    run = draw_in_process(osm.write(tmp_path / "map.osm"), "-o", tmp_path / "map.tif")
+    assert run.returncode == 0
+    assert "relation 1 (wood):" in run.stderr
+
+
 # Sea
 
 

@@ -30,12 +30,10 @@ def sea(ways: list[Points], box: Box) -> Polygon | None:
     Raises:
         AmbiguousCoastError: If ends lie too far inside, or lines cross or contradict.
     """
-    from shapely import box as shapely_box
-
     open_lines, rings = _lines_in_box(ways, box)
     if not open_lines and not rings:
         return None
-    whole = shapely_box(box.left, box.top, box.right, box.bottom)
+    whole = box.polygon()
     islands, basins = _split_rings(rings)
     if open_lines:
         _check_crossings(open_lines)

@@ -272,8 +272,9 @@ def _add_areas(extract: Extract, relations: list[_Relation], ways: _Ways, box: B
     if incomplete:
         more = f" and {len(incomplete) - _LISTED} more" if len(incomplete) > _LISTED else ""
         extract.warnings.append(
-            f"areas incomplete in the extract, drawn as far as they are there: "
-            f"{', '.join(incomplete[:_LISTED])}{more}"
+            "areas incomplete in the extract, of which parts may be missing or on the wrong side "
+            f"of the cut: {', '.join(incomplete[:_LISTED])}{more}: take an extract with whole "
+            "relations (osmium extract --strategy smart)"
         )
 
 
