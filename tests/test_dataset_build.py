@@ -282,8 +282,27 @@ def test_a_failing_server_stops_the_build_and_it_goes_on(
         build(template, ortho, tmp_path / "set", OPTIONS)
     server.answer = None
     assert build(template, ortho, tmp_path / "set", OPTIONS).train > 0
-    with pytest.raises(UsageError, match="more than 5 tiles"):
+    with pytest.raises(UsageError, match="more than 5 tiles: say a larger --max-tiles"):
         build(template, ortho, tmp_path / "other", OPTIONS, max_tiles=5)
+    assert build(template, ortho, tmp_path / "other", OPTIONS).train > 0
+
+
+def test_a_request_that_fails_before_it_reads_leaves_the_folder_free(
+    drawn: str, ortho: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    right = {"--map": drawn, "--image": ortho, "--size": "256", "--bbox": None}
+    for wrong in (
+        {"--map": str(tmp_path / "nosuch.tif")},
+        {"--image": str(tmp_path / "nosuch.tif")},
+        {"--size": "2048"},
+        {"--bbox": "24.9,60.1,24.95,60.15"},
+    ):
+        asked = {name: value for name, value in {**right, **wrong}.items() if value}
+        words = [word for option in asked.items() for word in option]
+        assert run("dataset", "build", *words, "--out", out).code in (1, 2)
+        assert not out.exists()
+    assert build(drawn, ortho, out, OPTIONS).train > 0
 
 
 def test_impossible_requests_are_one_line(drawn: str, ortho: str, tmp_path: Path) -> None:

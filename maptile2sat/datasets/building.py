@@ -19,7 +19,7 @@ from maptile2sat.datasets.layout import (
     read_description,
     write_json,
 )
-from maptile2sat.datasets.ownership import claim, identity
+from maptile2sat.datasets.ownership import claim, identity, is_complete
 from maptile2sat.datasets.workshop import FOLDER, Format, Workshop
 from maptile2sat.errors import OutputError, TrainingError, UsageError
 from maptile2sat.grid import BBox, Window, mercator_grid
@@ -143,7 +143,7 @@ def build(
         "bbox": None if options.bbox is None else list(options.bbox),
     }
     try:
-        if claim(out, arguments):
+        if is_complete(out, arguments):
             shutil.rmtree(out / FOLDER, ignore_errors=True)
             return _result(out, [])
         return _build((map_source, image_source), out, options, arguments, max_tiles, progress)
@@ -166,6 +166,7 @@ def _build(
         area = _area(drawn, image, options)
         lattice = Lattice.within(area, options.size)
         _check_size(lattice, area, options)
+        claim(out, arguments)  # only now: what cannot be built must not keep the folder
         workshop = Workshop(
             out,
             lattice,

@@ -32,34 +32,48 @@ def identity(source: str) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size}
 
 
-def claim(out: Path, arguments: Mapping[str, Any]) -> bool:
-    """Begin a build in `out`, or check that it is the same that was begun there.
+def is_complete(out: Path, arguments: Mapping[str, Any]) -> bool:
+    """Return whether the set in `out` is complete already; nothing is written.
 
     Args:
         out: Folder of the set.
         arguments: What decides its content, as JSON can hold it.
 
-    Returns:
-        Whether the set is complete already.
-
     Raises:
         TrainingError: If `out` is a set of other arguments; the message names them.
         OutputError: If it holds something else.
     """
-    wanted = json.loads(json.dumps(arguments))
     if (out / DESCRIPTION).exists():
-        _compare(out, read_description(out).get("arguments"), wanted)
+        _compare(out, read_description(out).get("arguments"), _as_json(arguments))
         return True
     begun = out / FOLDER / ARGUMENTS
-    wanted["version"] = __version__  # another version may draw the map otherwise
     if begun.exists():
-        _compare(out, json.loads(begun.read_text(encoding="utf-8")), wanted)
-        return False
-    if out.exists() and any(entry.name != FOLDER for entry in out.iterdir()):
+        _compare(out, json.loads(begun.read_text(encoding="utf-8")), _begun(arguments))
+    elif out.exists() and any(entry.name != FOLDER for entry in out.iterdir()):
         raise OutputError(f"{out} is not empty and no set that was begun: give another --out")
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    write_json(begun, wanted)
     return False
+
+
+def claim(out: Path, arguments: Mapping[str, Any]) -> None:
+    """Begin a build in `out`, which from then on is of these arguments.
+
+    Args:
+        out: Folder of the set, which `is_complete` has found to be free or of these arguments.
+        arguments: What decides its content, as JSON can hold it.
+    """
+    begun = out / FOLDER / ARGUMENTS
+    if not begun.exists():
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        write_json(begun, _begun(arguments))
+
+
+def _begun(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    # another version may draw the map otherwise
+    return {**_as_json(arguments), "version": __version__}
+
+
+def _as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(arguments)))
 
 
 def _compare(out: Path, old: Any, new: dict[str, Any]) -> None:
