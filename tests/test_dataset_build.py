@@ -149,6 +149,45 @@ def test_gaps_hold_on_any_lattice() -> None:
             assert len(parts.train) + len(parts.val) <= count
 
 
+@pytest.mark.parametrize("count", [4 * 48, 1000])
+def test_more_pairs_wanted_than_fit_are_parted_as_all_that_fit(
+    drawn: str, ortho: str, whole: Path, tmp_path: Path, count: int
+) -> None:
+    options = dataclasses.replace(OPTIONS, count=count)
+    result = build(drawn, ortho, tmp_path / "set", options)
+    for split in ("train", "val"):
+        assert places(tmp_path / "set" / split) == places(whole / split)
+    assert any(f"of {count} pairs" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_validation_is_a_part_of_what_is_usable(share: float) -> None:
+    lattice = Lattice(0, 0, 12, 10, 256)
+    usable = np.random.default_rng(3).random((12, 10)) < share
+
+    def assess(cell: Cell, coming: object) -> bool:
+        return bool(usable[cell])
+
+    every = choose(lattice, assess, count=None, val_fraction=0.1, seed=1)
+    for count in (20, 60, 100, 120, 500, 5000):
+        parts = choose(lattice, assess, count=count, val_fraction=0.1, seed=1)
+        assert len(parts.val) == round(0.1 * min(count, int(usable.sum())))
+        assert len(parts.train) + len(parts.val) <= count
+        if count > usable.sum():
+            assert (parts.train, parts.val) == (every.train, every.val)
+
+
+def test_the_gap_is_not_told_where_it_was_not_counted(
+    drawn: str, ortho: str, tmp_path: Path
+) -> None:
+    base = ["dataset", "build", "--map", drawn, "--image", ortho, "--size", str(SIZE)]
+    assert "left out between" in run(*base, "--out", tmp_path / "all").err
+    outcome = run(*base, "--out", tmp_path / "few", "--count", "6")
+    assert "5 train and 1 val pairs; skipped" in outcome.err
+    outcome = run(*base, "--out", tmp_path / "few", "--count", "6", "--json")
+    assert json.loads(outcome.out)["gap"] is None
+
+
 def test_a_count_reads_no_more_than_it_needs(
     drawn: str, ortho: str, server: TileServer, tmp_path: Path
 ) -> None:

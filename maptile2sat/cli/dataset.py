@@ -175,8 +175,9 @@ def build_command(
         return
     print(result.folder)
     skipped = ", ".join(f"{number} {reason}" for reason, number in result.skipped.items())
+    gap = "" if result.gap is None else f", {result.gap} left out between them"
     note(
-        f"{result.train} train and {result.val} val pairs, {result.gap} left out between them; "
+        f"{result.train} train and {result.val} val pairs{gap}; "
         f"skipped: {skipped or 'none'}; {result.attribution or 'nobody is named for the sources'}",
         level,
     )

@@ -95,7 +95,8 @@ class BuildResult:
         folder: The set.
         train: Pairs for training.
         val: Pairs for validation.
-        gap: Usable squares left out between the two (0 if not all were looked at).
+        gap: Usable squares left out between the two; None if a count was wanted: not all were
+            looked at.
         skipped: Squares that were not usable, by reason.
         attribution: Who is to be named.
         warnings: What is unusual.
@@ -104,7 +105,7 @@ class BuildResult:
     folder: Path
     train: int
     val: int
-    gap: int
+    gap: int | None
     skipped: dict[str, int]
     attribution: str
     warnings: list[str]
@@ -188,7 +189,8 @@ def _build(
         workshop.publish(parts)
         about = _description(drawn, image, area, options)
         about["pairs"] = {"train": len(parts.train), "val": len(parts.val)}
-        about |= {"gap": len(parts.gap), "skipped": workshop.skipped(), "arguments": arguments}
+        gap = len(parts.gap) if options.count is None else None
+        about |= {"gap": gap, "skipped": workshop.skipped(), "arguments": arguments}
         write_json(out / DESCRIPTION, about)
         workshop.clear()
         return _result(out, _warnings(drawn, image, parts, options))
@@ -235,9 +237,10 @@ def _check_parts(parts: Parts, workshop: Workshop, options: BuildOptions) -> Non
     if parts.train and (parts.val or not options.val_fraction):
         return
     skipped = ", ".join(f"{count} {reason}" for reason, count in workshop.skipped().items())
+    gap = f"; between the two: {len(parts.gap)}" if options.count is None else ""
     raise TrainingError(
         f"{len(parts.train)} pairs are left for training and {len(parts.val)} for validation "
-        f"(skipped: {skipped or 'none'}; between the two: {len(parts.gap)}): choose a larger area, "
+        f"(skipped: {skipped or 'none'}{gap}): choose a larger area, "
         "a smaller --size, or --val-fraction 0; for another try delete the output folder"
     )
 
