@@ -24,6 +24,8 @@ from maptile2sat.grid import BBox, Window, mercator_grid
 pytest.importorskip("osmium")
 pytest.importorskip("shapely")
 
+import shapely
+
 from maptile2sat.cartography.paint import paint
 from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.cartography.style import STYLES, rgb
@@ -397,6 +399,69 @@ def test_a_clearing_without_its_wood_is_listed(tmp_path: Path) -> None:
     run = draw_in_process(osm.write(tmp_path / "map.osm"), "-o", tmp_path / "map.tif")
     assert run.returncode == 0
     assert "relation 1 (wood):" in run.stderr
+
+
+SPIKE = [
+    (100, 50),
+    (200, 50),
+    (200, 150),
+    (150, 150),
+    (170, 190),
+    (150, 150),
+    (100, 150),
+    (100, 50),
+]
+FLAT = [(20, 20), (60, 60), (100, 100), (60, 60), (20, 20)]
+
+
+@pytest.mark.parametrize("flaw", [SPIKE, FLAT, [*SPIKE, *FLAT, SPIKE[0]]])
+@pytest.mark.parametrize("style", ["maps", "osm"])
+def test_rings_with_spikes_are_drawn_without_them(
+    tmp_path: Path, flaw: list[Point], style: str
+) -> None:
+    osm = Osm()
+    outer, inner = osm.rect(10, 10, 290, 195), osm.way(flaw)
+    osm.relation([(outer, "outer"), (inner, "inner")], landuse="forest")
+    osm.relation([(999, "outer"), (inner, "inner")], landuse="forest")
+    osm.relation([(osm.rect(120, 70, 130, 80), "outer"), (inner, "inner")], landuse="forest")
+    osm.relation([(osm.way([(5, -9), (5, 220)]), "outer"), (inner, "inner")], natural="water")
+    osm.way(flaw, natural="coastline")
+    osm.way(flaw[::-1], leisure="park")
+    image = picture(osm, tmp_path, style)
+    assert at(image, 280, 180) != rgb(STYLES[style].background)
+
+
+def test_rings_that_run_along_the_border_are_drawn(tmp_path: Path) -> None:
+    osm = Osm()
+    edge = [(10.0, HEIGHT + 0.0), (150.0, HEIGHT + 0.0)]
+    osm.relation([(osm.way(edge), "outer"), (999, "outer")], landuse="forest")
+    osm.relation([(osm.way(edge[::-1]), "outer"), (999, "outer")], landuse="forest")
+    picture(osm, tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["inf", "-inf", "nan", "1e999", "9" * 400])
+def test_a_layer_that_is_no_number_is_none(tmp_path: Path, layer: str) -> None:
+    osm = Osm()
+    osm.way([(20, 50), (280, 50)], highway="residential", layer=layer)
+    assert at(picture(osm, tmp_path), 150, 50) == STREET
+
+
+def test_geometry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    osm = small_town()
+    extract = osm.write(tmp_path / "map.osm")
+
+    def fail(*_: object, **__: object) -> None:
+        raise shapely.errors.GEOSException("TopologyException: side\nlocation conflict")
+
+    for step in ("extract.assemble", "scene.polygonal", "source.paint_tile"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"maptile2sat.cartography.{step}", fail)
+            with pytest.raises(
+                SourceError, match=r"map\.osm holds shapes .*side location"
+            ) as caught:
+                draw(extract, tmp_path / "map.tif")
+        assert "\n" not in str(caught.value)
+    assert _files(tmp_path) == {"map.osm"}
 
 
 # Sea

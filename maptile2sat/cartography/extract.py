@@ -14,8 +14,9 @@ from maptile2sat.cartography.box import Box, Points
 from maptile2sat.cartography.chains import present_parts
 from maptile2sat.cartography.classify import LineClass, area_class, line_class
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
-from maptile2sat.cartography.multipolygon import Polygon, assemble
+from maptile2sat.cartography.multipolygon import assemble
 from maptile2sat.cartography.places import Places
+from maptile2sat.cartography.shapes import Polygon, shape_errors
 from maptile2sat.errors import MissingExtraError, SourceError
 from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
@@ -114,8 +115,9 @@ def read_extract(path: Path, grid: Grid) -> Extract:
             f"{path} cannot be read as OpenStreetMap data ({reason}): give an .osm.pbf or .osm file"
         ) from error
     extract = Extract(window, lines=ways.lines)
-    _add_areas(extract, relations, ways, box)
-    _add_sea(extract, ways.coast, box)
+    with shape_errors(path.name):
+        _add_areas(extract, relations, ways, box)
+        _add_sea(extract, ways.coast, box)
     return extract
 
 

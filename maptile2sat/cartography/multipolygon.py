@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maptile2sat.cartography.box import Box, Points
 from maptile2sat.cartography.chains import is_ring, join, present_parts
-
-Polygon = Any
-"""A shapely Polygon or MultiPolygon."""
-
+from maptile2sat.cartography.shapes import Polygon, enclosed, polygonal
 
 _CLEAR = 0.25
 """Part of the box up to which the smaller side of a cut is taken for the area without doubt."""
@@ -45,7 +40,7 @@ def assemble(outer: list[Points], inner: list[Points], box: Box) -> tuple[Polygo
             sure = sure and clear
             if closed is not None:
                 found.append(closed)
-    area = polygonal(_paint(rings, holes, box if cut or cut_holes else None))
+    area = _paint(rings, holes, box if cut or cut_holes else None)
     return None if area.is_empty else area, sure
 
 
@@ -57,17 +52,15 @@ def _touch(areas: list[Polygon], box: Box) -> bool:
 
 def _rings(ways: list[Points], box: Box) -> tuple[list[Polygon], list[Points], bool]:
     """Return closed rings as polygons, the open lines inside the box, and if all is usable."""
-    from shapely import make_valid
-    from shapely.geometry import Polygon as ShapelyPolygon
-
     parts = [part for way in ways for part in present_parts(way)]
     rings: list[Polygon] = []
     cut: list[Points] = []
     sure = True
     for line in join(parts, directed=False):
         if is_ring(line):
-            polygon = ShapelyPolygon(line)
-            rings.append(polygon if polygon.is_valid else make_valid(polygon))
+            polygon = enclosed(line)
+            if not polygon.is_empty:
+                rings.append(polygon)
             continue
         for piece in box.clip(line):
             closed = box.extended(piece)
@@ -98,7 +91,7 @@ def _paint(rings: list[Polygon], holes: list[Polygon], box: Box | None) -> Polyg
     ]
     area: Polygon = ShapelyPolygon()
     for _, _, filled, ring in sorted(order, key=lambda item: (-item[0], -item[1])):
-        area = area.union(ring) if filled else area.difference(ring)
+        area = polygonal(area.union(ring) if filled else area.difference(ring))
     return area
 
 
@@ -107,15 +100,14 @@ def _close(lines: list[Points], box: Box, holes: list[Polygon]) -> tuple[Polygon
 
     `None` if they are a muddle.
     """
-    from shapely import make_valid
     from shapely.geometry import Polygon as ShapelyPolygon
 
     inside: Polygon = ShapelyPolygon()
     for line in lines:
         corners = box.corners_between(box.position(line[-1]), box.position(line[0]))
-        polygon = make_valid(ShapelyPolygon(np.vstack([line, corners, line[:1]])))
-        inside = inside.symmetric_difference(polygon)
-    rest = box.polygon().difference(inside)
+        polygon = enclosed(np.vstack([line, corners, line[:1]]))
+        inside = polygonal(inside.symmetric_difference(polygon))
+    rest = polygonal(box.polygon().difference(inside))
     if holes:
         points = [hole.representative_point() for hole in holes]
         within = sum(inside.contains(point) for point in points)
@@ -125,14 +117,3 @@ def _close(lines: list[Points], box: Box, holes: list[Polygon]) -> tuple[Polygon
         return None, False
     smaller = inside if inside.area <= rest.area else rest
     return smaller, smaller.area <= _CLEAR * box.width * box.height
-
-
-def polygonal(area: Any) -> Polygon:
-    """Return the polygons of `area` without the points and lines that set operations leave."""
-    from shapely import get_parts
-    from shapely.geometry import MultiPolygon
-
-    if area.geom_type != "GeometryCollection":
-        return area if area.geom_type in ("Polygon", "MultiPolygon") else MultiPolygon()
-    parts = [part for found in get_parts(area).tolist() for part in get_parts(found).tolist()]
-    return MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
