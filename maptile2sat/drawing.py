@@ -6,6 +6,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image as Pictures
 from rasterio.errors import RasterioError
 
 from maptile2sat.cartography.source import ExtractSource, open_extract
-from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.errors import OutputError, SourceError, UsageError, refuse_undecodable
 from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.source import common
@@ -87,11 +88,9 @@ def draw(
     """
     started = time.monotonic()
     extract, output = Path(extract), Path(output)
+    refuse_undecodable(extract, SourceError)
     write = _writer(output)
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists: choose another name or say --overwrite")
-    if not output.parent.is_dir():
-        raise OutputError(f"the folder {output.parent} does not exist: create it first")
+    _check_output(output, overwrite=overwrite)
     source = open_extract(extract, zoom=zoom, style=style)
     try:
         window = _window(source, bbox, extract)
@@ -122,6 +121,28 @@ def _writer(output: Path) -> _Writer:
     if suffix in (".tif", ".tiff"):
         return _write_geotiff
     raise UsageError(f"cannot draw into '{output.name}': the output must end in .mbtiles or .tif")
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that is there already or can never be."""
+    refuse_undecodable(output, OutputError)
+    try:
+        exists = output.exists()
+        _unfinished(output).exists()  # its name is longer
+        in_folder = output.parent.is_dir()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {output} ({error.strerror}): choose a shorter name, or another folder"
+        ) from error
+    if exists and not overwrite:
+        raise OutputError(f"{output} exists: choose another name or say --overwrite")
+    if not in_folder:
+        raise OutputError(f"the folder {output.parent} does not exist: create it first")
+
+
+def _unfinished(output: Path) -> Path:
+    """Return where a file is until it is complete."""
+    return output.with_name(f".{output.name}.{os.getpid()}.partial")
 
 
 def _window(source: ExtractSource, bbox: BBox | None, extract: Path) -> Window:
@@ -183,7 +204,7 @@ def _png(source: ExtractSource, window: Window, tile: Window) -> bytes:
 
 
 def _write_geotiff(source: ExtractSource, window: Window, output: Path, progress: Progress) -> int:
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    temporary = _unfinished(output)
     try:
         blocks = _fill_geotiff(source, window, temporary, progress)
         if not is_whole(temporary, cog=False, masked=True):
@@ -194,7 +215,8 @@ def _write_geotiff(source: ExtractSource, window: Window, output: Path, progress
         reason = " ".join(str(error).split())
         raise OutputError(f"cannot write {output} ({reason}): check the disk") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is to be said
+            temporary.unlink(missing_ok=True)
 
 
 def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: Progress) -> int:

@@ -920,6 +920,49 @@ def test_a_full_disk_keeps_the_old_geotiff(tmp_path: Path) -> None:
         assert _files(tmp_path) == {"map.osm", "map.tif"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+def test_a_full_disk_keeps_the_old_mbtiles(tmp_path: Path) -> None:
+    extract, output = small_town().write(tmp_path / "map.osm"), tmp_path / "map.mbtiles"
+    output.write_text("old")
+    # tiles are committed by the hundred, before they fill the cache
+    asked = ["--overwrite", "-z", "21", "-q"]
+    run = draw_in_process(extract, "-o", output, *asked, limit=200 << 10)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: cannot write")
+    assert run.stderr.count("\n") == 1
+    assert output.read_text() == "old"
+    assert _files(tmp_path) == {"map.osm", "map.mbtiles"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+@pytest.mark.parametrize(
+    ("extract", "output", "says"),
+    [
+        ("map.osm", "a" * 240 + ".tif", "shorter name"),
+        ("map.osm", "a" * 240 + ".mbtiles", "shorter name"),
+        ("map.osm", "a" * 300 + ".tif", "shorter name"),
+        ("map.osm", "a" * 300 + "/map.tif", "shorter name"),
+        ("a" * 300 + ".osm", "map.tif", "too long"),
+        ("map.osm", "b\udcffd.tif", "not UTF-8"),
+        ("map.osm", "b\udcffd.mbtiles", "not UTF-8"),
+        ("b\udcffd.osm", "map.tif", "not UTF-8"),
+        ("b\udcffd.osm", "map.mbtiles", "not UTF-8"),
+    ],
+)
+def test_names_that_cannot_be_are_one_line(
+    tmp_path: Path, extract: str, output: str, says: str
+) -> None:
+    small_town().write(tmp_path / "map.osm")
+    if "\udcff" in extract:
+        (tmp_path / "map.osm").rename(tmp_path / extract)
+    before = _files(tmp_path)
+    run = draw_in_process(tmp_path / extract, "-o", tmp_path / output)
+    assert run.returncode == 1
+    assert says in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert _files(tmp_path) == before
+
+
 @pytest.mark.parametrize("suffix", ["tif", "mbtiles"])
 def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, suffix: str) -> None:
     osm = Osm()

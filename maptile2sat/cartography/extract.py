@@ -99,9 +99,9 @@ def read_extract(path: Path, grid: Grid) -> Extract:
         import shapely  # noqa: F401 - only to say early that it is missing
     except ImportError as error:
         raise MissingExtraError("drawing OpenStreetMap extracts", "osm") from error
-    if not path.is_file():
-        raise SourceError(f"the extract {path} does not exist: check the path")
     try:
+        if not path.is_file():
+            raise SourceError(f"the extract {path} does not exist: check the path")
         bounds = _bounds(osmium, path)
         if bounds is None:
             raise SourceError(f"{path} holds no OpenStreetMap nodes: there is nothing to draw")
