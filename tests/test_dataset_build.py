@@ -366,6 +366,20 @@ def test_impossible_requests_are_one_line(drawn: str, ortho: str, tmp_path: Path
     assert "was not built here" in run(*base, "--out", tmp_path / "mine").err
 
 
+@pytest.mark.parametrize("name", ["~nobodyhere/x.tif", "a" * 300 + ".tif"])
+@pytest.mark.parametrize("half", ["--map", "--image"])
+def test_sources_that_cannot_be_are_one_line(
+    drawn: str, ortho: str, tmp_path: Path, name: str, half: str
+) -> None:
+    sources = {"--map": drawn, "--image": ortho, half: name}
+    words = [word for source in sources.items() for word in source]
+    outcome = run("dataset", "build", *words, "--size", "256", "--out", tmp_path / "set")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: ")
+    assert name[:90] in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 def test_uniform_pairs_can_be_kept(drawn: str, ortho: str, tmp_path: Path) -> None:
     options = BuildOptions(zoom=ZOOM, size=SIZE, keep_uniform=True, val_fraction=0.0, format="jpeg")
     result = build(drawn, ortho, tmp_path / "set", options)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,31 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     text = run("dataset", "check", folder)
     assert text.code == 1
     assert "unusable   6: 0.jpg is damaged" in text.out
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [b"iCCP", b"gAMA", b"pHYs", b"sRGB", b"tRNS", b"cHRM", b"acTL", b"fcTL"]
+)
+def test_a_picture_with_a_short_chunk_is_no_traceback(tmp_path: Path, kind: bytes) -> None:
+    folder = write_set(tmp_path / "set")
+    png = write_pair(folder / "train/short.png", *town(Window(0, 0, SIDE, SIDE)))
+    body = png.read_bytes()
+    end = body.rindex(b"IEND") - 4
+    png.write_bytes(body[:end] + chunk(kind, b"k\0") + body[end:])
+    outcome = run("dataset", "check", folder, "--json")
+    unusable = json.loads(outcome.out)["splits"]["train"]["unusable"]
+    assert outcome.code == (1 if unusable else 0)
+    assert set(unusable) <= {"short.png"}
+    assert "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize("harm", [truncate, shorten])

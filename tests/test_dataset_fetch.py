@@ -225,6 +225,29 @@ def test_hostile_archives_are_refused(words: str, tmp_path: Path) -> None:
     assert sorted(inside) == ["1.jpg", "evil.tar.gz"]
 
 
+ODD_HEADERS: dict[str, dict[str, str]] = {
+    "NUL in a path": {"path": "maps/train/2\0.jpg"},
+    "map that is no numbers": {"GNU.sparse.map": "x,y", "GNU.sparse.size": "5"},
+    "size that is no number": {"GNU.sparse.map": "0,1", "GNU.sparse.size": "zz"},
+    "long name": {"path": f"maps/train/{'a' * 300}.jpg"},
+    "long folder": {"path": f"maps/{'a' * 300}/train/2.jpg"},
+    "long name in bytes": {"path": f"maps/train/{'é' * 130}.jpg"},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_HEADERS)
+def test_odd_headers_are_the_fault_of_the_archive(
+    kind: str, server: TileServer, tmp_path: Path
+) -> None:
+    odd = member("maps/train/2.jpg", picture(), pax_headers=ODD_HEADERS[kind])
+    server.pages[PATH] = pack(member("maps/train/1.jpg", picture()), odd)
+    outcome = run("dataset", "fetch", "maps", "--dir", tmp_path, "--url", server.url + PATH)
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: the archive ")
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_checksum_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "bad.tar.gz"
     body = bytearray(whole(2, 2))

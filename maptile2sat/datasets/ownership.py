@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,19 @@ def identity(source: str) -> dict[str, Any]:
     """Return how a source is recognised: no secrets, and no folders of this machine."""
     if "://" in source:
         return {"name": safe_url(source)}
-    path = Path(source).expanduser()
+    path = Path(source)
+    with suppress(RuntimeError):  # a name such as ~nobody, of whom there is no home
+        path = path.expanduser()
     parts = path.parts
     first = next((place for place, part in enumerate(parts) if "{" in part), None)
     if first is not None:  # a template of paths: its own folder and what follows
         return {"name": "/".join(parts[max(0, first - 1) :])}
-    if not path.exists():
+    try:
+        if path.is_dir():
+            return {"name": path.resolve().name}
+        return {"name": path.name, "bytes": path.stat().st_size}
+    except OSError:  # it is not there, or never can be: opening it says so
         return {"name": path.name}
-    if path.is_dir():
-        return {"name": path.resolve().name}
-    return {"name": path.name, "bytes": path.stat().st_size}
 
 
 def is_complete(out: Path, arguments: Mapping[str, Any]) -> bool:
