@@ -157,6 +157,21 @@ def test_a_complete_part_is_only_confirmed(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "maps/train/1.jpg").exists()
 
 
+def test_a_fetch_stopped_while_it_unpacks_leaves_nothing_in_the_end(
+    site: Site, tmp_path: Path
+) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "pairs" and done > 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch("maps", tmp_path, url=site.url, options=QUICK, progress=stop)
+    asked = len(site.server.log)
+    assert fetch("maps", tmp_path, url=site.url, options=QUICK).downloaded == 0
+    assert len(site.server.log) == asked
+    assert [path.name for path in tmp_path.iterdir()] == ["maps"]
+
+
 def test_what_is_not_the_set_is_not_kept(server: TileServer, tmp_path: Path) -> None:
     url = server.url + PATH
     bad = {
