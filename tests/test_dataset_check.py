@@ -165,6 +165,27 @@ def test_shifts_are_measured(tmp_path: Path) -> None:
     assert check(folder).misplaced == ["train/wrong.jpg"]
 
 
+def test_a_sheet_replaces_nothing_unasked_and_is_what_its_name_says(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    mine = tmp_path / "mine.png"
+    mine.write_text("mine")
+    for name, code, says in (
+        ("sheet.jpg", 2, "must end in .png"),
+        ("mine.png", 1, "--overwrite"),
+        ("missing/sheet.png", 1, "does not exist"),
+        ("a" * 300 + ".png", 1, "shorter name"),
+        ("a" * 248 + ".png", 1, "too long"),
+    ):
+        outcome = run("dataset", "check", folder, "--sheet", tmp_path / name)
+        assert (outcome.code, outcome.err.count("\n")) == (code, 1)
+        assert says in outcome.err
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "mine.png"}
+    assert mine.read_text() == "mine"
+    assert run("dataset", "check", folder, "--sheet", mine, "--overwrite").code == 0
+    with Image.open(mine) as picture:
+        assert picture.format == "PNG"
+
+
 def test_pairs_of_different_places_do_not_fit() -> None:
     places = [Window(number * 811, number * 677, SIDE, SIDE) for number in range(13)]
     pairs = [(town(a)[0], town(b)[1]) for a, b in zip(places, places[1:] + places[:1], strict=True)]
