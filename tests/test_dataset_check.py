@@ -196,6 +196,23 @@ def test_pairs_of_different_places_do_not_fit() -> None:
     assert align([]) is None
 
 
+def test_the_work_of_a_report_grows_with_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_set(tmp_path / "set", train=60)
+    asked = []
+    real = Path.__hash__
+
+    def counted(path: Path) -> int:
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(type(tmp_path), "__hash__", counted)
+    report = check(folder)
+    assert {name: split.files for name, split in report.splits.items()} == {"train": 60, "val": 2}
+    assert len(asked) < 10 * 62
+
+
 def test_a_map_on_the_other_side_is_noticed(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", map_side="left")
     assert "BUT THE LEFT LOOKS LIKE IT" in run("dataset", "check", folder).out

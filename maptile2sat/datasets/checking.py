@@ -133,6 +133,7 @@ def check(
     alignment = align(read_pair(path, side) for path in compared)
     misplaced = [] if alignment is None else [compared[number] for number in alignment.misplaced]
     some = _spread(flawless, COMPARED // 2)
+    parted = iter(states)
     if sheet is not None:
         flaws = {path: " ".join(words) for path, words in blank.items()}
         flaws |= dict.fromkeys(misplaced, "misplaced?")
@@ -142,7 +143,7 @@ def check(
         map_side=side,
         map_looks=_side_of_map(some),
         splits={
-            split: _report([state for state in states if state.path in set(paths)], usual, blank)
+            split: _report([next(parted) for _ in paths], usual, blank)
             for split, paths in found.items()
         },
         side=usual,
