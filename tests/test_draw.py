@@ -31,6 +31,7 @@ from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.cartography.style import STYLES, rgb
 from maptile2sat.drawing import draw
 from maptile2sat.sources import SourceOptions, open_source
+from tests.support_dataset import run
 
 ZOOM = 16
 COL, ROW = 37111 * 256 + 77, 18987 * 256 + 141  # nothing is aligned or symmetric
@@ -242,9 +243,9 @@ def test_an_extract_without_the_nodes_of_its_ways_is_refused(tmp_path: Path) -> 
     osm.way([None, None], highway="residential")
     osm.rect(20, 80, 100, 180)  # has nodes, but nothing is to be drawn of it
     extract = osm.write(tmp_path / "map.osm")
-    run = draw_in_process(extract, "-o", tmp_path / "map.tif")
-    assert run.returncode == 1
-    assert "a node of none of them" in run.stderr
+    outcome = draw_in_process(extract, "-o", tmp_path / "map.tif")
+    assert outcome.returncode == 1
+    assert "a node of none of them" in outcome.stderr
     assert _files(tmp_path) == {"map.osm"}
 
 
@@ -396,9 +397,9 @@ def test_a_clearing_without_its_wood_is_listed(tmp_path: Path) -> None:
     osm = Osm()
     osm.relation([(997, "outer"), (osm.rect(100, 50, 200, 150), "inner")], landuse="forest")
     osm.relation([(996, "outer"), (osm.rect(400, 50, 500, 150), "inner")], landuse="forest")
-    run = draw_in_process(osm.write(tmp_path / "map.osm"), "-o", tmp_path / "map.tif")
-    assert run.returncode == 0
-    assert "relation 1 (wood):" in run.stderr
+    outcome = draw_in_process(osm.write(tmp_path / "map.osm"), "-o", tmp_path / "map.tif")
+    assert outcome.returncode == 0
+    assert "relation 1 (wood):" in outcome.stderr
 
 
 SPIKE = [
@@ -912,12 +913,30 @@ def test_a_full_disk_keeps_the_old_geotiff(tmp_path: Path) -> None:
     draw(extract, output)
     before, size = output.read_bytes(), output.stat().st_size
     for limit in (size // 4, size // 2, size - 100):
-        run = draw_in_process(extract, "-o", output, "--overwrite", limit=limit)
-        assert run.returncode == 1, limit
-        assert "disk" in run.stderr
-        assert "Traceback" not in run.stderr
+        outcome = draw_in_process(extract, "-o", output, "--overwrite", limit=limit)
+        assert outcome.returncode == 1, limit
+        assert "disk" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
         assert output.read_bytes() == before
         assert _files(tmp_path) == {"map.osm", "map.tif"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("draw", "map.osm", "-o"),
+        ("dataset", "build", "--map", "map.osm", "--image", "map.osm", "--out"),
+    ],
+)
+def test_a_box_that_is_not_in_degrees_gets_no_advice_that_cannot_be_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    small_town().write(tmp_path / "map.osm")
+    monkeypatch.chdir(tmp_path)
+    outcome = run(*command, "out.tif", "--bbox", "500,1,501,2")
+    assert outcome.code == 2
+    assert "not in degrees" in outcome.err
+    assert "--bbox-crs" not in outcome.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
@@ -926,10 +945,10 @@ def test_a_full_disk_keeps_the_old_mbtiles(tmp_path: Path) -> None:
     output.write_text("old")
     # tiles are committed by the hundred, before they fill the cache
     asked = ["--overwrite", "-z", "21", "-q"]
-    run = draw_in_process(extract, "-o", output, *asked, limit=200 << 10)
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: cannot write")
-    assert run.stderr.count("\n") == 1
+    outcome = draw_in_process(extract, "-o", output, *asked, limit=200 << 10)
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("error: cannot write")
+    assert outcome.stderr.count("\n") == 1
     assert output.read_text() == "old"
     assert _files(tmp_path) == {"map.osm", "map.mbtiles"}
 
@@ -956,10 +975,10 @@ def test_names_that_cannot_be_are_one_line(
     if "\udcff" in extract:
         (tmp_path / "map.osm").rename(tmp_path / extract)
     before = _files(tmp_path)
-    run = draw_in_process(tmp_path / extract, "-o", tmp_path / output)
-    assert run.returncode == 1
-    assert says in run.stderr
-    assert run.stderr.count("\n") == 1
+    outcome = draw_in_process(tmp_path / extract, "-o", tmp_path / output)
+    assert outcome.returncode == 1
+    assert says in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
     assert _files(tmp_path) == before
 
 
