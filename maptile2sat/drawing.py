@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -160,19 +161,15 @@ def _window(source: ExtractSource, bbox: BBox | None, extract: Path) -> Window:
     return window
 
 
-def _tiles(window: Window, zoom: int) -> Iterator[Window]:
-    """Yield the 256 px tiles of the world that `window` touches, row by row."""
-    columns = range(window.col // TILE, (window.right - 1) // TILE + 1)
-    for row in range(window.row // TILE, (window.bottom - 1) // TILE + 1):
-        for column in columns[: 1 << zoom]:  # all the way round, both ends are of one tile
-            yield Window(column % (1 << zoom) * TILE, row * TILE, TILE, TILE)
-
-
 def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress: Progress) -> int:
     info = source.info
     zoom, style = info.grid.zoom or 0, info.style or ""
     name = info.name.split(".")[0]
-    tiles = list(_tiles(window, zoom))
+    across = 1 << zoom
+    rows = range(window.row // TILE, (window.bottom - 1) // TILE + 1)
+    columns = range(window.col // TILE, (window.right - 1) // TILE + 1)
+    columns = columns[:across]  # all the way round, both ends are of one tile
+    total = len(rows) * len(columns)
     bounds, center = viewer_bounds(info.grid, window)
     with MBTilesWriter(
         output,
@@ -185,10 +182,12 @@ def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress
         bounds=bounds,
         center=center,
     ) as writer:
-        for done, tile in enumerate(tiles, 1):
-            writer.add(zoom, tile.col // TILE, tile.row // TILE, _png(source, window, tile))
-            progress(done, len(tiles))
-    return len(tiles)
+        for done, (row, column) in enumerate(product(rows, columns), 1):
+            x = column % across
+            tile = Window(x * TILE, row * TILE, TILE, TILE)
+            writer.add(zoom, x, row, _png(source, window, tile))
+            progress(done, total)
+    return total
 
 
 def _png(source: ExtractSource, window: Window, tile: Window) -> bytes:
@@ -228,7 +227,9 @@ def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: P
         "photometric": "RGB", "tiled": True, "blockxsize": TILE, "blockysize": TILE,
         "compress": "deflate", "predictor": 2, "interleave": "pixel", "bigtiff": "IF_SAFER",
     }  # fmt: skip
-    blocks = list(_blocks(window))
+    rows = range(window.row, window.bottom, TILE)
+    columns = range(window.col, window.right, TILE)
+    total = len(rows) * len(columns)
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(path, "w", **profile) as target,
@@ -240,22 +241,16 @@ def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: P
             "drawn from OpenStreetMap data (ODbL)",
             MAPTILE2SAT_STYLE=info.style or "",
         )
-        for done, block in enumerate(blocks, 1):
+        for done, (row, column) in enumerate(product(rows, columns), 1):
+            block = Window(column, row, TILE, TILE).intersection(window)
             read = source.read(block)
             place = rasterio.windows.Window(
                 block.col - window.col, block.row - window.row, block.width, block.height
             )
             target.write(read.image.transpose(2, 0, 1), window=place)
             target.write_mask(read.mask, window=place)
-            progress(done, len(blocks))
-    return len(blocks)
-
-
-def _blocks(window: Window) -> Iterator[Window]:
-    """Yield the blocks of a GeoTIFF of `window`, row by row."""
-    for row in range(window.row, window.bottom, TILE):
-        for column in range(window.col, window.right, TILE):
-            yield Window(column, row, TILE, TILE).intersection(window)
+            progress(done, total)
+    return total
 
 
 def _bounds(grid: Grid, window: Window) -> BBox:

@@ -7,6 +7,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -919,6 +920,26 @@ def test_a_full_disk_keeps_the_old_geotiff(tmp_path: Path) -> None:
         assert "Traceback" not in outcome.stderr
         assert output.read_bytes() == before
         assert _files(tmp_path) == {"map.osm", "map.tif"}
+
+
+def test_a_map_of_any_size_begins_at_once_and_in_little_memory(tmp_path: Path) -> None:
+    extract = small_town().write(tmp_path / "map.osm")
+    totals: list[int] = []
+
+    def interrupt(done: int, total: int) -> None:
+        totals.append(total)
+        raise KeyboardInterrupt
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            draw(extract, tmp_path / "map.mbtiles", zoom=25, progress=interrupt)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    across, down = WIDTH << (25 - ZOOM), HEIGHT << (25 - ZOOM)
+    assert totals[0] > across // 256 * (down // 256) * 0.98
+    assert peak < 15 << 20
 
 
 @pytest.mark.parametrize(
