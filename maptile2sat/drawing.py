@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,12 @@ from PIL import Image as Pictures
 from rasterio.errors import RasterioError
 
 from maptile2sat.cartography.source import ExtractSource, open_extract
-from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.errors import OutputError, SourceError, UsageError, refuse_undecodable
 from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
-from maptile2sat.source import Read
-from maptile2sat.sources.mbtiles_writer import MBTilesWriter
+from maptile2sat.source import common
+from maptile2sat.sources.mbtiles_writer import MBTilesWriter, viewer_bounds
+from maptile2sat.wholeness import is_whole
 
 Progress = Callable[[int, int], None]
 """Called with the tiles drawn so far and the number of all tiles."""
@@ -37,7 +40,7 @@ class DrawResult:
         tiles: How many 256 px tiles or blocks it has.
         width: Columns of the map.
         height: Rows of the map.
-        bounds: Its extent in degrees.
+        bounds: Its extent in degrees; east is above 180 if it lies across 180 degrees.
         warnings: What could not be drawn, and why.
         seconds: How long it took.
     """
@@ -70,7 +73,8 @@ def draw(
         output: Where the map goes: `.mbtiles`, `.tif` or `.tiff`.
         zoom: Web mercator zoom.
         style: `maps` or `osm`.
-        bbox: The part to draw, in degrees; the whole extract if not given.
+        bbox: The part to draw, in degrees; the whole extract if not given. West > east means
+            across 180 degrees.
         overwrite: Whether an existing file may be replaced.
         progress: Called after each tile.
 
@@ -85,11 +89,9 @@ def draw(
     """
     started = time.monotonic()
     extract, output = Path(extract), Path(output)
+    refuse_undecodable(extract, SourceError)
     write = _writer(output)
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists: choose another name or say --overwrite")
-    if not output.parent.is_dir():
-        raise OutputError(f"the folder {output.parent} does not exist: create it first")
+    _check_output(output, overwrite=overwrite)
     source = open_extract(extract, zoom=zoom, style=style)
     try:
         window = _window(source, bbox, extract)
@@ -122,30 +124,53 @@ def _writer(output: Path) -> _Writer:
     raise UsageError(f"cannot draw into '{output.name}': the output must end in .mbtiles or .tif")
 
 
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that is there already or can never be."""
+    refuse_undecodable(output, OutputError)
+    try:
+        exists = output.exists()
+        _unfinished(output).exists()  # its name is longer
+        in_folder = output.parent.is_dir()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {output} ({error.strerror}): choose a shorter name, or another folder"
+        ) from error
+    if exists and not overwrite:
+        raise OutputError(f"{output} exists: choose another name or say --overwrite")
+    if not in_folder:
+        raise OutputError(f"the folder {output.parent} does not exist: create it first")
+
+
+def _unfinished(output: Path) -> Path:
+    """Return where a file is until it is complete."""
+    return output.with_name(f".{output.name}.{os.getpid()}.partial")
+
+
 def _window(source: ExtractSource, bbox: BBox | None, extract: Path) -> Window:
     """Return the pixels to draw."""
     extent = source.info.extent
     if bbox is None:
         return extent
     grid = source.info.grid
-    for part, _ in grid.pieces(grid.window(bbox), extent):
-        return part
-    covered = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(extent))
-    raise UsageError(f"the box lies outside of {extract.name}: choose one within --bbox {covered}")
-
-
-def _tiles(window: Window) -> Iterator[Window]:
-    """Yield the 256 px tiles that `window` touches, row by row."""
-    for row in range(window.row // TILE, (window.bottom - 1) // TILE + 1):
-        for column in range(window.col // TILE, (window.right - 1) // TILE + 1):
-            yield Window(column * TILE, row * TILE, TILE, TILE)
+    window = common(source.info, grid.window(bbox))
+    if window.empty:
+        covered = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(extent))
+        raise UsageError(
+            f"the box lies outside of {extract.name}: choose one within --bbox {covered}"
+        )
+    return window
 
 
 def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress: Progress) -> int:
     info = source.info
     zoom, style = info.grid.zoom or 0, info.style or ""
     name = info.name.split(".")[0]
-    tiles = list(_tiles(window))
+    across = 1 << zoom
+    rows = range(window.row // TILE, (window.bottom - 1) // TILE + 1)
+    columns = range(window.col // TILE, (window.right - 1) // TILE + 1)
+    columns = columns[:across]  # all the way round, both ends are of one tile
+    total = len(rows) * len(columns)
+    bounds, center = viewer_bounds(info.grid, window)
     with MBTilesWriter(
         output,
         name=name,
@@ -154,40 +179,43 @@ def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress
         description=f"{name}: label-free map in the style '{style}', drawn by maptile2sat "
         "from OpenStreetMap data (ODbL)",
         extra={"maptile2sat:style": style},
-        bounds=_bounds(info.grid, window),
+        bounds=bounds,
+        center=center,
     ) as writer:
-        for done, tile in enumerate(tiles, 1):
-            part = tile.intersection(window)
-            data = _png(source.read(part), part, tile)
-            writer.add(zoom, tile.col // TILE, tile.row // TILE, data)
-            progress(done, len(tiles))
-    return len(tiles)
+        for done, (row, column) in enumerate(product(rows, columns), 1):
+            x = column % across
+            tile = Window(x * TILE, row * TILE, TILE, TILE)
+            writer.add(zoom, x, row, _png(source, window, tile))
+            progress(done, total)
+    return total
 
 
-def _png(read: Read, part: Window, tile: Window) -> bytes:
-    """Encode a tile; what is not in `part` is transparent."""
-    picture = Pictures.fromarray(read.image)
-    if part != tile:
-        whole = np.zeros((tile.height, tile.width, 4), np.uint8)
-        place = part.slices(tile)
-        whole[place] = np.dstack([read.image, read.mask])
-        picture = Pictures.fromarray(whole)
+def _png(source: ExtractSource, window: Window, tile: Window) -> bytes:
+    """Draw and encode a tile; what is not in `window` is transparent."""
+    whole = np.zeros((TILE, TILE, 4), np.uint8)
+    for part, _ in source.info.grid.pieces(window, tile):
+        read = source.read(part)
+        whole[part.slices(tile)] = np.dstack([read.image, read.mask])
+    picture = Pictures.fromarray(whole[..., :3] if whole[..., 3].all() else whole)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _write_geotiff(source: ExtractSource, window: Window, output: Path, progress: Progress) -> int:
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    temporary = _unfinished(output)
     try:
         blocks = _fill_geotiff(source, window, temporary, progress)
+        if not is_whole(temporary, cog=False, masked=True):
+            raise OutputError(f"cannot write {output} (it came out damaged): is the disk full?")
         temporary.replace(output)
         return blocks
     except (RasterioError, OSError) as error:
         reason = " ".join(str(error).split())
         raise OutputError(f"cannot write {output} ({reason}): check the disk") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is to be said
+            temporary.unlink(missing_ok=True)
 
 
 def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: Progress) -> int:
@@ -199,7 +227,9 @@ def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: P
         "photometric": "RGB", "tiled": True, "blockxsize": TILE, "blockysize": TILE,
         "compress": "deflate", "predictor": 2, "interleave": "pixel", "bigtiff": "IF_SAFER",
     }  # fmt: skip
-    blocks = list(_blocks(window))
+    rows = range(window.row, window.bottom, TILE)
+    columns = range(window.col, window.right, TILE)
+    total = len(rows) * len(columns)
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(path, "w", **profile) as target,
@@ -211,22 +241,16 @@ def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: P
             "drawn from OpenStreetMap data (ODbL)",
             MAPTILE2SAT_STYLE=info.style or "",
         )
-        for done, block in enumerate(blocks, 1):
+        for done, (row, column) in enumerate(product(rows, columns), 1):
+            block = Window(column, row, TILE, TILE).intersection(window)
             read = source.read(block)
             place = rasterio.windows.Window(
                 block.col - window.col, block.row - window.row, block.width, block.height
             )
             target.write(read.image.transpose(2, 0, 1), window=place)
             target.write_mask(read.mask, window=place)
-            progress(done, len(blocks))
-    return len(blocks)
-
-
-def _blocks(window: Window) -> Iterator[Window]:
-    """Yield the blocks of a GeoTIFF of `window`, row by row."""
-    for row in range(window.row, window.bottom, TILE):
-        for column in range(window.col, window.right, TILE):
-            yield Window(column, row, TILE, TILE).intersection(window)
+            progress(done, total)
+    return total
 
 
 def _bounds(grid: Grid, window: Window) -> BBox:

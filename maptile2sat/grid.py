@@ -171,7 +171,9 @@ class Grid:
                 f"the box {_show(bbox)} has no area: give west,south,east,north with south < north"
             )
         if crs.is_geographic:
-            _check_degrees(bbox, mercator=self.zoom is not None)
+            check_degrees(bbox)
+            if self.zoom is not None:
+                _check_in_mercator(bbox)
             if east - west > 360.0 + 1e-9:
                 raise UsageError(f"the box {_show(bbox)} is wider than the world, 360 degrees")
         if self.zoom is not None and crs == WGS84:
@@ -323,13 +325,21 @@ def parse_bbox(text: str) -> BBox:
     return BBox(*numbers)
 
 
-def _check_degrees(bbox: BBox, *, mercator: bool) -> None:
+def check_degrees(bbox: BBox) -> None:
+    """Refuse a box whose numbers are no longitudes and latitudes.
+
+    Raises:
+        UsageError: If they are not.
+    """
     if max(abs(bbox.west), abs(bbox.east)) > 360.0 or max(abs(bbox.south), abs(bbox.north)) > 90.0:
         raise UsageError(
             f"the box {_show(bbox)} is not in degrees: longitudes go from -180 to 180, latitudes "
-            "from -90 to 90 (for other coordinates say --bbox-crs, for example EPSG:3857)"
+            "from -90 to 90"
         )
-    if mercator and max(abs(bbox.south), abs(bbox.north)) > MAX_LATITUDE + 1e-9:
+
+
+def _check_in_mercator(bbox: BBox) -> None:
+    if max(abs(bbox.south), abs(bbox.north)) > MAX_LATITUDE + 1e-9:
         raise UsageError(
             f"the box {_show(bbox)} reaches beyond web mercator, "
             f"which ends at latitude {MAX_LATITUDE:.4f} north and south"

@@ -23,12 +23,11 @@ import numpy as np
 from PIL import Image
 
 from maptile2sat.errors import MissingExtraError
-from maptile2sat.grid import TILE, BBox, Grid, Window
+from maptile2sat.grid import TILE, Grid, Window
 from maptile2sat.overviews import halved
-from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
-from maptile2sat.sources.mbtiles_writer import MBTilesWriter
+from maptile2sat.sources.mbtiles_writer import MBTilesWriter, viewer_bounds
 
 ENDINGS = (".mbtiles", ".pmtiles")
 """Of the names of its files."""
@@ -101,7 +100,7 @@ def write_mbtiles(
     """
     about = {name.removeprefix("TIFFTAG_"): text for name, text in tags.items()}
     count = 0
-    bounds, center = _extent(grid, blocks.window)
+    bounds, center = viewer_bounds(grid, blocks.window)
     with (
         MBTilesWriter(
             path,
@@ -137,19 +136,6 @@ class _Place(NamedTuple):
 
 def _add(writer: MBTilesWriter, place: _Place, data: Future[bytes]) -> None:
     writer.add(place.zoom, place.x, place.y, data.result())
-
-
-def _extent(grid: Grid, window: Window) -> tuple[BBox, tuple[float, float]]:
-    """Return bounds and middle in degrees; bounds across 180 degrees are all the way round.
-
-    Viewers cut tiles off at 180 degrees that lie beyond bounds which go on there.
-    """
-    west, south, east, north = grid.lonlat_bounds(window)
-    south, north = max(south, -MAX_LATITUDE), min(north, MAX_LATITUDE)
-    middle = ((west + east) / 2 + 180.0) % 360.0 - 180.0, (south + north) / 2
-    if west < -180.0 - 1e-9 or east > 180.0 + 1e-9:
-        west, east = -180.0, 180.0
-    return BBox(west, south, east, north), middle
 
 
 def _built(

@@ -95,6 +95,19 @@ def blank(window: Window) -> Read:
     return Read(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))
 
 
+def common(info: SourceInfo, window: Window) -> Window:
+    """Return the hull, in the columns of `window`, of what a source may have of it.
+
+    Across 180 degrees, where a source's columns end and begin, that is one window all the same.
+    """
+    places = [place for _, place in info.grid.pieces(window, info.extent)]
+    if not places:
+        return Window(window.col, window.row, 0, 0)
+    left, top = min(place.col for place in places), min(place.row for place in places)
+    right, bottom = max(place.right for place in places), max(place.bottom for place in places)
+    return Window(left, top, right - left, bottom - top)
+
+
 def tile_count(source: Source, *windows: Window) -> int:
     """Return how many tiles reads of the windows fetch or decode; 0 for untiled sources."""
     info = source.info

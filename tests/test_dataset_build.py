@@ -149,6 +149,45 @@ def test_gaps_hold_on_any_lattice() -> None:
             assert len(parts.train) + len(parts.val) <= count
 
 
+@pytest.mark.parametrize("count", [4 * 48, 1000])
+def test_more_pairs_wanted_than_fit_are_parted_as_all_that_fit(
+    drawn: str, ortho: str, whole: Path, tmp_path: Path, count: int
+) -> None:
+    options = dataclasses.replace(OPTIONS, count=count)
+    result = build(drawn, ortho, tmp_path / "set", options)
+    for split in ("train", "val"):
+        assert places(tmp_path / "set" / split) == places(whole / split)
+    assert any(f"of {count} pairs" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_validation_is_a_part_of_what_is_usable(share: float) -> None:
+    lattice = Lattice(0, 0, 12, 10, 256)
+    usable = np.random.default_rng(3).random((12, 10)) < share
+
+    def assess(cell: Cell, coming: object) -> bool:
+        return bool(usable[cell])
+
+    every = choose(lattice, assess, count=None, val_fraction=0.1, seed=1)
+    for count in (20, 60, 100, 120, 500, 5000):
+        parts = choose(lattice, assess, count=count, val_fraction=0.1, seed=1)
+        assert len(parts.val) == round(0.1 * min(count, int(usable.sum())))
+        assert len(parts.train) + len(parts.val) <= count
+        if count > usable.sum():
+            assert (parts.train, parts.val) == (every.train, every.val)
+
+
+def test_the_gap_is_not_told_where_it_was_not_counted(
+    drawn: str, ortho: str, tmp_path: Path
+) -> None:
+    base = ["dataset", "build", "--map", drawn, "--image", ortho, "--size", str(SIZE)]
+    assert "left out between" in run(*base, "--out", tmp_path / "all").err
+    outcome = run(*base, "--out", tmp_path / "few", "--count", "6")
+    assert "5 train and 1 val pairs; skipped" in outcome.err
+    outcome = run(*base, "--out", tmp_path / "few", "--count", "6", "--json")
+    assert json.loads(outcome.out)["gap"] is None
+
+
 def test_a_count_reads_no_more_than_it_needs(
     drawn: str, ortho: str, server: TileServer, tmp_path: Path
 ) -> None:
@@ -282,8 +321,27 @@ def test_a_failing_server_stops_the_build_and_it_goes_on(
         build(template, ortho, tmp_path / "set", OPTIONS)
     server.answer = None
     assert build(template, ortho, tmp_path / "set", OPTIONS).train > 0
-    with pytest.raises(UsageError, match="more than 5 tiles"):
+    with pytest.raises(UsageError, match="more than 5 tiles: say a larger --max-tiles"):
         build(template, ortho, tmp_path / "other", OPTIONS, max_tiles=5)
+    assert build(template, ortho, tmp_path / "other", OPTIONS).train > 0
+
+
+def test_a_request_that_fails_before_it_reads_leaves_the_folder_free(
+    drawn: str, ortho: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    right = {"--map": drawn, "--image": ortho, "--size": "256", "--bbox": None}
+    for wrong in (
+        {"--map": str(tmp_path / "nosuch.tif")},
+        {"--image": str(tmp_path / "nosuch.tif")},
+        {"--size": "2048"},
+        {"--bbox": "24.9,60.1,24.95,60.15"},
+    ):
+        asked = {name: value for name, value in {**right, **wrong}.items() if value}
+        words = [word for option in asked.items() for word in option]
+        assert run("dataset", "build", *words, "--out", out).code in (1, 2)
+        assert not out.exists()
+    assert build(drawn, ortho, out, OPTIONS).train > 0
 
 
 def test_impossible_requests_are_one_line(drawn: str, ortho: str, tmp_path: Path) -> None:
@@ -306,6 +364,20 @@ def test_impossible_requests_are_one_line(drawn: str, ortho: str, tmp_path: Path
     said = {"kind": "fetched"}
     (tmp_path / "mine/dataset.json").write_text(json.dumps(said))
     assert "was not built here" in run(*base, "--out", tmp_path / "mine").err
+
+
+@pytest.mark.parametrize("name", ["~nobodyhere/x.tif", "a" * 300 + ".tif"])
+@pytest.mark.parametrize("half", ["--map", "--image"])
+def test_sources_that_cannot_be_are_one_line(
+    drawn: str, ortho: str, tmp_path: Path, name: str, half: str
+) -> None:
+    sources = {"--map": drawn, "--image": ortho, half: name}
+    words = [word for source in sources.items() for word in source]
+    outcome = run("dataset", "build", *words, "--size", "256", "--out", tmp_path / "set")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: ")
+    assert name[:90] in outcome.err
+    assert outcome.err.count("\n") == 1
 
 
 def test_uniform_pairs_can_be_kept(drawn: str, ortho: str, tmp_path: Path) -> None:

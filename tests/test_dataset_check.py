@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,31 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     assert "unusable   6: 0.jpg is damaged" in text.out
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [b"iCCP", b"gAMA", b"pHYs", b"sRGB", b"tRNS", b"cHRM", b"acTL", b"fcTL"]
+)
+def test_a_picture_with_a_short_chunk_is_no_traceback(tmp_path: Path, kind: bytes) -> None:
+    folder = write_set(tmp_path / "set")
+    png = write_pair(folder / "train/short.png", *town(Window(0, 0, SIDE, SIDE)))
+    body = png.read_bytes()
+    end = body.rindex(b"IEND") - 4
+    png.write_bytes(body[:end] + chunk(kind, b"k\0") + body[end:])
+    outcome = run("dataset", "check", folder, "--json")
+    unusable = json.loads(outcome.out)["splits"]["train"]["unusable"]
+    assert outcome.code == (1 if unusable else 0)
+    assert set(unusable) <= {"short.png"}
+    assert "Traceback" not in outcome.err
+
+
 @pytest.mark.parametrize("harm", [truncate, shorten])
 def test_training_names_a_corrupt_file_before_it_starts(harm: object, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
@@ -138,6 +165,27 @@ def test_shifts_are_measured(tmp_path: Path) -> None:
     assert check(folder).misplaced == ["train/wrong.jpg"]
 
 
+def test_a_sheet_replaces_nothing_unasked_and_is_what_its_name_says(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    mine = tmp_path / "mine.png"
+    mine.write_text("mine")
+    for name, code, says in (
+        ("sheet.jpg", 2, "must end in .png"),
+        ("mine.png", 1, "--overwrite"),
+        ("missing/sheet.png", 1, "does not exist"),
+        ("a" * 300 + ".png", 1, "shorter name"),
+        ("a" * 248 + ".png", 1, "too long"),
+    ):
+        outcome = run("dataset", "check", folder, "--sheet", tmp_path / name)
+        assert (outcome.code, outcome.err.count("\n")) == (code, 1)
+        assert says in outcome.err
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "mine.png"}
+    assert mine.read_text() == "mine"
+    assert run("dataset", "check", folder, "--sheet", mine, "--overwrite").code == 0
+    with Image.open(mine) as picture:
+        assert picture.format == "PNG"
+
+
 def test_pairs_of_different_places_do_not_fit() -> None:
     places = [Window(number * 811, number * 677, SIDE, SIDE) for number in range(13)]
     pairs = [(town(a)[0], town(b)[1]) for a, b in zip(places, places[1:] + places[:1], strict=True)]
@@ -146,6 +194,23 @@ def test_pairs_of_different_places_do_not_fit() -> None:
     assert not found.fits
     assert abs(found.score) < 0.05
     assert align([]) is None
+
+
+def test_the_work_of_a_report_grows_with_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_set(tmp_path / "set", train=60)
+    asked = []
+    real = Path.__hash__
+
+    def counted(path: Path) -> int:
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(type(tmp_path), "__hash__", counted)
+    report = check(folder)
+    assert {name: split.files for name, split in report.splits.items()} == {"train": 60, "val": 2}
+    assert len(asked) < 10 * 62
 
 
 def test_a_map_on_the_other_side_is_noticed(tmp_path: Path) -> None:

@@ -157,6 +157,21 @@ def test_a_complete_part_is_only_confirmed(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "maps/train/1.jpg").exists()
 
 
+def test_a_fetch_stopped_while_it_unpacks_leaves_nothing_in_the_end(
+    site: Site, tmp_path: Path
+) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "pairs" and done > 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch("maps", tmp_path, url=site.url, options=QUICK, progress=stop)
+    asked = len(site.server.log)
+    assert fetch("maps", tmp_path, url=site.url, options=QUICK).downloaded == 0
+    assert len(site.server.log) == asked
+    assert [path.name for path in tmp_path.iterdir()] == ["maps"]
+
+
 def test_what_is_not_the_set_is_not_kept(server: TileServer, tmp_path: Path) -> None:
     url = server.url + PATH
     bad = {
@@ -223,6 +238,29 @@ def test_hostile_archives_are_refused(words: str, tmp_path: Path) -> None:
         unpack(path, tmp_path / "inside/deep/set", lambda done: None)
     inside = [p.name for p in tmp_path.rglob("*") if p.is_file()]
     assert sorted(inside) == ["1.jpg", "evil.tar.gz"]
+
+
+ODD_HEADERS: dict[str, dict[str, str]] = {
+    "NUL in a path": {"path": "maps/train/2\0.jpg"},
+    "map that is no numbers": {"GNU.sparse.map": "x,y", "GNU.sparse.size": "5"},
+    "size that is no number": {"GNU.sparse.map": "0,1", "GNU.sparse.size": "zz"},
+    "long name": {"path": f"maps/train/{'a' * 300}.jpg"},
+    "long folder": {"path": f"maps/{'a' * 300}/train/2.jpg"},
+    "long name in bytes": {"path": f"maps/train/{'é' * 130}.jpg"},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_HEADERS)
+def test_odd_headers_are_the_fault_of_the_archive(
+    kind: str, server: TileServer, tmp_path: Path
+) -> None:
+    odd = member("maps/train/2.jpg", picture(), pax_headers=ODD_HEADERS[kind])
+    server.pages[PATH] = pack(member("maps/train/1.jpg", picture()), odd)
+    outcome = run("dataset", "fetch", "maps", "--dir", tmp_path, "--url", server.url + PATH)
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: the archive ")
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_checksum_is_noticed(tmp_path: Path) -> None:

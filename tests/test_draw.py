@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import math
 import sqlite3
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -21,10 +25,14 @@ from maptile2sat.grid import BBox, Window, mercator_grid
 pytest.importorskip("osmium")
 pytest.importorskip("shapely")
 
+import shapely
+
 from maptile2sat.cartography.paint import paint
 from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.cartography.style import STYLES, rgb
 from maptile2sat.drawing import draw
+from maptile2sat.sources import SourceOptions, open_source
+from tests.support_dataset import run
 
 ZOOM = 16
 COL, ROW = 37111 * 256 + 77, 18987 * 256 + 141  # nothing is aligned or symmetric
@@ -50,11 +58,12 @@ def lonlat(x: float, y: float) -> tuple[float, float]:
 class Osm:
     """Builds an OSM XML file; a point `None` is a node that the extract lacks."""
 
-    def __init__(self, *, bounds: bool = True) -> None:
+    def __init__(self, *, bounds: bool = True, new: bool = False) -> None:
         self.nodes: dict[tuple[float, float], int] = {}
         self.ways: list[str] = []
         self.relations: list[str] = []
         self.bounds = bounds
+        self.sign = -1 if new else 1
 
     def way(self, points: Sequence[Point], **tags: str) -> int:
         number = len(self.ways) + 1
@@ -72,7 +81,7 @@ class Osm:
         body = parts + _tags({"type": "multipolygon", **tags})
         self.relations.append(f'<relation id="{number}" version="1">{body}</relation>')
 
-    def write(self, path: Path) -> Path:
+    def write(self, path: Path, order: str = "nodes ways relations") -> Path:
         west, north = lonlat(0.3, 0.3)
         east, south = lonlat(WIDTH - 0.3, HEIGHT - 0.3)
         lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<osm version="0.6">']
@@ -81,16 +90,19 @@ class Osm:
                 f'<bounds minlon="{west:.7f}" minlat="{south:.7f}" '
                 f'maxlon="{east:.7f}" maxlat="{north:.7f}"/>'
             )
-        for (x, y), number in self.nodes.items():
-            lon, lat = lonlat(x, y)
-            lines.append(f'<node id="{number}" version="1" lon="{lon:.7f}" lat="{lat:.7f}"/>')
-        path.write_text("\n".join([*lines, *self.ways, *self.relations, "</osm>"]))
+        nodes = [
+            f'<node id="{number}" version="1" lon="{lon:.7f}" lat="{lat:.7f}"/>'
+            for (lon, lat), number in ((lonlat(*at), number) for at, number in self.nodes.items())
+        ]
+        kinds = {"nodes": nodes, "ways": self.ways, "relations": self.relations}
+        content = [line for kind in order.split() for line in kinds.get(kind, reversed(nodes))]
+        path.write_text("\n".join([*lines, *content, "</osm>"]))
         return path
 
     def _node(self, point: Point) -> int:
         if point is None:
             return 999_999_999
-        return self.nodes.setdefault(point, len(self.nodes) + 1)
+        return self.nodes.setdefault(point, self.sign * (len(self.nodes) + 1))
 
 
 def _tags(tags: dict[str, str]) -> str:
@@ -201,6 +213,43 @@ def test_extent_is_that_of_the_nodes_without_a_box(tmp_path: Path) -> None:
     assert source.info.extent == Window(COL + 60, ROW + 40, 51, 31)
 
 
+def small_town(*, new: bool = False) -> Osm:
+    """Return a map of a street, a lake and a park with a hole."""
+    osm = Osm(new=new)
+    osm.way([(20, 50), (150, 58), (280, 50)], highway="residential")
+    osm.rect(20, 80, 100, 180, natural="water")
+    outer, inner = osm.rect(120, 80, 280, 190), osm.rect(150, 100, 200, 150)
+    osm.relation([(outer, "outer"), (inner, "inner")], leisure="park")
+    return osm
+
+
+@pytest.mark.parametrize(
+    "order", ["ways relations nodes", "relations ways backwards", "backwards ways relations"]
+)
+@pytest.mark.parametrize("new", [False, True])
+def test_order_and_ids_of_an_extract_do_not_matter(tmp_path: Path, order: str, new: bool) -> None:
+    draw(small_town().write(tmp_path / "map.osm"), tmp_path / "usual.tif")
+    with rasterio.open(tmp_path / "usual.tif") as dataset:
+        expected = dataset.read()
+    assert (expected[:, 120, 50] == WATER).all()
+    extract = small_town(new=new).write(tmp_path / "other.osm", order)
+    result = draw(extract, tmp_path / "other.tif")
+    with rasterio.open(tmp_path / "other.tif") as dataset:
+        assert (dataset.read() == expected).all()
+    assert result.warnings == []
+
+
+def test_an_extract_without_the_nodes_of_its_ways_is_refused(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.way([None, None], highway="residential")
+    osm.rect(20, 80, 100, 180)  # has nodes, but nothing is to be drawn of it
+    extract = osm.write(tmp_path / "map.osm")
+    outcome = draw_in_process(extract, "-o", tmp_path / "map.tif")
+    assert outcome.returncode == 1
+    assert "a node of none of them" in outcome.stderr
+    assert _files(tmp_path) == {"map.osm"}
+
+
 @pytest.mark.parametrize("style", ["maps", "osm"])
 def test_both_styles_draw_every_class(tmp_path: Path, style: str) -> None:
     osm = Osm()
@@ -308,6 +357,115 @@ def test_area_that_ends_far_inside_is_listed(tmp_path: Path) -> None:
     assert (source.read(source.info.extent).image == GROUND).all()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_island_in_a_hole_stays_where_the_extract_cuts_the_area(
+    tmp_path: Path, whole: bool
+) -> None:
+    osm = Osm()
+    points = [(100, -50), (100, 150), (350, 150)]
+    outer = osm.way([*points, (350, -50), (100, -50)] if whole else points)
+    lake, island = osm.rect(150, 20, 290, 140), osm.rect(200, 50, 240, 90)
+    osm.relation([(outer, "outer"), (island, "outer"), (lake, "inner")], landuse="forest")
+    image = picture(osm, tmp_path)
+    wood = rgb(STYLES["maps"].areas["wood"].fill)
+    assert at(image, 120, 100) == wood
+    assert at(image, 170, 100) == GROUND
+    assert at(image, 220, 70) == wood
+    assert at(image, 50, 100) == GROUND
+
+
+def test_a_lake_larger_than_the_extract_leaves_a_cut_wood_around_it(tmp_path: Path) -> None:
+    osm = Osm()
+    outer = osm.way([(-20, 30), (330, 30)])
+    lake = osm.rect(40, 60, 250, 5000)
+    osm.relation([(outer, "outer"), (lake, "inner")], landuse="forest")
+    image = picture(osm, tmp_path)
+    wood = rgb(STYLES["maps"].areas["wood"].fill)
+    assert at(image, 20, 100) == at(image, 280, 190) == wood
+    assert at(image, 150, 100) == at(image, 150, 10) == GROUND
+
+
+@pytest.mark.parametrize(("across", "doubt"), [(30, False), (60, False), (90, True), (250, False)])
+def test_a_cut_near_the_middle_is_doubtful(tmp_path: Path, across: int, doubt: bool) -> None:
+    osm = Osm()
+    shore = osm.way([(across, 250), (across, -50)])
+    osm.relation([(shore, "outer"), (998, "outer")], natural="water")
+    result = draw(osm.write(tmp_path / "map.osm"), tmp_path / "map.tif")
+    assert ["wrong side" in text for text in result.warnings] == [True] * doubt
+
+
+def test_a_clearing_without_its_wood_is_listed(tmp_path: Path) -> None:
+    osm = Osm()
+    osm.relation([(997, "outer"), (osm.rect(100, 50, 200, 150), "inner")], landuse="forest")
+    osm.relation([(996, "outer"), (osm.rect(400, 50, 500, 150), "inner")], landuse="forest")
+    outcome = draw_in_process(osm.write(tmp_path / "map.osm"), "-o", tmp_path / "map.tif")
+    assert outcome.returncode == 0
+    assert "relation 1 (wood):" in outcome.stderr
+
+
+SPIKE = [
+    (100, 50),
+    (200, 50),
+    (200, 150),
+    (150, 150),
+    (170, 190),
+    (150, 150),
+    (100, 150),
+    (100, 50),
+]
+FLAT = [(20, 20), (60, 60), (100, 100), (60, 60), (20, 20)]
+
+
+@pytest.mark.parametrize("flaw", [SPIKE, FLAT, [*SPIKE, *FLAT, SPIKE[0]]])
+@pytest.mark.parametrize("style", ["maps", "osm"])
+def test_rings_with_spikes_are_drawn_without_them(
+    tmp_path: Path, flaw: list[Point], style: str
+) -> None:
+    osm = Osm()
+    outer, inner = osm.rect(10, 10, 290, 195), osm.way(flaw)
+    osm.relation([(outer, "outer"), (inner, "inner")], landuse="forest")
+    osm.relation([(999, "outer"), (inner, "inner")], landuse="forest")
+    osm.relation([(osm.rect(120, 70, 130, 80), "outer"), (inner, "inner")], landuse="forest")
+    osm.relation([(osm.way([(5, -9), (5, 220)]), "outer"), (inner, "inner")], natural="water")
+    osm.way(flaw, natural="coastline")
+    osm.way(flaw[::-1], leisure="park")
+    image = picture(osm, tmp_path, style)
+    assert at(image, 280, 180) != rgb(STYLES[style].background)
+
+
+def test_rings_that_run_along_the_border_are_drawn(tmp_path: Path) -> None:
+    osm = Osm()
+    edge = [(10.0, HEIGHT + 0.0), (150.0, HEIGHT + 0.0)]
+    osm.relation([(osm.way(edge), "outer"), (999, "outer")], landuse="forest")
+    osm.relation([(osm.way(edge[::-1]), "outer"), (999, "outer")], landuse="forest")
+    picture(osm, tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["inf", "-inf", "nan", "1e999", "9" * 400])
+def test_a_layer_that_is_no_number_is_none(tmp_path: Path, layer: str) -> None:
+    osm = Osm()
+    osm.way([(20, 50), (280, 50)], highway="residential", layer=layer)
+    assert at(picture(osm, tmp_path), 150, 50) == STREET
+
+
+def test_geometry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    osm = small_town()
+    extract = osm.write(tmp_path / "map.osm")
+
+    def fail(*_: object, **__: object) -> None:
+        raise shapely.errors.GEOSException("TopologyException: side\nlocation conflict")
+
+    for step in ("extract.assemble", "scene.polygonal", "source.paint_tile"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"maptile2sat.cartography.{step}", fail)
+            with pytest.raises(
+                SourceError, match=r"map\.osm holds shapes .*side location"
+            ) as caught:
+                draw(extract, tmp_path / "map.tif")
+        assert "\n" not in str(caught.value)
+    assert _files(tmp_path) == {"map.osm"}
+
+
 # Sea
 
 
@@ -377,6 +535,79 @@ def test_coastline_that_ends_inside_draws_no_sea(tmp_path: Path) -> None:
     source = source_of(osm, tmp_path)
     assert "no sea" in source.warnings[0]
     assert not is_water(source.read(source.info.extent).image).any()
+
+
+# Across 180 degrees
+
+FIJI = """<?xml version="1.0"?><osm version="0.6">
+<bounds minlon="{west}" minlat="-17.2" maxlon="{east}" maxlat="-16.2"/>
+<node id="1" version="1" lon="179.5" lat="-16.5"/><node id="2" version="1" lon="180" lat="-16.5"/>
+<node id="3" version="1" lon="-180" lat="-16.5"/><node id="4" version="1" lon="-179.2" lat="-16.5"/>
+<way id="1" version="1"><nd ref="1"/><nd ref="2"/><tag k="highway" v="motorway"/></way>
+<way id="2" version="1"><nd ref="3"/><nd ref="4"/><tag k="highway" v="motorway"/></way></osm>"""
+FIJI_BOX = BBox(179.4, -17.2, -179.1, -16.2)
+FIJI_WINDOW = mercator_grid(10).window(FIJI_BOX)
+
+
+def fiji(folder: Path, west: float, east: float) -> Path:
+    path = folder / "fiji.osm"
+    path.write_text(FIJI.format(west=west, east=east))
+    return path
+
+
+def check_fiji_road(image: np.ndarray) -> None:
+    """Check that the road goes from 179.5 to -179.2 degrees without a gap."""
+    assert image.shape == (FIJI_WINDOW.height, FIJI_WINDOW.width, 3)
+    road = (image != GROUND).any(-1).any(0)
+    left, right = ((lon / 360 + 0.5) * (256 << 10) - FIJI_WINDOW.col for lon in (179.5, 180.8))
+    assert road[round(left) : round(right)].all()
+    assert not road[: round(left) - 2].any()
+    assert not road[round(right) + 2 :].any()
+
+
+@pytest.mark.parametrize(
+    ("header", "bbox"),
+    [
+        ((-180, 180), FIJI_BOX),
+        ((179.4, -179.1), None),
+        ((179.4, -179.1), FIJI_BOX),
+        ((179.4, -179.1), BBox(179.0, -17.2, 181.0, -16.2)),
+    ],
+)
+def test_a_map_across_180_degrees_is_one(
+    tmp_path: Path, header: tuple[float, float], bbox: BBox | None
+) -> None:
+    extract = fiji(tmp_path, *header)
+    expected = mercator_grid(10).transform(FIJI_WINDOW)
+    result = draw(extract, tmp_path / "map.tif", zoom=10, bbox=bbox)
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        image = dataset.read().transpose(1, 2, 0)
+        assert dataset.transform.almost_equals(expected)
+        assert (dataset.dataset_mask() == 255).all()
+    check_fiji_road(image)
+    assert result.bounds.west == pytest.approx(179.4, abs=1e-3)
+    assert result.bounds.east == pytest.approx(180.9, abs=1e-3)
+    draw(extract, tmp_path / "map.mbtiles", zoom=10, bbox=bbox)
+    with closing(open_source(str(tmp_path / "map.mbtiles"), SourceOptions())) as tiles:
+        read = tiles.read(FIJI_WINDOW)
+    assert (read.mask == 255).all()
+    assert (read.image == image).all()
+
+
+def test_a_wide_header_box_that_holds_its_nodes_is_believed(tmp_path: Path) -> None:
+    extract = tmp_path / "wide.osm"
+    extract.write_text(
+        FIJI.format(west=-150, east=150).replace("179.", "140.").replace("180", "145")
+    )
+    source = open_extract(extract, zoom=3)
+    assert source.info.extent == mercator_grid(3).window(BBox(-150, -17.2, 150, -16.2))
+
+
+def test_all_round_the_world_a_tile_cut_by_its_box_is_written_once(tmp_path: Path) -> None:
+    extract = fiji(tmp_path, -180, 180)
+    result = draw(extract, tmp_path / "map.mbtiles", zoom=2, bbox=BBox(10, -17, 9.9, -16))
+    assert result.tiles == 4
+    assert result.width >= 4 * 256
 
 
 # Roads
@@ -645,6 +876,130 @@ def test_bad_extracts_leave_nothing(
     with pytest.raises(SourceError, match=says) as caught:
         draw(extract, tmp_path / f"out.{suffix}")
     assert "\n" not in str(caught.value)
+    assert _files(tmp_path) == before
+
+
+def draw_in_process(
+    *arguments: str | Path, limit: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `maptile2sat draw`; files may not become larger than `limit` bytes, as on a full disk."""
+    import resource
+
+    def fill_disk() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    code = "from maptile2sat.cli import process; process()"
+    return subprocess.run(
+        [sys.executable, "-c", code, "draw", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=fill_disk,
+    )
+
+
+def chequered() -> Osm:
+    """Return a map that does not compress well."""
+    random = np.random.default_rng(1)
+    osm = Osm()
+    for left, top in random.uniform(0, (WIDTH, HEIGHT), (400, 2)).tolist():
+        osm.rect(left, top, left + 9, top + 7, building="yes")
+    return osm
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+def test_a_full_disk_keeps_the_old_geotiff(tmp_path: Path) -> None:
+    extract, output = chequered().write(tmp_path / "map.osm"), tmp_path / "map.tif"
+    draw(extract, output)
+    before, size = output.read_bytes(), output.stat().st_size
+    for limit in (size // 4, size // 2, size - 100):
+        outcome = draw_in_process(extract, "-o", output, "--overwrite", limit=limit)
+        assert outcome.returncode == 1, limit
+        assert "disk" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
+        assert output.read_bytes() == before
+        assert _files(tmp_path) == {"map.osm", "map.tif"}
+
+
+def test_a_map_of_any_size_begins_at_once_and_in_little_memory(tmp_path: Path) -> None:
+    extract = small_town().write(tmp_path / "map.osm")
+    totals: list[int] = []
+
+    def interrupt(done: int, total: int) -> None:
+        totals.append(total)
+        raise KeyboardInterrupt
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            draw(extract, tmp_path / "map.mbtiles", zoom=25, progress=interrupt)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    across, down = WIDTH << (25 - ZOOM), HEIGHT << (25 - ZOOM)
+    assert totals[0] > across // 256 * (down // 256) * 0.98
+    assert peak < 15 << 20
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("draw", "map.osm", "-o"),
+        ("dataset", "build", "--map", "map.osm", "--image", "map.osm", "--out"),
+    ],
+)
+def test_a_box_that_is_not_in_degrees_gets_no_advice_that_cannot_be_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    small_town().write(tmp_path / "map.osm")
+    monkeypatch.chdir(tmp_path)
+    outcome = run(*command, "out.tif", "--bbox", "500,1,501,2")
+    assert outcome.code == 2
+    assert "not in degrees" in outcome.err
+    assert "--bbox-crs" not in outcome.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+def test_a_full_disk_keeps_the_old_mbtiles(tmp_path: Path) -> None:
+    extract, output = small_town().write(tmp_path / "map.osm"), tmp_path / "map.mbtiles"
+    output.write_text("old")
+    # tiles are committed by the hundred, before they fill the cache
+    asked = ["--overwrite", "-z", "21", "-q"]
+    outcome = draw_in_process(extract, "-o", output, *asked, limit=200 << 10)
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("error: cannot write")
+    assert outcome.stderr.count("\n") == 1
+    assert output.read_text() == "old"
+    assert _files(tmp_path) == {"map.osm", "map.mbtiles"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+@pytest.mark.parametrize(
+    ("extract", "output", "says"),
+    [
+        ("map.osm", "a" * 240 + ".tif", "shorter name"),
+        ("map.osm", "a" * 240 + ".mbtiles", "shorter name"),
+        ("map.osm", "a" * 300 + ".tif", "shorter name"),
+        ("map.osm", "a" * 300 + "/map.tif", "shorter name"),
+        ("a" * 300 + ".osm", "map.tif", "too long"),
+        ("map.osm", "b\udcffd.tif", "not UTF-8"),
+        ("map.osm", "b\udcffd.mbtiles", "not UTF-8"),
+        ("b\udcffd.osm", "map.tif", "not UTF-8"),
+        ("b\udcffd.osm", "map.mbtiles", "not UTF-8"),
+    ],
+)
+def test_names_that_cannot_be_are_one_line(
+    tmp_path: Path, extract: str, output: str, says: str
+) -> None:
+    small_town().write(tmp_path / "map.osm")
+    if "\udcff" in extract:
+        (tmp_path / "map.osm").rename(tmp_path / extract)
+    before = _files(tmp_path)
+    outcome = draw_in_process(tmp_path / extract, "-o", tmp_path / output)
+    assert outcome.returncode == 1
+    assert says in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
     assert _files(tmp_path) == before
 
 

@@ -220,7 +220,7 @@ def test_any_text_is_a_box_or_a_usage_error(text: str) -> None:
     [
         (BBox(24, 61, 25, 60), "no area"),
         (BBox(24, 60, 24, 61), "no area"),
-        (BBox(2_700_000, 8_400_000, 2_700_100, 8_400_100), r"not in degrees.*--bbox-crs"),
+        (BBox(2_700_000, 8_400_000, 2_700_100, 8_400_100), "not in degrees"),
         (BBox(24, 60, 25, 86), "beyond web mercator"),
         (BBox(-200, 60, 200, 61), "wider than the world"),
     ],

@@ -153,7 +153,7 @@ def test_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("", "is not a box"),
         ("24.940,-86,24.942,60.167", "beyond web mercator"),
         ("24.940,60.166,24.942,89", "beyond web mercator"),
-        ("2776000,8438000,2777000,8439000", "not in degrees"),
+        ("2776000,8438000,2777000,8439000", "-90 to 90 (for other coordinates say --bbox-crs"),
     ],
 )
 def test_bad_box(bbox: str, words: str, tmp_path: Path) -> None:

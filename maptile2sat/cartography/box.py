@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,12 @@ class Box(NamedTuple):
         """Return the closed border, counter-clockwise on the map from the south-west."""
         corners = self.corners_between(-1e-9, self.around - 1e-9)
         return np.vstack([corners, corners[:1]])
+
+    def polygon(self) -> Any:
+        """Return the box as a shapely Polygon."""
+        from shapely import box
+
+        return box(self.left, self.top, self.right, self.bottom)
 
     def clip(self, line: Points) -> list[Points]:
         """Return the pieces of `line` inside the box, each in the line's own direction."""

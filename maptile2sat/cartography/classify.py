@@ -156,5 +156,5 @@ def _is_tunnel(tags: Tags) -> bool:
 def _layer(tags: Tags) -> int:
     try:
         return max(-9, min(9, round(float(tags.get("layer", "0")))))
-    except ValueError:
+    except (ValueError, OverflowError):  # no number, or one without end
         return 0

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maptile2sat.cartography.box import Box, Points
 from maptile2sat.cartography.chains import is_ring, join, present_parts
-
-Polygon = Any
-"""A shapely Polygon or MultiPolygon."""
+from maptile2sat.cartography.shapes import Polygon, enclosed, polygonal
 
 
 class AmbiguousCoastError(ValueError):
@@ -30,27 +26,25 @@ def sea(ways: list[Points], box: Box) -> Polygon | None:
     Raises:
         AmbiguousCoastError: If ends lie too far inside, or lines cross or contradict.
     """
-    from shapely import box as shapely_box
-
     open_lines, rings = _lines_in_box(ways, box)
     if not open_lines and not rings:
         return None
-    whole = shapely_box(box.left, box.top, box.right, box.bottom)
+    whole = box.polygon()
     islands, basins = _split_rings(rings)
     if open_lines:
         _check_crossings(open_lines)
-        water = whole.difference(_land(open_lines, box))
+        water = polygonal(whole.difference(_land(open_lines, box)))
     elif islands:
         water = whole
     else:
         water = whole.difference(whole)
     for island in islands:
-        water = water.difference(island)
+        water = polygonal(water.difference(island))
     for basin in basins:
-        water = water.union(basin.intersection(whole))
+        water = polygonal(water.union(polygonal(basin.intersection(whole))))
     for island in islands:  # islands in basins
         if any(basin.contains(island) for basin in basins):
-            water = water.difference(island)
+            water = polygonal(water.difference(island))
     return None if water.is_empty else water
 
 
@@ -78,23 +72,19 @@ def _lines_in_box(ways: list[Points], box: Box) -> tuple[list[Points], list[Poin
 
 def _holds_box(ring: Points, box: Box) -> bool:
     from shapely import Point
-    from shapely.geometry import Polygon as ShapelyPolygon
 
     middle = Point((box.left + box.right) / 2, (box.top + box.bottom) / 2)
-    return bool(ShapelyPolygon(ring).buffer(0).contains(middle))
+    return bool(enclosed(ring).contains(middle))
 
 
 def _split_rings(rings: list[Points]) -> tuple[list[Polygon], list[Polygon]]:
     """Return rings with land inside (counter-clockwise on the map) and those with water."""
-    from shapely import make_valid
-    from shapely.geometry import Polygon as ShapelyPolygon
-
     islands: list[Polygon] = []
     basins: list[Polygon] = []
     for ring in rings:
         x, y = ring[:, 0], ring[:, 1]
         twice_area = float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]))
-        polygon = make_valid(ShapelyPolygon(ring))
+        polygon = enclosed(ring)
         (islands if twice_area < 0 else basins).append(polygon)  # y grows southwards
     return islands, basins
 
@@ -117,8 +107,7 @@ def _check_crossings(lines: list[Points]) -> None:
 
 def _land(lines: list[Points], box: Box) -> Polygon:
     """Close the open lines along the box, counter-clockwise, so that land is inside."""
-    from shapely import make_valid, union_all
-    from shapely.geometry import Polygon as ShapelyPolygon
+    from shapely import union_all
 
     starts = sorted((box.position(line[0]), at) for at, line in enumerate(lines))
     ends = sorted((box.position(line[-1]), at) for at, line in enumerate(lines))
@@ -144,5 +133,5 @@ def _land(lines: list[Points], box: Box) -> Polygon:
                 break
             waiting.discard(at)
         ring = np.vstack(parts)
-        polygons.append(make_valid(ShapelyPolygon(np.vstack([ring, ring[:1]]))))
+        polygons.append(enclosed(np.vstack([ring, ring[:1]])))
     return union_all(polygons)

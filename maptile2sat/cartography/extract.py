@@ -14,7 +14,9 @@ from maptile2sat.cartography.box import Box, Points
 from maptile2sat.cartography.chains import present_parts
 from maptile2sat.cartography.classify import LineClass, area_class, line_class
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
-from maptile2sat.cartography.multipolygon import Polygon, assemble
+from maptile2sat.cartography.multipolygon import assemble
+from maptile2sat.cartography.places import Places
+from maptile2sat.cartography.shapes import Polygon, shape_errors
 from maptile2sat.errors import MissingExtraError, SourceError
 from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
@@ -80,6 +82,8 @@ class _Ways:
     closed: list[tuple[int, str, Points]] = field(default_factory=list)
     lines: list[LineFeature] = field(default_factory=list)
     coast: list[Points] = field(default_factory=list)
+    wanted: int = 0
+    placed: int = 0  # of those that are wanted: ways with a node in the file
 
 
 def read_extract(path: Path, grid: Grid) -> Extract:
@@ -87,16 +91,17 @@ def read_extract(path: Path, grid: Grid) -> Extract:
 
     Raises:
         MissingExtraError: If osmium or shapely is not installed.
-        SourceError: If the file is missing, not OpenStreetMap data, or empty.
+        SourceError: If the file is missing, not OpenStreetMap data, empty, or without the nodes
+            of its ways.
     """
     try:
         import osmium
         import shapely  # noqa: F401 - only to say early that it is missing
     except ImportError as error:
         raise MissingExtraError("drawing OpenStreetMap extracts", "osm") from error
-    if not path.is_file():
-        raise SourceError(f"the extract {path} does not exist: check the path")
     try:
+        if not path.is_file():
+            raise SourceError(f"the extract {path} does not exist: check the path")
         bounds = _bounds(osmium, path)
         if bounds is None:
             raise SourceError(f"{path} holds no OpenStreetMap nodes: there is nothing to draw")
@@ -110,8 +115,9 @@ def read_extract(path: Path, grid: Grid) -> Extract:
             f"{path} cannot be read as OpenStreetMap data ({reason}): give an .osm.pbf or .osm file"
         ) from error
     extract = Extract(window, lines=ways.lines)
-    _add_areas(extract, relations, ways, box)
-    _add_sea(extract, ways.coast, box)
+    with shape_errors(path.name):
+        _add_areas(extract, relations, ways, box)
+        _add_sea(extract, ways.coast, box)
     return extract
 
 
@@ -121,7 +127,10 @@ def _bounds(osmium: Any, path: Path) -> BBox | None:
     box = processor.header.box()
     if box.valid() and box.size() > 0:
         low, high = box.bottom_left, box.top_right
-        return _cut_to_mercator(low.lon, low.lat, high.lon, high.lat)
+        west, east = low.lon, high.lon
+        if 180.0 < east - west < 360.0 and _mostly_outside(processor, west, east):
+            west, east = east, west  # osmium has put a box across 180 degrees in order
+        return _cut_to_mercator(west, low.lat, east, high.lat)
     west, south, east, north = math.inf, math.inf, -math.inf, -math.inf
     for node in processor:
         if node.location.valid():
@@ -131,6 +140,15 @@ def _bounds(osmium: Any, path: Path) -> BBox | None:
     if not (west < east and south < north):
         return None
     return _cut_to_mercator(west, south, east, north)
+
+
+def _mostly_outside(nodes: Any, west: float, east: float) -> bool:
+    """Return whether more nodes lie beyond two meridians than between them."""
+    beyond = 0
+    for node in nodes:
+        if node.location.valid():
+            beyond += -1 if west < node.location.lon < east else 1
+    return beyond > 0
 
 
 def _cut_to_mercator(west: float, south: float, east: float, north: float) -> BBox:
@@ -155,16 +173,26 @@ def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
 
 
 def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation], box: Box) -> _Ways:
-    wanted = {ref for relation in relations for ref in (*relation.outer, *relation.inner)}
-    only_ways = osmium.filter.EntityFilter(osmium.osm.WAY)
+    members = {ref for relation in relations for ref in (*relation.outer, *relation.inner)}
+    places = Places(osmium, path)
     found = _Ways()
-    for way in osmium.FileProcessor(str(path)).with_locations().with_filter(only_ways):
-        if way.tags or way.id in wanted:
-            _sort_way(way, zoom, found, box, is_member=way.id in wanted)
+
+    def sort(way: Any) -> None:
+        if way.tags or way.id in members:
+            _sort_way(way, places, zoom, found, box, is_member=way.id in members)
+
+    places.visit_ways(sort)
+    if found.wanted and not found.placed:
+        raise SourceError(
+            f"{path} holds {found.wanted:,} ways to draw and a node of none of them: get it anew "
+            "with the nodes of its ways (Overpass: '(._;>;); out body;')"
+        )
     return found
 
 
-def _sort_way(way: Any, zoom: int, found: _Ways, box: Box, *, is_member: bool) -> None:
+def _sort_way(
+    way: Any, places: Places, zoom: int, found: _Ways, box: Box, *, is_member: bool
+) -> None:
     """Put one way where it belongs."""
     tags = dict(way.tags)
     closed = way.is_closed() and len(way.nodes) > 3
@@ -173,7 +201,9 @@ def _sort_way(way: Any, zoom: int, found: _Ways, box: Box, *, is_member: bool) -
     coast = tags.get("natural") == "coastline"
     if not (is_member or name or kind or coast):
         return
-    points = _pixels(way, zoom)
+    points = _pixels(places.degrees(way), zoom, box)
+    found.wanted += 1
+    found.placed += bool(np.isfinite(points).any())
     if is_member:
         found.members[way.id] = points
         if name:
@@ -203,17 +233,13 @@ def _cut_parts(points: Points, box: Box) -> Iterator[Points]:
         yield whole
 
 
-def _pixels(way: Any, zoom: int) -> Points:
-    """Return the way's nodes as pixels of `zoom`, NaN for nodes that are not there."""
-    degrees = np.array(
-        [
-            (place.lon, place.lat) if place.valid() else (math.nan, math.nan)
-            for place in (node.location for node in way.nodes)
-        ]
-    ).reshape(-1, 2)
+def _pixels(degrees: Points, zoom: int, box: Box) -> Points:
+    """Return longitudes and latitudes as pixels of `zoom`, in the columns of `box`."""
     side = float(TILE << zoom)
     latitude = np.radians(np.clip(degrees[:, 1], -MAX_LATITUDE, MAX_LATITUDE))
     x = (degrees[:, 0] / 360.0 + 0.5) * side
+    if box.right > side:  # across 180 degrees
+        x += side * np.round(((box.left + box.right) / 2 - x) / side)
     y = (0.5 - np.arcsinh(np.tan(latitude)) / (2 * np.pi)) * side
     return np.column_stack([x, y])
 
@@ -248,8 +274,9 @@ def _add_areas(extract: Extract, relations: list[_Relation], ways: _Ways, box: B
     if incomplete:
         more = f" and {len(incomplete) - _LISTED} more" if len(incomplete) > _LISTED else ""
         extract.warnings.append(
-            f"areas incomplete in the extract, drawn as far as they are there: "
-            f"{', '.join(incomplete[:_LISTED])}{more}"
+            "areas incomplete in the extract, of which parts may be missing or on the wrong side "
+            f"of the cut: {', '.join(incomplete[:_LISTED])}{more}: take an extract with whole "
+            "relations (osmium extract --strategy smart)"
         )
 
 

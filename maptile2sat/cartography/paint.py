@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image as Pictures
 from PIL import ImageDraw
 
-from maptile2sat.cartography.multipolygon import Polygon
 from maptile2sat.cartography.scene import Scene
+from maptile2sat.cartography.shapes import Polygon
 from maptile2sat.cartography.style import Rgb
 from maptile2sat.grid import TILE, Window
 from maptile2sat.source import Image

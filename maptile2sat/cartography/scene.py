@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maptile2sat.cartography.classify import LineClass
 from maptile2sat.cartography.extract import Extract, LineFeature
-from maptile2sat.cartography.multipolygon import Polygon, polygonal
+from maptile2sat.cartography.shapes import Polygon, polygonal
 from maptile2sat.cartography.style import STYLE_ZOOM, Area, Line, Rgb, Style, rgb
 
 Order = tuple[float, float, float, float]

@@ -11,6 +11,7 @@ import numpy as np
 from maptile2sat.cartography.extract import read_extract
 from maptile2sat.cartography.paint import paint_tile
 from maptile2sat.cartography.scene import Scene
+from maptile2sat.cartography.shapes import shape_errors
 from maptile2sat.cartography.style import find_style
 from maptile2sat.errors import SourceError
 from maptile2sat.grid import TILE, Window, mercator_grid
@@ -57,7 +58,8 @@ class ExtractSource:
             tiled=False,
             style=look.name,
         )
-        self._scene: Scene | None = Scene(extract, look, zoom)
+        with shape_errors(path.name):
+            self._scene: Scene | None = Scene(extract, look, zoom)
         self._tiles: OrderedDict[tuple[int, int], Image] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -101,7 +103,8 @@ class ExtractSource:
                 return self._tiles[key]
         if scene is None:
             raise SourceError(f"{self._info.name} is closed")
-        tile = np.ascontiguousarray(paint_tile(scene, column, row))
+        with shape_errors(self._info.name):
+            tile = np.ascontiguousarray(paint_tile(scene, column, row))
         with self._lock:
             self._tiles[key] = tile
             while len(self._tiles) > _CACHED_TILES:

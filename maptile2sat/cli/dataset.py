@@ -85,6 +85,7 @@ def check_command(
     sheet: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Also write a contact sheet.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = 0,
 ) -> None:
@@ -97,6 +98,7 @@ def check_command(
             folder,
             map_side=None if map_side is None else map_side.value,
             sheet=sheet,
+            overwrite=overwrite,
             progress=lambda what, done, total: bars[what](done, total),
         )
     if as_json:
@@ -175,8 +177,9 @@ def build_command(
         return
     print(result.folder)
     skipped = ", ".join(f"{number} {reason}" for reason, number in result.skipped.items())
+    gap = "" if result.gap is None else f", {result.gap} left out between them"
     note(
-        f"{result.train} train and {result.val} val pairs, {result.gap} left out between them; "
+        f"{result.train} train and {result.val} val pairs{gap}; "
         f"skipped: {skipped or 'none'}; {result.attribution or 'nobody is named for the sources'}",
         level,
     )

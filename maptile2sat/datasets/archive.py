@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tarfile
 import zlib
 from collections import Counter
@@ -25,6 +26,9 @@ MAX_MEMBER = 64 << 20
 
 MAX_HEADER = 1 << 20
 """Most bytes before an entry: its headers may say names and more in any length."""
+
+MAX_NAME = 255
+"""Most bytes of a file's name that file systems take."""
 
 _BLOCK = 1 << 20
 
@@ -57,7 +61,8 @@ def unpack(archive: Path, target: Path, progress: Callable[[int], None]) -> Coun
     with archive.open("rb") as raw:
         try:
             _read(gzip.GzipFile(fileobj=raw), target, found, progress)
-        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+            # tarfile raises ValueErrors over headers that are no numbers
             raise ArchiveError(_damage(archive, error)) from error
         except OSError as error:
             raise OutputError(
@@ -129,6 +134,8 @@ def _check(entry: tarfile.TarInfo, target: Path, number: int, total: int) -> Non
         raise ArchiveError(
             f"the archive holds '{name}', which leads out of its folder: not unpacked"
         )
+    if "\0" in entry.name or any(len(os.fsencode(part)) > MAX_NAME for part in parts):
+        raise ArchiveError(f"the archive holds '{name}', which no file can be called: not unpacked")
     if hasattr(tarfile, "data_filter"):  # Python 3.11.4
         tarfile.data_filter(entry, str(target))
     if number > MAX_MEMBERS:

@@ -19,11 +19,11 @@ from maptile2sat.datasets.layout import (
     read_description,
     write_json,
 )
-from maptile2sat.datasets.ownership import claim, identity
+from maptile2sat.datasets.ownership import claim, identity, is_complete
 from maptile2sat.datasets.workshop import FOLDER, Format, Workshop
 from maptile2sat.errors import OutputError, TrainingError, UsageError
-from maptile2sat.grid import BBox, Grid, Window, mercator_grid
-from maptile2sat.source import Source
+from maptile2sat.grid import BBox, Window, mercator_grid
+from maptile2sat.source import Source, common
 from maptile2sat.sources import SourceOptions, open_source
 
 MAX_TILES = 20_000
@@ -95,7 +95,8 @@ class BuildResult:
         folder: The set.
         train: Pairs for training.
         val: Pairs for validation.
-        gap: Usable squares left out between the two (0 if not all were looked at).
+        gap: Usable squares left out between the two; None if a count was wanted: not all were
+            looked at.
         skipped: Squares that were not usable, by reason.
         attribution: Who is to be named.
         warnings: What is unusual.
@@ -104,7 +105,7 @@ class BuildResult:
     folder: Path
     train: int
     val: int
-    gap: int
+    gap: int | None
     skipped: dict[str, int]
     attribution: str
     warnings: list[str]
@@ -143,7 +144,7 @@ def build(
         "bbox": None if options.bbox is None else list(options.bbox),
     }
     try:
-        if claim(out, arguments):
+        if is_complete(out, arguments):
             shutil.rmtree(out / FOLDER, ignore_errors=True)
             return _result(out, [])
         return _build((map_source, image_source), out, options, arguments, max_tiles, progress)
@@ -166,6 +167,7 @@ def _build(
         area = _area(drawn, image, options)
         lattice = Lattice.within(area, options.size)
         _check_size(lattice, area, options)
+        claim(out, arguments)  # only now: what cannot be built must not keep the folder
         workshop = Workshop(
             out,
             lattice,
@@ -187,7 +189,8 @@ def _build(
         workshop.publish(parts)
         about = _description(drawn, image, area, options)
         about["pairs"] = {"train": len(parts.train), "val": len(parts.val)}
-        about |= {"gap": len(parts.gap), "skipped": workshop.skipped(), "arguments": arguments}
+        gap = len(parts.gap) if options.count is None else None
+        about |= {"gap": gap, "skipped": workshop.skipped(), "arguments": arguments}
         write_json(out / DESCRIPTION, about)
         workshop.clear()
         return _result(out, _warnings(drawn, image, parts, options))
@@ -213,23 +216,13 @@ def _area(drawn: Source, image: Source, options: BuildOptions) -> Window:
     grid = mercator_grid(options.zoom)
     area = drawn.info.extent if options.bbox is None else grid.window(options.bbox)
     for source in (drawn, image):
-        area = _common(grid, area, source.info.extent)
+        area = common(source.info, area)
         if area.empty:
             where = ",".join(f"{value:.5f}" for value in grid.lonlat_bounds(source.info.extent))
             raise UsageError(
                 f"{source.info.name} has nothing where the pairs are to be: it covers {where}"
             )
     return area
-
-
-def _common(grid: Grid, area: Window, extent: Window) -> Window:
-    """Return the hull, within `area`, of what a source with data in `extent` may have of it."""
-    places = [place for _, place in grid.pieces(area, extent)]
-    if not places:
-        return Window(area.col, area.row, 0, 0)
-    left, top = min(place.col for place in places), min(place.row for place in places)
-    right, bottom = max(place.right for place in places), max(place.bottom for place in places)
-    return Window(left, top, right - left, bottom - top)
 
 
 def _check_size(lattice: Lattice, area: Window, options: BuildOptions) -> None:
@@ -244,9 +237,10 @@ def _check_parts(parts: Parts, workshop: Workshop, options: BuildOptions) -> Non
     if parts.train and (parts.val or not options.val_fraction):
         return
     skipped = ", ".join(f"{count} {reason}" for reason, count in workshop.skipped().items())
+    gap = f"; between the two: {len(parts.gap)}" if options.count is None else ""
     raise TrainingError(
         f"{len(parts.train)} pairs are left for training and {len(parts.val)} for validation "
-        f"(skipped: {skipped or 'none'}; between the two: {len(parts.gap)}): choose a larger area, "
+        f"(skipped: {skipped or 'none'}{gap}): choose a larger area, "
         "a smaller --size, or --val-fraction 0; for another try delete the output folder"
     )
 

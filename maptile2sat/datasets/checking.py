@@ -12,7 +12,7 @@ import numpy as np
 
 from maptile2sat.datasets.alignment import Alignment, align
 from maptile2sat.datasets.blank import blank_image, blank_map
-from maptile2sat.datasets.contact import Entry, draw_sheet
+from maptile2sat.datasets.contact import Entry, check_sheet, draw_sheet
 from maptile2sat.datasets.files import FileState, common_side, examine_files
 from maptile2sat.datasets.layout import (
     SPLITS,
@@ -23,7 +23,7 @@ from maptile2sat.datasets.layout import (
     read_pair,
 )
 from maptile2sat.datasets.scale import Scale, find_scale
-from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
 """Called with `files` or `pairs`, what is done so far and all there is."""
@@ -98,6 +98,7 @@ def check(
     *,
     map_side: Side | None = None,
     sheet: Path | None = None,
+    overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> CheckReport:
     """Look through a set of pairs.
@@ -105,20 +106,21 @@ def check(
     Args:
         folder: The set, with `train` and `val`.
         map_side: Which half is the map; by default what `dataset.json` says, else `right`.
-        sheet: Where to write a contact sheet (PNG).
+        sheet: Where to write a contact sheet: `.png`.
+        overwrite: Whether an existing sheet may be replaced.
         progress: Called as it goes on.
 
     Raises:
         TrainingError: If there are no pairs.
-        UsageError: If `map_side` is neither `left` nor `right`.
-        OutputError: If the sheet cannot be written.
+        UsageError: If `map_side` is neither `left` nor `right`, or the sheet no `.png`.
+        OutputError: If the sheet exists and `overwrite` is false, or cannot be written.
     """
     said = read_description(folder)
     side = map_side or str(said.get("map_side", "right"))
     if side not in ("left", "right"):
         raise UsageError(f"the map is on the left or on the right, not '{side}'")
-    if sheet is not None and not sheet.parent.is_dir():
-        raise OutputError(f"the folder {sheet.parent} does not exist: create it first")
+    if sheet is not None:
+        check_sheet(sheet, overwrite=overwrite)
     found = {split: list_pairs(folder / split) for split in SPLITS}
     every = [path for paths in found.values() for path in paths]
     states = examine_files(every, lambda done, total: progress("files", done, total))
@@ -131,6 +133,7 @@ def check(
     alignment = align(read_pair(path, side) for path in compared)
     misplaced = [] if alignment is None else [compared[number] for number in alignment.misplaced]
     some = _spread(flawless, COMPARED // 2)
+    parted = iter(states)
     if sheet is not None:
         flaws = {path: " ".join(words) for path, words in blank.items()}
         flaws |= dict.fromkeys(misplaced, "misplaced?")
@@ -140,7 +143,7 @@ def check(
         map_side=side,
         map_looks=_side_of_map(some),
         splits={
-            split: _report([state for state in states if state.path in set(paths)], usual, blank)
+            split: _report([next(parted) for _ in paths], usual, blank)
             for split, paths in found.items()
         },
         side=usual,

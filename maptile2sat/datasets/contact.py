@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
 from maptile2sat.datasets.layout import Pixels
-from maptile2sat.errors import OutputError
+from maptile2sat.errors import OutputError, UsageError
 
 COLUMNS = 4
 _SIDE, _GAP, _LINE = 192, 8, 16
@@ -31,6 +32,27 @@ class Entry(NamedTuple):
     map: Pixels
     image: Pixels
     flaw: str = ""
+
+
+def check_sheet(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place where no sheet can or may be written.
+
+    Raises:
+        UsageError: If the name does not end in `.png`.
+        OutputError: If the file exists and may not be replaced, or its folder is missing.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"the contact sheet {path.name} must end in .png: choose another name")
+    try:
+        exists, in_folder = path.exists(), path.parent.is_dir()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({error.strerror}): choose a shorter name, or another folder"
+        ) from error
+    if exists and not overwrite:
+        raise OutputError(f"{path} exists: choose another name or say --overwrite")
+    if not in_folder:
+        raise OutputError(f"the folder {path.parent} does not exist: create it first")
 
 
 def draw_sheet(entries: Sequence[Entry], path: Path) -> None:
@@ -67,4 +89,5 @@ def draw_sheet(entries: Sequence[Entry], path: Path) -> None:
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror or error}): check it") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is to be said
+            temporary.unlink(missing_ok=True)

@@ -50,11 +50,11 @@ class _Known:
 
 
 class Download:
-    """A file on its way: `NAME.part` beside its place, and what is known of it.
+    """A file on its way: `NAME.part` beside `NAME.whole`, and what is known of it.
 
     Args:
         url: Where it comes from.
-        target: Where it goes; there only once it is complete.
+        target: Where it goes, such as `NAME.whole`; there only once it is complete.
         what: What to call it in messages.
         options: User-Agent, time-out and retries.
         progress: Called as it grows.
@@ -70,8 +70,8 @@ class Download:
     ) -> None:
         self._url, self._target, self._what = url, target, what
         self._options, self._progress = options, progress
-        self._part = target.with_name(target.name + ".part")
-        self._notes = target.with_name(target.name + ".part.json")
+        self._part = target.with_suffix(".part")
+        self._notes = target.with_suffix(".part.json")
         self._address = hashlib.sha256(url.encode()).hexdigest()
         self.received = 0
 

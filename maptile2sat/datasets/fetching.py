@@ -115,29 +115,49 @@ def fetch(
         raise OutputError(
             f"cannot make the folder {parent} ({error.strerror}): give another --dir"
         ) from error
-    archive = parent / f"{known.name}.tar.gz"
-    received, own = 0, not archive.exists()
-    if own:
-        download = Download(
-            url or known.url,
-            archive,
-            archive.name,
-            options or SourceOptions(),
-            lambda done, total: progress("bytes", done, total),
-        )
-        download.run()
-        received = download.received
+    archive, received = parent / f"{known.name}.tar.gz", 0
+    given = archive.exists()
+    if not given:
+        received = _download(known, url or known.url, parent, options, progress)
+        archive = _downloaded(known, parent)
     warnings = _size_warnings(archive.stat().st_size, known)
     try:
         _unpack(archive, folder, known, url or known.url, progress)
     except (ArchiveError, _WrongCountsError) as error:
-        if not own:
+        if given:
             raise TrainingError(f"{archive}: {error}; delete this file first") from error
         archive.unlink()
         raise
-    if own:
+    if not given:
         archive.unlink()
     return _result(folder, known, received, warnings)
+
+
+def _downloaded(known: KnownSet, parent: Path) -> Path:
+    """Return where a complete download lies: not under the name of one that the user has put."""
+    return parent / f"{known.name}.tar.gz.whole"
+
+
+def _download(
+    known: KnownSet, url: str, parent: Path, options: SourceOptions | None, progress: Progress
+) -> int:
+    """Download the archive, unless that was done before unpacking it was interrupted.
+
+    Returns:
+        How many bytes came.
+    """
+    target = _downloaded(known, parent)
+    if target.exists():
+        return 0
+    download = Download(
+        url,
+        target,
+        f"{known.name}.tar.gz",
+        options or SourceOptions(),
+        lambda done, total: progress("bytes", done, total),
+    )
+    download.run()
+    return download.received
 
 
 def _unpack(archive: Path, folder: Path, known: KnownSet, url: str, progress: Progress) -> None:

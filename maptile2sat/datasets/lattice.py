@@ -103,7 +103,8 @@ class Parts(NamedTuple):
     Attributes:
         train: Those for training.
         val: Those for validation.
-        gap: Usable ones that are left out because they touch validation.
+        gap: Usable ones that are left out because they touch validation; empty if a count was
+            wanted, because not all are looked at then.
     """
 
     train: list[Cell]
@@ -130,17 +131,48 @@ def choose(
         seed: Decides the order.
     """
     order = lattice.shuffled(seed)
-    wanted = len(_usable(order, assess, None)) if count is None else count
+    if count is None:
+        wanted = len(_usable(order, assess, None))
+        parts = _split(lattice, order, assess, wanted, val_fraction, seed, limit=False)
+        gap = [cell for cell in sorted(lattice.around(parts.val)) if assess(cell, ())]
+        return parts._replace(gap=gap)
+    wanted = min(count, len(lattice))
+    parts = _split(lattice, order, assess, wanted, val_fraction, seed)
+    if len(parts.train) + len(parts.val) < wanted:
+        usable = len(_usable(order, assess, None))
+        if usable < wanted:  # a part of what was wanted is too much of what there is
+            parts = _split(lattice, order, assess, usable, val_fraction, seed)
+    return parts
+
+
+def _split(
+    lattice: Lattice,
+    order: Sequence[Cell],
+    assess: Assess,
+    wanted: int,
+    val_fraction: float,
+    seed: int,
+    *,
+    limit: bool = True,
+) -> Parts:
+    """Choose squares for validation, then others that do not touch them; the gap is left empty.
+
+    Args:
+        lattice: The squares.
+        order: All of them, in the order in which they are taken for training.
+        assess: Whether one is usable.
+        wanted: How many are wanted in all.
+        val_fraction: Part of them for validation.
+        seed: Decides the order of blocks for validation.
+        limit: Whether to stop when `wanted` are found.
+    """
     for_val = max(1, round(val_fraction * wanted)) if val_fraction > 0 and wanted > 1 else 0
     side = max(1, min(LARGEST_BLOCK, round(math.sqrt(for_val))))
     blocked = [cell for block in lattice.blocks(side, seed) for cell in block] if for_val else []
     val = _usable(blocked, assess, for_val)
-    near = lattice.around(val)
-    left_out = near | set(val)
+    left_out = lattice.around(val) | set(val)
     rest = [cell for cell in order if cell not in left_out]
-    train = _usable(rest, assess, None if count is None else wanted - for_val)
-    gap = sorted(near) if count is None else []
-    return Parts(train, val, [cell for cell in gap if assess(cell, ())])
+    return Parts(_usable(rest, assess, wanted - for_val if limit else None), val, [])
 
 
 def _usable(cells: Sequence[Cell], assess: Assess, limit: int | None) -> list[Cell]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maptile2sat.errors import TrainingError
+from maptile2sat.sources.decode import DAMAGE as DECODER_ERRORS
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 (height, width, 3)."""
@@ -30,7 +31,7 @@ MIN_SIDE = 256
 DESCRIPTION = "dataset.json"
 """The file that says where a set comes from."""
 
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+DAMAGE = (*DECODER_ERRORS, Image.DecompressionBombError)
 """What Pillow raises for files that are no sound pictures."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +21,63 @@ def identity(source: str) -> dict[str, Any]:
     """Return how a source is recognised: no secrets, and no folders of this machine."""
     if "://" in source:
         return {"name": safe_url(source)}
-    path = Path(source).expanduser()
+    path = Path(source)
+    with suppress(RuntimeError):  # a name such as ~nobody, of whom there is no home
+        path = path.expanduser()
     parts = path.parts
     first = next((place for place, part in enumerate(parts) if "{" in part), None)
     if first is not None:  # a template of paths: its own folder and what follows
         return {"name": "/".join(parts[max(0, first - 1) :])}
-    if not path.exists():
+    try:
+        if path.is_dir():
+            return {"name": path.resolve().name}
+        return {"name": path.name, "bytes": path.stat().st_size}
+    except OSError:  # it is not there, or never can be: opening it says so
         return {"name": path.name}
-    if path.is_dir():
-        return {"name": path.resolve().name}
-    return {"name": path.name, "bytes": path.stat().st_size}
 
 
-def claim(out: Path, arguments: Mapping[str, Any]) -> bool:
-    """Begin a build in `out`, or check that it is the same that was begun there.
+def is_complete(out: Path, arguments: Mapping[str, Any]) -> bool:
+    """Return whether the set in `out` is complete already; nothing is written.
 
     Args:
         out: Folder of the set.
         arguments: What decides its content, as JSON can hold it.
 
-    Returns:
-        Whether the set is complete already.
-
     Raises:
         TrainingError: If `out` is a set of other arguments; the message names them.
         OutputError: If it holds something else.
     """
-    wanted = json.loads(json.dumps(arguments))
     if (out / DESCRIPTION).exists():
-        _compare(out, read_description(out).get("arguments"), wanted)
+        _compare(out, read_description(out).get("arguments"), _as_json(arguments))
         return True
     begun = out / FOLDER / ARGUMENTS
-    wanted["version"] = __version__  # another version may draw the map otherwise
     if begun.exists():
-        _compare(out, json.loads(begun.read_text(encoding="utf-8")), wanted)
-        return False
-    if out.exists() and any(entry.name != FOLDER for entry in out.iterdir()):
+        _compare(out, json.loads(begun.read_text(encoding="utf-8")), _begun(arguments))
+    elif out.exists() and any(entry.name != FOLDER for entry in out.iterdir()):
         raise OutputError(f"{out} is not empty and no set that was begun: give another --out")
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    write_json(begun, wanted)
     return False
+
+
+def claim(out: Path, arguments: Mapping[str, Any]) -> None:
+    """Begin a build in `out`, which from then on is of these arguments.
+
+    Args:
+        out: Folder of the set, which `is_complete` has found to be free or of these arguments.
+        arguments: What decides its content, as JSON can hold it.
+    """
+    begun = out / FOLDER / ARGUMENTS
+    if not begun.exists():
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        write_json(begun, _begun(arguments))
+
+
+def _begun(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    # another version may draw the map otherwise
+    return {**_as_json(arguments), "version": __version__}
+
+
+def _as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(arguments)))
 
 
 def _compare(out: Path, old: Any, new: dict[str, Any]) -> None:

@@ -160,8 +160,8 @@ class Workshop:
         self._tiles += tiles
         if self._tiles > self._max_tiles:
             raise UsageError(
-                f"this reads more than {self._max_tiles:,} tiles: choose a smaller --bbox or "
-                "--count, or say --max-tiles if the provider allows it (what was read is kept)"
+                f"this reads more than {self._max_tiles:,} tiles: say a larger --max-tiles, if the "
+                "provider allows it, to go on (what was read is kept)"
             )
 
     def _read_journal(self) -> dict[Cell, str]:

@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from maptile2sat import mosaic
 from maptile2sat.cutline import Cut, Cutline, read_cutline
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import BBox, Grid, Window, mercator_grid
+from maptile2sat.grid import BBox, Grid, Window, check_degrees, mercator_grid, parse_bbox
 from maptile2sat.projection import parse_crs
 from maptile2sat.regrid import (
     Target,
@@ -104,6 +104,28 @@ def check_combination(options: RenderOptions) -> None:
         raise UsageError(
             f"--like gives grid, CRS and extent of the output: leave out {' and '.join(given)}"
         )
+
+
+def read_box(
+    given: str | tuple[float, float, float, float] | None, crs: str
+) -> tuple[BBox | None, CRS]:
+    """Return the box asked for, if one is, and its CRS.
+
+    Raises:
+        UsageError: If one of them makes no sense.
+    """
+    bbox = None
+    if given is not None:
+        bbox = parse_bbox(given) if isinstance(given, str) else BBox(*given)
+    known = parse_crs(crs)
+    if bbox is not None and known.is_geographic:
+        try:
+            check_degrees(bbox)
+        except UsageError as error:
+            raise UsageError(
+                f"{error} (for other coordinates say --bbox-crs, for example EPSG:3857)"
+            ) from error
+    return bbox, known
 
 
 def find_area(

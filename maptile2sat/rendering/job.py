@@ -19,10 +19,10 @@ from maptile2sat import fit, mosaic
 from maptile2sat.bundle import Bundle, find_bundle, shipped_bundles
 from maptile2sat.device import Device
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import BBox, Window, parse_bbox
+from maptile2sat.grid import BBox, Window
 from maptile2sat.noise import MAX_SEED
-from maptile2sat.projection import WGS84, parse_crs
-from maptile2sat.rendering.area import Area, find_area
+from maptile2sat.projection import WGS84
+from maptile2sat.rendering.area import Area, find_area, read_box
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import Source, SourceOptions, open_source, tile_count
@@ -112,8 +112,7 @@ def open_job(
             f"resampling '{options.resampling}' is not known: say one of "
             f"{', '.join(Resampling.__members__)}"
         )
-    bbox = _bbox(options.bbox)
-    crs = parse_crs(options.bbox_crs)
+    bbox, crs = read_box(options.bbox, options.bbox_crs)
     bundle = find_bundle(options.model)
     about = bundle.description
     style = about.style if about.style in ("maps", "osm") else "maps"
@@ -218,12 +217,6 @@ def choose_source(
         f"-o OUT.tif --bbox {box}\n"
         f"  maptile2sat draw EXTRACT.osm.pbf -o MAP.mbtiles --bbox {box}"
     )
-
-
-def _bbox(given: str | tuple[float, float, float, float] | None) -> BBox | None:
-    if given is None:
-        return None
-    return parse_bbox(given) if isinstance(given, str) else BBox(*given)
 
 
 def _warn_of_turn(source: Source, area: Area, notices: Notices) -> None:

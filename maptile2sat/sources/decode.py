@@ -22,7 +22,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_TILE_BYTES = 16 << 20
 """Size from which on the bytes of a tile are not believed."""
 
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -93,7 +93,7 @@ def open_picture(data: bytes, place: str) -> Pictures.Image:
         raise SourceError(
             f"tile {place} says that it has more pixels than any map tile: not decoded"
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise SourceError(
             f"tile {place} is {describe(data)}, not a PNG, JPEG, WebP or GIF picture"
         ) from error
@@ -121,5 +121,5 @@ def _pixels(picture: Pictures.Image, place: str) -> np.ndarray[tuple[int, ...], 
         raise SourceError(f"tile {place} has {picture.mode} pixels: only 8 bits are supported")
     try:
         return np.asarray(picture.convert("RGBA"), np.uint8)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise SourceError(f"tile {place} is damaged: {error}") from error

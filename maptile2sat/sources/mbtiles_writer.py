@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from maptile2sat.errors import OutputError
-from maptile2sat.grid import MAX_ZOOM, TILE, BBox, Window, mercator_grid
+from maptile2sat.grid import MAX_ZOOM, TILE, BBox, Grid, Window, mercator_grid
 from maptile2sat.projection import MAX_LATITUDE
 
 APPLICATION_ID = 0x4D504258
@@ -76,17 +77,16 @@ class MBTilesWriter:
         self._waiting = 0
         if not self._path.parent.is_dir():
             raise OutputError(f"the folder {self._path.parent} does not exist: create it first")
-        self._temporary.unlink(missing_ok=True)
+        self._database: sqlite3.Connection | None = None
         try:
-            self._database: sqlite3.Connection | None = sqlite3.connect(
-                self._temporary, check_same_thread=False
-            )
+            self._temporary.unlink(missing_ok=True)
+            self._database = sqlite3.connect(self._temporary, check_same_thread=False)
             self._database.execute("PRAGMA page_size = 4096")
             self._database.execute("PRAGMA journal_mode = OFF")
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.abort()
             raise OutputError(f"cannot write {self._path}: {error}") from error
 
@@ -103,15 +103,15 @@ class MBTilesWriter:
             self._open().execute(
                 "INSERT INTO tiles VALUES (?, ?, ?, ?)", (zoom, x, side - 1 - y, data)
             )
+            self._waiting += 1
+            if self._waiting >= _COMMIT_EVERY:
+                self._commit()
         except sqlite3.IntegrityError as error:
             raise OutputError(f"tile {zoom}/{x}/{y} was written twice") from error
         except sqlite3.Error as error:
             raise OutputError(f"cannot write {self._path}: {error}") from error
         seen = self._ranges.setdefault(zoom, [x, y, x, y])
         seen[:] = [min(seen[0], x), min(seen[1], y), max(seen[2], x), max(seen[3], y)]
-        self._waiting += 1
-        if self._waiting >= _COMMIT_EVERY:
-            self._commit()
 
     def finish(self) -> None:
         """Write the metadata and put the file in its place.
@@ -139,10 +139,11 @@ class MBTilesWriter:
 
     def abort(self) -> None:
         """Give up: close and remove the temporary file; the destination stays as it was."""
-        if getattr(self, "_database", None) is not None and self._database is not None:
+        if self._database is not None:
             self._database.close()
         self._database = None
-        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is to be said
+            self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -193,6 +194,19 @@ class MBTilesWriter:
         return BBox(
             min(west), max(min(south), -MAX_LATITUDE), max(east), min(max(north), MAX_LATITUDE)
         )
+
+
+def viewer_bounds(grid: Grid, window: Window) -> tuple[BBox, tuple[float, float]]:
+    """Return bounds and middle in degrees; bounds across 180 degrees are all the way round.
+
+    Viewers cut tiles off at 180 degrees that lie beyond bounds which go on there.
+    """
+    west, south, east, north = grid.lonlat_bounds(window)
+    south, north = max(south, -MAX_LATITUDE), min(north, MAX_LATITUDE)
+    middle = ((west + east) / 2 + 180.0) % 360.0 - 180.0, (south + north) / 2
+    if west < -180.0 - 1e-9 or east > 180.0 + 1e-9:
+        west, east = -180.0, 180.0
+    return BBox(west, south, east, north), middle
 
 
 def _sync(path: Path) -> None:
