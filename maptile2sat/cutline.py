@@ -25,7 +25,7 @@ from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import Grid, Window
-from maptile2sat.projection import HALF_WORLD, WGS84, parse_crs
+from maptile2sat.projection import FARTHEST, HALF_WORLD, WGS84, parse_crs
 
 MAX_BYTES = 64 << 20
 """Most bytes that a file may have."""
@@ -266,12 +266,22 @@ def _ring(points: Any, path: Path) -> Ring:
         ring = np.array([[float(x), float(y)] for x, y, *_ in points])
     except (TypeError, ValueError) as error:
         raise UsageError(f"the cutline {path} has a position that is not two numbers") from error
+    except OverflowError as error:
+        raise _nowhere(path) from error
+    if np.abs(ring).max(initial=0.0) > FARTHEST:
+        raise _nowhere(path)
     closed = len(ring) >= 4 and bool((ring[0] == ring[-1]).all())
     if not closed or not np.isfinite(ring).all():
         raise UsageError(
             f"the cutline {path} has a ring that is not closed, of at least four positions"
         )
     return ring
+
+
+def _nowhere(path: Path) -> UsageError:
+    return UsageError(
+        f"the cutline {path} has a position where nothing can lie: give longitudes and latitudes"
+    )
 
 
 def _crs(content: dict[str, Any]) -> CRS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import shorten
 
 import rasterio
 from rasterio._err import CPLE_BaseError
@@ -24,6 +25,9 @@ MAX_LATITUDE = 85.0511287798066
 
 FARTHEST = 1e12
 """Largest coordinate that can be meant, in any unit; PROJ never comes back from 1e20."""
+
+MAX_REASON = 160
+"""Longest text of GDAL that goes into a message; it may quote whole CRSs."""
 
 WEB_MERCATOR = CRS.from_epsg(3857)
 WGS84 = CRS.from_epsg(4326)
@@ -56,9 +60,10 @@ def converted(
     try:
         there_x, there_y = transform_points(crs, wanted, xs, ys)
     except (RasterioError, CRSError, CPLE_BaseError) as error:
+        reason = shorten(str(error), MAX_REASON, placeholder=" ...")
         raise UsageError(
-            f"the point {xs[0]:g},{ys[0]:g} of {crs} has no place in {wanted} "
-            f"({' '.join(str(error).split())})"
+            f"the point {xs[0]:g},{ys[0]:g} of {crs} has no place in {wanted} ({reason}): "
+            "check the coordinates and both CRSs"
         ) from error
     return there_x, there_y
 

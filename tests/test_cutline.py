@@ -249,6 +249,8 @@ def test_wide_polygons(
         ("holds no polygon", {"type": "Feature", "geometry": None}),
         ("not two numbers", {"type": "Polygon", "coordinates": [[[0, "a"]]]}),
         ("not two numbers", {"type": "Polygon", "coordinates": [5]}),
+        ("where nothing can lie", {"type": "Polygon", "coordinates": [_box(0, 0, 10**400, 1)]}),
+        ("where nothing can lie", {"type": "Polygon", "coordinates": [_box(0, 0, 1e300, 1)]}),
         ("not closed", {"type": "Polygon", "coordinates": [CORNERS]}),
         ("'?' is not a CRS", {**AREA, "crs": "?"}),
     ],

@@ -13,14 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.warp import SUPPORTED_RESAMPLING, reproject
-from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import SourceError, UsageError
 from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
-from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, WGS84
+from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, WGS84, converted
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.options import SourceOptions
@@ -70,12 +68,9 @@ class WarpLoader:
         info = self._raster.info
         try:
             touched = info.grid.window(_defined(self._grid, tile, info.grid), self._grid.crs)
+            steps = steps_of(self._grid, tile, info.grid)
         except UsageError:
             return None  # beyond where the raster's CRS is defined
-        try:
-            steps = steps_of(self._grid, tile, info.grid)
-        except CPLE_BaseError:
-            return None
         window = touched.grown(reach(self._resampling, max(steps)))
         if _taken_for_missing(info.grid.transform(window)):
             window = window.grown(1)
@@ -164,7 +159,7 @@ def warp_to_zoom(raster: Source, zoom: int, options: SourceOptions) -> TiledSour
 
     Raises:
         SourceError: If the zoom is much too coarse for the raster.
-        UsageError: If the resampling is not known.
+        UsageError: If the resampling is not known, or the raster lies beyond web mercator.
     """
     grid = mercator_grid(zoom)
     extent = extent_on(grid, raster.info.grid, raster.info.extent, raster.info.name)
@@ -205,11 +200,15 @@ def reach(resampling: Resampling, ratio: float) -> int:
 
 
 def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
-    """Measure the source pixels per pixel of `grid` at the middle of `window`."""
+    """Measure the source pixels per pixel of `grid` at the middle of `window`.
+
+    Raises:
+        UsageError: If it lies beyond where the CRS of `source` is defined.
+    """
     at = grid.transform(window)
     middle = (window.width // 2, window.height // 2)
     points = [at @ middle, at @ (middle[0] + 1, middle[1]), at @ (middle[0], middle[1] + 1)]
-    xs, ys = transform_points(grid.crs, source.crs, *zip(*points, strict=True))
+    xs, ys = converted(grid.crs, source.crs, *zip(*points, strict=True))
     inverse = ~source.affine
     (c0, r0), *others = (inverse @ point for point in zip(xs, ys, strict=True))
     pixel = math.hypot(source.affine.a, source.affine.d)
@@ -267,6 +266,7 @@ def extent_on(grid: Grid, source: Grid, window: Window, name: str) -> Window:
 
     Raises:
         SourceError: If it reaches beyond where one of the CRSs is defined.
+        UsageError: If nothing of it has a place in the grid's CRS.
     """
     xs, ys = _edge(source.transform(window), window.width, window.height)
     if source.crs == WEB_MERCATOR == grid.crs:
@@ -274,7 +274,7 @@ def extent_on(grid: Grid, source: Grid, window: Window, name: str) -> Window:
         return grid.window(box, WEB_MERCATOR)
     mercator = grid.crs == WEB_MERCATOR
     crs = WGS84 if mercator else grid.crs
-    east, north = (np.array(values) for values in transform_points(source.crs, crs, xs, ys))
+    east, north = (np.array(values) for values in converted(source.crs, crs, xs, ys))
     if not (np.isfinite(east).all() and np.isfinite(north).all()):
         raise SourceError(f"{name} reaches beyond where its CRS is defined: crop it first")
     if crs.is_geographic and not source.crs.is_geographic:
