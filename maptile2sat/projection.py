@@ -68,20 +68,11 @@ def converted(
     return there_x, there_y
 
 
-def continuous(xs: Sequence[float], past: list[bool], turn: float) -> list[float]:
-    """Return eastings of an outline without the jump that they make at 180 degrees.
-
-    Args:
-        xs: The eastings.
-        past: Which points are known to lie past 180 degrees.
-        turn: Once around the world.
-    """
-    if any(past):
-        return [x + turn if beyond and x < 0 else x for x, beyond in zip(xs, past, strict=True)]
-    moved = [x + turn if x < 0 else x for x in xs]
-    # what seems to go more than half around, and does not when seen from the other side
-    jumps = max(xs) - min(xs) > turn / 2 > max(moved) - min(moved)
-    return moved if jumps else list(xs)
+def turn_of(crs: CRS) -> float | None:
+    """Return how far once around the world is in units of a CRS; None if x is no longitude."""
+    if crs == WEB_MERCATOR:
+        return 2 * HALF_WORLD
+    return 360.0 if crs.is_geographic else None
 
 
 def mercator_x(lon: float) -> float:

@@ -18,7 +18,7 @@ from rasterio.warp import SUPPORTED_RESAMPLING, reproject
 
 from maptile2sat.errors import SourceError, UsageError
 from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
-from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, WGS84, converted
+from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, converted
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.options import SourceOptions
@@ -159,7 +159,7 @@ def warp_to_zoom(raster: Source, zoom: int, options: SourceOptions) -> TiledSour
 
     Raises:
         SourceError: If the zoom is much too coarse for the raster.
-        UsageError: If the resampling is not known, or the raster lies beyond web mercator.
+        UsageError: If the resampling is not known.
     """
     grid = mercator_grid(zoom)
     extent = extent_on(grid, raster.info.grid, raster.info.extent, raster.info.name)
@@ -266,37 +266,17 @@ def extent_on(grid: Grid, source: Grid, window: Window, name: str) -> Window:
 
     Raises:
         SourceError: If it reaches beyond where one of the CRSs is defined.
-        UsageError: If nothing of it has a place in the grid's CRS.
     """
-    xs, ys = _edge(source.transform(window), window.width, window.height)
-    if source.crs == WEB_MERCATOR == grid.crs:
-        box = BBox(min(xs), max(min(ys), -HALF_WORLD), max(xs), min(max(ys), HALF_WORLD))
-        return grid.window(box, WEB_MERCATOR)
-    mercator = grid.crs == WEB_MERCATOR
-    crs = WGS84 if mercator else grid.crs
-    east, north = (np.array(values) for values in converted(source.crs, crs, xs, ys))
-    if not (np.isfinite(east).all() and np.isfinite(north).all()):
-        raise SourceError(f"{name} reaches beyond where its CRS is defined: crop it first")
-    if crs.is_geographic and not source.crs.is_geographic:
-        east = np.unwrap(east, period=360.0)
-    if crs.is_geographic:
-        last = MAX_LATITUDE if mercator else 90.0
-        north = np.clip(north, -last, last)
-        if north.min() == north.max():
-            raise SourceError(f"{name} lies beyond web mercator, which ends at 85.05 degrees")
-        turn = 360.0 if east.min() < -180.0 else 0.0
-        east = np.minimum(east, east.min() + 360.0) + turn
-    return grid.window(BBox(*map(float, (east.min(), north.min(), east.max(), north.max()))), crs)
-
-
-def _edge(at: Affine, width: int, height: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return x and y of points all around a raster, one after the other."""
-    parts = [step / 64 for step in range(64)]
-    around = (
-        [(width * part, 0.0) for part in parts]
-        + [(width, height * part) for part in parts]
-        + [(width * (1 - part), height) for part in parts]
-        + [(0.0, height * (1 - part)) for part in parts]
-    )
-    xs, ys = zip(*(at @ point for point in around), strict=True)
-    return xs, ys
+    if source.crs == grid.crs and source.turn is not None:
+        west, south, east, north = source.bounds(window)
+        last = HALF_WORLD if source.crs == WEB_MERCATOR else 90.0
+        shift = source.turn if source.crs.is_geographic and west < -source.turn / 2 else 0.0
+        box = BBox(west, max(south, -last), min(east, west + source.turn), min(north, last))
+        return grid.window(box._replace(west=box.west + shift, east=box.east + shift), grid.crs)
+    at = source.transform(window) @ Affine.scale(window.width, window.height)
+    try:
+        return grid.touched(at, source.crs)
+    except UsageError as error:
+        raise SourceError(
+            f"{name} cannot be brought to {grid.crs}, {error}: crop it first"
+        ) from error
