@@ -1,6 +1,9 @@
-"""Outlines: what a rectangle of one CRS spans in another, across 180 degrees too."""
+"""Outlines: what a rectangle of one CRS spans in another, across poles and 180 degrees too."""
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +33,19 @@ Points = npt.NDArray[np.float64]
 """float64 (points, 2): x and y."""
 
 
+class Pole(NamedTuple):
+    """Where a pole lies in a CRS, and its latitude in degrees."""
+
+    x: float
+    y: float
+    latitude: float
+
+
 def spanned(at: Affine, crs: CRS, wanted: CRS, pixel: Affine) -> Points:
     """Return points of a CRS that span what a parallelogram of another covers.
 
     They are of its outline, as many as it takes. Where longitudes go around, those of the points
-    go on across 180 degrees.
+    go on across 180 degrees, and a pole inside spans all of them.
 
     Args:
         at: Maps the unit square to the parallelogram.
@@ -60,6 +71,21 @@ def spanned(at: Affine, crs: CRS, wanted: CRS, pixel: Affine) -> Points:
         last, steps = ends, steps * 2
 
 
+@lru_cache(maxsize=64)
+def poles(crs: CRS) -> tuple[Pole, ...]:
+    """Return the poles that have a place in a CRS."""
+    found = []
+    for latitude in (90.0, -90.0):
+        try:
+            x, y = (values[0] for values in converted(WGS84, crs, [0.0], [latitude]))
+            back = converted(crs, WGS84, [x], [y])[1][0]
+        except UsageError:
+            continue  # as the far pole of a map of the other
+        if abs(back - latitude) < 1e-6:
+            found.append(Pole(x, y, latitude))
+    return tuple(found)
+
+
 def _outline(at: Affine, crs: CRS, wanted: CRS, steps: int) -> Points:
     """Return points all around a parallelogram, `steps` per side."""
     part, zero = np.arange(steps) / steps, np.zeros(steps)
@@ -74,9 +100,13 @@ def _outline(at: Affine, crs: CRS, wanted: CRS, steps: int) -> Points:
     if turn_of(wanted) is None:
         return points
     points[:, 0] = _continuous(points[:, 0], xs, turn_of(crs))
+    inside = [] if turn_of(crs) else poles_inside(at, crs)
     last = MAX_LATITUDE if mercator else 90.0
     if points[:, 1].min() >= last or points[:, 1].max() <= -last:
         raise UsageError(f"it lies beyond web mercator, which ends at {MAX_LATITUDE:.2f} degrees")
+    if inside:
+        lats = [points[:, 1].min(), points[:, 1].max(), *inside]
+        points = np.array([(lon, lat) for lon in (-180.0, 180.0) for lat in (min(lats), max(lats))])
     points[:, 1] = points[:, 1].clip(-last, last)
     return _in_metres(points) if mercator else points
 
@@ -93,7 +123,14 @@ def _continuous(lons: Points, xs: Points, turn: float | None) -> Points:
     return np.minimum(lons, lons.min() + 360.0)
 
 
+def poles_inside(at: Affine, crs: CRS) -> list[float]:
+    """Return the latitudes of the poles inside a parallelogram: no outline goes around them."""
+    places = ((~at @ (pole.x, pole.y), pole.latitude) for pole in poles(crs))
+    return [latitude for (u, v), latitude in places if 0 < u < 1 and 0 < v < 1]
+
+
 def _in_metres(points: Points) -> Points:
     """Return longitudes and latitudes as EPSG:3857."""
     lon, lat = np.radians(points).T
-    return EARTH_RADIUS * np.column_stack([lon, np.arcsinh(np.tan(lat))])
+    metres: Points = EARTH_RADIUS * np.column_stack([lon, np.arcsinh(np.tan(lat))])
+    return metres

@@ -96,7 +96,9 @@ def latitude(y: float) -> float:
 
 
 def ground_distance(lon1: float, lat1: float, lon2: float, lat2: float) -> float:
-    """Return metres between two near points on the sphere."""
-    turn = (lon2 - lon1 + 180.0) % 360.0 - 180.0
-    east = math.radians(turn) * math.cos(math.radians((lat1 + lat2) / 2))
-    return EARTH_RADIUS * math.hypot(east, math.radians(lat2 - lat1))
+    """Return metres between two points on the sphere (haversine: at the poles too)."""
+    lat1, lat2 = math.radians(lat1), math.radians(lat2)
+    across = math.sin(math.radians(lon2 - lon1) / 2) ** 2 * math.cos(lat1) * math.cos(lat2)
+    return (
+        2 * EARTH_RADIUS * math.asin(math.sqrt(min(1.0, math.sin((lat2 - lat1) / 2) ** 2 + across)))
+    )

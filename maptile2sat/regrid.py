@@ -27,12 +27,23 @@ from maptile2sat.cutline import Cut
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import MAX_ZOOM, TILE, TOLERANCE, Grid, Window, raster_grid
 from maptile2sat.mosaic import near_map
+from maptile2sat.outline import poles_inside
 from maptile2sat.position import FINEST, can_lie
 from maptile2sat.projection import FARTHEST, HALF_WORLD, WEB_MERCATOR
 from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
 from maptile2sat.sources.drivers import open_dataset
-from maptile2sat.sources.warped import MAX_SHRINK, WarpLoader, reach, resampling_of, steps_of
+from maptile2sat.sources.warped import (
+    MAX_SHRINK,
+    WarpLoader,
+    at_pole,
+    reach,
+    resampling_of,
+    steps_of,
+)
+
+NEAR_POLE = 1024
+"""Pixels of the output from a pole within which a map is needed all the way around it."""
 
 STRIP = 64
 """Tiles of a row whose part of a cutline is looked up at once."""
@@ -139,7 +150,7 @@ def shrinkage(target: Target, source: Grid) -> float:
         for col in (0, window.width // 2, window.width - 1)
         for row in (0, window.height // 2, window.height - 1)
     ]
-    ratio = max(max(steps) for steps in _defined_steps(target.grid, places, source))
+    ratio = max(_ratios(target.grid, places, source))
     if ratio > MAX_SHRINK:
         raise UsageError(
             f"the output's pixels are {ratio:.0f} times as wide as the map's, {MAX_SHRINK:.0f} is "
@@ -148,17 +159,19 @@ def shrinkage(target: Target, source: Grid) -> float:
     return ratio
 
 
-def _defined_steps(grid: Grid, places: list[Window], source: Grid) -> list[tuple[float, float]]:
-    """Measure the steps at those places that have one in the source's CRS.
+def _ratios(grid: Grid, places: list[Window], source: Grid) -> list[float]:
+    """Measure how many pixels become one at those places that have one in the source's CRS.
 
     Raises:
         UsageError: If none has.
     """
-    found: list[tuple[float, float]] = []
+    found: list[float] = []
     failed: UsageError | None = None
     for place in places:
         try:
-            found.append(steps_of(grid, place, source))
+            steps = steps_of(grid, place, source)
+            # at a pole all columns of a map meet, however fine the output is
+            found.append(steps.down if at_pole(grid, place, source) else max(steps))
         except UsageError as error:
             failed = error  # a corner may well lie beyond, as around a disc
     if failed is not None and not found:
@@ -182,6 +195,12 @@ def needed_for(target: Target, source: Grid, resampling: str | None, about: Wind
     ratio = shrinkage(target, source)
     try:
         touched = source.window(target.grid.bounds(target.window), target.grid.crs)
+        near = target.window.grown(NEAR_POLE)
+        at = target.grid.transform(near) @ Affine.scale(near.width, near.height)
+        if source.turn and target.grid.turn is None and poles_inside(at, target.grid.crs):
+            # columns all around: near a pole kernels reach over many of them
+            wide = source.touched(at, target.grid.crs)
+            touched = Window(wide.col, touched.row, wide.width, touched.height)
     except UsageError:
         touched = about
     return touched.grown(reach(resampling_of(resampling, ratio), ratio))

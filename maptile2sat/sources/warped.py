@@ -18,6 +18,7 @@ from rasterio.warp import SUPPORTED_RESAMPLING, reproject
 
 from maptile2sat.errors import SourceError, UsageError
 from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
+from maptile2sat.outline import poles
 from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, converted
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
@@ -29,6 +30,9 @@ MAX_SHRINK = 16.0
 
 MAX_PIXELS = int(2 * MAX_SHRINK * TILE) ** 2
 """Most source pixels that are read for one tile."""
+
+AWAY = 32
+"""Pixels around a pole in which one pixel of a map in degrees or web mercator is like no other."""
 
 _REACH = {
     Resampling.nearest: 1,
@@ -67,8 +71,10 @@ class WarpLoader:
         tile = Window(x * TILE, y * TILE, TILE, TILE)
         info = self._raster.info
         try:
-            touched = info.grid.window(_defined(self._grid, tile, info.grid), self._grid.crs)
-            steps = steps_of(self._grid, tile, info.grid)
+            defined = _defined(self._grid, tile, info.grid)
+            touched = info.grid.window(defined, self._grid.crs)
+            middle = self._grid.window(defined, self._grid.crs).intersection(tile)
+            steps = steps_of(self._grid, middle, info.grid)
         except UsageError:
             return None  # beyond where the raster's CRS is defined
         window = touched.grown(reach(self._resampling, max(steps)))
@@ -202,11 +208,15 @@ def reach(resampling: Resampling, ratio: float) -> int:
 def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
     """Measure the source pixels per pixel of `grid` at the middle of `window`.
 
+    At a pole, where longitudes say nothing, they are measured beside it.
+
     Raises:
         UsageError: If it lies beyond where the CRS of `source` is defined.
     """
     at = grid.transform(window)
     middle = (window.width // 2, window.height // 2)
+    if at_pole(grid, window.shifted(*middle), source):
+        middle = (middle[0] + 2 * AWAY, middle[1])
     points = [at @ middle, at @ (middle[0] + 1, middle[1]), at @ (middle[0], middle[1] + 1)]
     xs, ys = converted(grid.crs, source.crs, *zip(*points, strict=True))
     inverse = ~source.affine
@@ -219,6 +229,21 @@ def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
     )
     steps = _Steps(math.hypot(c1, c2), math.hypot(r1, r2))
     return steps if all(math.isfinite(step) for step in steps) else _Steps(1.0, 1.0)
+
+
+def at_pole(grid: Grid, place: Window, source: Grid) -> bool:
+    """Whether a pixel is so near a pole that the longitudes of `source` say nothing of sizes.
+
+    Args:
+        grid: The grid of the pixel.
+        place: A window that begins with it.
+        source: The grid that is measured.
+    """
+    if grid.turn is not None or source.turn is None:
+        return False
+    x, y = grid.transform(place) @ (0, 0)
+    away = AWAY * math.hypot(grid.affine.a, grid.affine.d)
+    return any(math.hypot(pole.x - x, pole.y - y) < away for pole in poles(grid.crs))
 
 
 def _defined(grid: Grid, tile: Window, source: Grid) -> BBox:
