@@ -120,7 +120,8 @@ def _continuous(lons: Points, xs: Points, turn: float | None) -> Points:
         # PROJ may have brought longitudes beyond 180 back; those that they came from go on
         lons = lons + np.round((xs * (360.0 / turn) - lons) / 360.0) * 360.0
         lons = lons + (360.0 if lons.min() < -180.0 - 1e-9 else 0.0)
-    return np.minimum(lons, lons.min() + 360.0)
+    within: Points = np.minimum(lons, lons.min() + 360.0)
+    return within
 
 
 def poles_inside(at: Affine, crs: CRS) -> list[float]:
@@ -132,5 +133,4 @@ def poles_inside(at: Affine, crs: CRS) -> list[float]:
 def _in_metres(points: Points) -> Points:
     """Return longitudes and latitudes as EPSG:3857."""
     lon, lat = np.radians(points).T
-    metres: Points = EARTH_RADIUS * np.column_stack([lon, np.arcsinh(np.tan(lat))])
-    return metres
+    return EARTH_RADIUS * np.column_stack([lon, np.arcsinh(np.tan(lat))])
