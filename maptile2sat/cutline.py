@@ -25,7 +25,7 @@ from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import Grid, Window
-from maptile2sat.projection import WGS84, parse_crs
+from maptile2sat.projection import FARTHEST, HALF_WORLD, WGS84, parse_crs
 
 MAX_BYTES = 64 << 20
 """Most bytes that a file may have."""
@@ -38,6 +38,9 @@ BEND = 0.05
 
 STEP = 1 / 16
 """Part of the way around the world after which an edge gets a point in any case."""
+
+_PIECES = 64
+"""Most pieces that an edge is cut into by `STEP`: four times around the world."""
 
 _DEPTH = 12
 """Most times that a piece of an edge is halved."""
@@ -79,12 +82,7 @@ class Cutline:
             raise UsageError(
                 f"the cutline {self.name} reaches beyond where {grid.crs} is defined: clip it first"
             )
-        if turn is None:
-            return fine
-        ends = np.cumsum([len(ring) for ring in fine])[:-1]
-        whole = np.concatenate(fine)
-        whole[:, 0] = np.unwrap(whole[:, 0], period=turn)  # across 180 degrees without a jump
-        return np.split(whole, ends)
+        return fine if turn is None else _together(fine, turn)
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Cut:
         if within is not None:
             boxes = np.array([_box(rings) for rings in self._near(within)])
         else:
-            boxes = self._together()
+            boxes = self._side_by_side()
         if len(boxes):
             # a polygon that ends on a pixel's border ends there
             left, top = np.floor(boxes[:, :2].min(0) + 1e-3).astype(int)
@@ -179,7 +177,7 @@ class Cut:
         )
         return np.asarray(burnt)
 
-    def _together(self) -> npt.NDArray[np.float64]:
+    def _side_by_side(self) -> npt.NDArray[np.float64]:
         """Return the polygons' boxes, moved around the world so that they lie beside each other.
 
         They do so across 180 degrees if there is a gap between them of more than half the world.
@@ -268,12 +266,22 @@ def _ring(points: Any, path: Path) -> Ring:
         ring = np.array([[float(x), float(y)] for x, y, *_ in points])
     except (TypeError, ValueError) as error:
         raise UsageError(f"the cutline {path} has a position that is not two numbers") from error
+    except OverflowError as error:
+        raise _nowhere(path) from error
+    if np.abs(ring).max(initial=0.0) > FARTHEST:
+        raise _nowhere(path)
     closed = len(ring) >= 4 and bool((ring[0] == ring[-1]).all())
     if not closed or not np.isfinite(ring).all():
         raise UsageError(
             f"the cutline {path} has a ring that is not closed, of at least four positions"
         )
     return ring
+
+
+def _nowhere(path: Path) -> UsageError:
+    return UsageError(
+        f"the cutline {path} has a position where nothing can lie: give longitudes and latitudes"
+    )
 
 
 def _crs(content: dict[str, Any]) -> CRS:
@@ -290,8 +298,8 @@ def _crs(content: dict[str, Any]) -> CRS:
 def _bent(ring: Ring, crs: CRS, grid: Grid) -> Ring:
     """Return a ring in pixels, with points added where straight edges become curves."""
     inverse = ~grid.affine
-    turn = 360.0 if crs.is_geographic else math.inf
-    steps = np.ceil(np.abs(np.diff(ring[:, 0])) / (turn * STEP)).clip(1).astype(int)
+    lengths = np.hypot(*np.diff(ring, axis=0).T)
+    steps = np.ceil(lengths / (_around(crs) * STEP)).clip(1, _PIECES).astype(int)
     fine = np.concatenate(
         [
             start + (end - start) * np.linspace(0.0, 1.0, count, endpoint=False)[:, None]
@@ -319,6 +327,27 @@ def _bent(ring: Ring, crs: CRS, grid: Grid) -> Ring:
         fine = np.insert(fine, places, middles[wrong], axis=0)
         there = np.insert(there, places, bent[wrong], axis=0)
     return there
+
+
+def _around(crs: CRS) -> float:
+    """Return how far once around the world is in units of a CRS, about that in most projections.
+
+    Edges are cut up by it: a long one would be taken for a jump across 180 degrees.
+    """
+    if crs.is_geographic:
+        return 360.0
+    metres: float = crs.linear_units_factor[1] if crs.is_projected else 1.0
+    return 2 * HALF_WORLD / metres
+
+
+def _together(rings: list[Ring], turn: float) -> list[Ring]:
+    """Return a polygon's rings without jumps at 180 degrees, the holes inside the outer ring."""
+    for ring in rings:
+        ring[:, 0] = np.unwrap(ring[:, 0], period=turn)
+    # no ring is wider than the world, so the middle of a hole tells in which turn it lies
+    middles = np.array([(ring[:, 0].min() + ring[:, 0].max()) / 2 for ring in rings])
+    shifts = np.round((middles[0] - middles) / turn) * turn
+    return [ring + np.array([shift, 0.0]) for ring, shift in zip(rings, shifts, strict=True)]
 
 
 def _there(points: Ring, crs: CRS, wanted: CRS) -> tuple[Ring, Ring]:

@@ -7,7 +7,7 @@ appear only where a user's bounding box comes in and where a transform is writte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,18 +15,19 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from maptile2sat.errors import UsageError
+from maptile2sat.outline import spanned
 from maptile2sat.projection import (
     HALF_WORLD,
     MAX_LATITUDE,
     WEB_MERCATOR,
     WGS84,
-    continuous,
     converted,
     ground_distance,
     latitude,
     longitude,
     mercator_x,
     mercator_y,
+    turn_of,
 )
 
 TILE = 256
@@ -37,6 +38,10 @@ MAX_ZOOM = 30
 
 TOLERANCE = 1e-3
 """Part of a pixel by which a window may miss a pixel border and still be on it."""
+
+
+_DEGREES = Affine.scale(1e-4)
+"""Degrees per pixel of outlines that are wanted in degrees."""
 
 
 class Window(NamedTuple):
@@ -124,9 +129,7 @@ class Grid:
     @property
     def turn(self) -> float | None:
         """How far once around the world is in units of `crs`; None if x is not a longitude."""
-        if self.crs == WEB_MERCATOR:
-            return 2 * HALF_WORLD
-        return 360.0 if self.crs.is_geographic else None
+        return turn_of(self.crs)
 
     def transform(self, window: Window) -> Affine:
         """Return the affine transform of a raster that covers `window`."""
@@ -144,11 +147,9 @@ class Grid:
         if self.zoom is not None:
             west, south, east, north = self.bounds(window)
             return BBox(longitude(west), latitude(south), longitude(east), latitude(north))
-        at = self.transform(window)
-        edge = _outline(window.width, window.height)
-        xs, ys = zip(*(at @ point for point in edge), strict=True)
-        lons, lats = converted(self.crs, WGS84, xs, ys)
-        return BBox(min(lons), min(lats), max(lons), max(lats))
+        at = self.transform(window) @ Affine.scale(window.width, window.height)
+        points = spanned(at, self.crs, WGS84, _DEGREES)
+        return BBox(*points.min(0).tolist(), *points.max(0).tolist())
 
     def window(self, bbox: BBox, crs: CRS = WGS84) -> Window:
         """Return the whole pixels that `bbox` touches.
@@ -181,12 +182,24 @@ class Grid:
                 (mercator_x(lon), mercator_y(lat)) for lon in (west, east) for lat in (south, north)
             ]
         else:
-            points = self._projected(BBox(west, south, east, north), crs)
-        inverse = ~self.affine
-        cols, rows = zip(*(inverse @ point for point in points), strict=True)
-        left, top = math.floor(min(cols) + TOLERANCE), math.floor(min(rows) + TOLERANCE)
-        right, bottom = math.ceil(max(cols) - TOLERANCE), math.ceil(max(rows) - TOLERANCE)
-        return Window(left + self.col0, top + self.row0, max(1, right - left), max(1, bottom - top))
+            at = Affine(east - west, 0.0, west, 0.0, north - south, south)
+            try:
+                return self.touched(at, crs)
+            except UsageError as error:
+                raise UsageError(f"the box {_show(bbox)} makes no sense here: {error}") from error
+        return self._around(points)
+
+    def touched(self, at: Affine, crs: CRS) -> Window:
+        """Return the whole pixels that a parallelogram of another CRS touches.
+
+        Args:
+            at: Maps the unit square to the parallelogram.
+            crs: The CRS that `at` maps to.
+
+        Raises:
+            UsageError: If some of it has no place in this grid's CRS.
+        """
+        return self._around(spanned(at, crs, self.crs, self.affine).tolist())
 
     def pieces(self, window: Window, extent: Window) -> Iterator[tuple[Window, Window]]:
         """Cut out of `window` what a source with data in `extent` holds of it.
@@ -222,26 +235,13 @@ class Grid:
             ground_distance(lons[0], lats[0], lons[2], lats[2]),
         )
 
-    def _projected(self, bbox: BBox, crs: CRS) -> list[tuple[float, float]]:
-        """Return the outline of `bbox` as points of this grid's CRS."""
-        west, south, east, north = bbox
-        outline = [
-            (west + (east - west) * u, south + (north - south) * v) for u, v in _outline(1, 1)
-        ]
-        if crs == self.crs:
-            return outline
-        try:
-            xs, ys = converted(crs, self.crs, *zip(*outline, strict=True))
-        except UsageError as error:
-            raise UsageError(f"the box {_show(bbox)} makes no sense here: {error}") from error
-        if not all(math.isfinite(value) for value in (*xs, *ys)):
-            raise UsageError(
-                f"the box {_show(bbox)} reaches beyond where the map's CRS {self.crs} is defined"
-            )
-        if self.turn is not None:
-            past = [crs.is_geographic and lon > 180.0 for lon, _ in outline]
-            xs = continuous(xs, past, self.turn)
-        return list(zip(xs, ys, strict=True))
+    def _around(self, points: Sequence[Sequence[float]]) -> Window:
+        """Return the whole pixels that points of this grid's CRS span."""
+        inverse = ~self.affine
+        cols, rows = zip(*(inverse @ point for point in points), strict=True)
+        left, top = math.floor(min(cols) + TOLERANCE), math.floor(min(rows) + TOLERANCE)
+        right, bottom = math.ceil(max(cols) - TOLERANCE), math.ceil(max(rows) - TOLERANCE)
+        return Window(left + self.col0, top + self.row0, max(1, right - left), max(1, bottom - top))
 
 
 def mercator_grid(zoom: int) -> Grid:
@@ -348,11 +348,3 @@ def _check_in_mercator(bbox: BBox) -> None:
 
 def _show(bbox: BBox) -> str:
     return ",".join(f"{value:g}" for value in bbox)
-
-
-def _outline(width: float, height: float, steps: int = 20) -> list[tuple[float, float]]:
-    """Return points along the border of a rectangle, corners included."""
-    parts = [step / steps for step in range(steps + 1)]
-    across = [(width * part, y) for part in parts for y in (0.0, height)]
-    down = [(x, height * part) for part in parts for x in (0.0, width)]
-    return across + down

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import shorten
 
 import rasterio
 from rasterio._err import CPLE_BaseError
@@ -24,6 +25,9 @@ MAX_LATITUDE = 85.0511287798066
 
 FARTHEST = 1e12
 """Largest coordinate that can be meant, in any unit; PROJ never comes back from 1e20."""
+
+MAX_REASON = 160
+"""Longest text of GDAL that goes into a message; it may quote whole CRSs."""
 
 WEB_MERCATOR = CRS.from_epsg(3857)
 WGS84 = CRS.from_epsg(4326)
@@ -56,27 +60,19 @@ def converted(
     try:
         there_x, there_y = transform_points(crs, wanted, xs, ys)
     except (RasterioError, CRSError, CPLE_BaseError) as error:
+        reason = shorten(str(error), MAX_REASON, placeholder=" ...")
         raise UsageError(
-            f"the point {xs[0]:g},{ys[0]:g} of {crs} has no place in {wanted} "
-            f"({' '.join(str(error).split())})"
+            f"the point {xs[0]:g},{ys[0]:g} of {crs} has no place in {wanted} ({reason}): "
+            "check the coordinates and both CRSs"
         ) from error
     return there_x, there_y
 
 
-def continuous(xs: Sequence[float], past: list[bool], turn: float) -> list[float]:
-    """Return eastings of an outline without the jump that they make at 180 degrees.
-
-    Args:
-        xs: The eastings.
-        past: Which points are known to lie past 180 degrees.
-        turn: Once around the world.
-    """
-    if any(past):
-        return [x + turn if beyond and x < 0 else x for x, beyond in zip(xs, past, strict=True)]
-    moved = [x + turn if x < 0 else x for x in xs]
-    # what seems to go more than half around, and does not when seen from the other side
-    jumps = max(xs) - min(xs) > turn / 2 > max(moved) - min(moved)
-    return moved if jumps else list(xs)
+def turn_of(crs: CRS) -> float | None:
+    """Return how far once around the world is in units of a CRS; None if x is no longitude."""
+    if crs == WEB_MERCATOR:
+        return 2 * HALF_WORLD
+    return 360.0 if crs.is_geographic else None
 
 
 def mercator_x(lon: float) -> float:
@@ -100,7 +96,9 @@ def latitude(y: float) -> float:
 
 
 def ground_distance(lon1: float, lat1: float, lon2: float, lat2: float) -> float:
-    """Return metres between two near points on the sphere."""
-    turn = (lon2 - lon1 + 180.0) % 360.0 - 180.0
-    east = math.radians(turn) * math.cos(math.radians((lat1 + lat2) / 2))
-    return EARTH_RADIUS * math.hypot(east, math.radians(lat2 - lat1))
+    """Return metres between two points on the sphere (haversine: at the poles too)."""
+    lat1, lat2 = math.radians(lat1), math.radians(lat2)
+    across = math.sin(math.radians(lon2 - lon1) / 2) ** 2 * math.cos(lat1) * math.cos(lat2)
+    return (
+        2 * EARTH_RADIUS * math.asin(math.sqrt(min(1.0, math.sin((lat2 - lat1) / 2) ** 2 + across)))
+    )

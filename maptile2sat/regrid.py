@@ -27,11 +27,23 @@ from maptile2sat.cutline import Cut
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import MAX_ZOOM, TILE, TOLERANCE, Grid, Window, raster_grid
 from maptile2sat.mosaic import near_map
-from maptile2sat.projection import HALF_WORLD, WEB_MERCATOR
+from maptile2sat.outline import poles_inside
+from maptile2sat.position import FINEST, can_lie
+from maptile2sat.projection import FARTHEST, HALF_WORLD, WEB_MERCATOR
 from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
 from maptile2sat.sources.drivers import open_dataset
-from maptile2sat.sources.warped import MAX_SHRINK, WarpLoader, reach, resampling_of, steps_of
+from maptile2sat.sources.warped import (
+    MAX_SHRINK,
+    WarpLoader,
+    at_pole,
+    reach,
+    resampling_of,
+    steps_of,
+)
+
+NEAR_POLE = 1024
+"""Pixels of the output from a pole within which a map is needed all the way around it."""
 
 STRIP = 64
 """Tiles of a row whose part of a cutline is looked up at once."""
@@ -48,7 +60,7 @@ def grid_of_raster(path: Path | str, *, allow_vrt: bool) -> Target:
     """Return the grid and extent of a raster, for an output that shall lie on it.
 
     Raises:
-        UsageError: If it cannot be opened or has no CRS.
+        UsageError: If it cannot be opened, has no CRS, or lies where nothing can lie.
         SourceError: If it wants to read what it may not.
     """
     try:
@@ -60,6 +72,11 @@ def grid_of_raster(path: Path | str, *, allow_vrt: bool) -> Target:
         ) from error
     if crs is None or at == Affine.identity():
         raise UsageError(f"{path}, whose grid was asked for, has no CRS or no georeference")
+    if not can_lie(crs, at, *size):
+        raise UsageError(
+            f"{path}, whose grid was asked for, says that it lies where nothing can lie: give it "
+            "a position first, gdal_translate -a_ullr WEST NORTH EAST SOUTH"
+        )
     return Target(*raster_grid(crs, at, *size))
 
 
@@ -71,11 +88,14 @@ def snapped_grid(crs: CRS, resolution: tuple[float, float]) -> Grid:
         resolution: Width and height of a pixel in its units.
 
     Raises:
-        UsageError: If the resolution is not above 0.
+        UsageError: If the resolution is not above 0, or beyond what can be meant.
     """
     across, down = resolution
-    if not (0 < across < math.inf and 0 < down < math.inf):
-        raise UsageError(f"a resolution of {across:g},{down:g} makes no sense: it must be above 0")
+    if not all(FINEST <= side <= FARTHEST for side in resolution):
+        raise UsageError(
+            f"a resolution of {across:g},{down:g} makes no sense: it must be above 0, "
+            f"{FINEST:g} to {FARTHEST:g} units of {crs}"
+        )
     grid = Grid(crs, Affine(across, 0.0, 0.0, 0.0, -down, 0.0))
     around = (grid.turn or math.nan) / across
     if math.isfinite(around) and abs(around - round(around)) < TOLERANCE:
@@ -122,7 +142,7 @@ def shrinkage(target: Target, source: Grid) -> float:
     """Return how many pixels of `source` become one of the target, in one direction at most.
 
     Raises:
-        UsageError: If there are too many for the memory.
+        UsageError: If there are too many for the memory, or the map's CRS has no place for them.
     """
     window = target.window
     places = [
@@ -130,13 +150,33 @@ def shrinkage(target: Target, source: Grid) -> float:
         for col in (0, window.width // 2, window.width - 1)
         for row in (0, window.height // 2, window.height - 1)
     ]
-    ratio = max(max(steps_of(target.grid, place, source)) for place in places)
+    ratio = max(_ratios(target.grid, places, source))
     if ratio > MAX_SHRINK:
         raise UsageError(
             f"the output's pixels are {ratio:.0f} times as wide as the map's, {MAX_SHRINK:.0f} is "
             "the most: say a finer --resolution, or a lower -z"
         )
     return ratio
+
+
+def _ratios(grid: Grid, places: list[Window], source: Grid) -> list[float]:
+    """Measure how many pixels become one at those places that have one in the source's CRS.
+
+    Raises:
+        UsageError: If none has.
+    """
+    found: list[float] = []
+    failed: UsageError | None = None
+    for place in places:
+        try:
+            steps = steps_of(grid, place, source)
+            # at a pole all columns of a map meet, however fine the output is
+            found.append(steps.down if at_pole(grid, place, source) else max(steps))
+        except UsageError as error:
+            failed = error  # a corner may well lie beyond, as around a disc
+    if failed is not None and not found:
+        raise failed
+    return found
 
 
 def needed_for(target: Target, source: Grid, resampling: str | None, about: Window) -> Window:
@@ -155,6 +195,12 @@ def needed_for(target: Target, source: Grid, resampling: str | None, about: Wind
     ratio = shrinkage(target, source)
     try:
         touched = source.window(target.grid.bounds(target.window), target.grid.crs)
+        near = target.window.grown(NEAR_POLE)
+        at = target.grid.transform(near) @ Affine.scale(near.width, near.height)
+        if source.turn and target.grid.turn is None and poles_inside(at, target.grid.crs):
+            # columns all around: near a pole kernels reach over many of them
+            wide = source.touched(at, target.grid.crs)
+            touched = Window(wide.col, touched.row, wide.width, touched.height)
     except UsageError:
         touched = about
     return touched.grown(reach(resampling_of(resampling, ratio), ratio))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -108,16 +108,33 @@ def common(info: SourceInfo, window: Window) -> Window:
     return Window(left, top, right - left, bottom - top)
 
 
-def tile_count(source: Source, *windows: Window) -> int:
-    """Return how many tiles reads of the windows fetch or decode; 0 for untiled sources."""
-    info = source.info
-    if not info.tiled:
+def tile_count(source: Source, window: Window) -> int:
+    """Return how many tiles a read of a window fetches or decodes; 0 for untiled sources."""
+    if not source.info.tiled:
         return 0
-    counts = [_columns_and_rows(info, window) for window in windows]
-    if len(counts) == 1:
-        columns, rows = counts[0]
-        return len(columns) * len(rows)
-    return len({place for columns, rows in counts for place in product(columns, rows)})
+    columns, rows = _columns_and_rows(source.info, window)
+    return len(columns) * len(rows)
+
+
+def tile_count_of_rows(source: Source, windows: Iterable[Window]) -> int:
+    """Return how many tiles reads of many windows take, each tile once; 0 for untiled sources.
+
+    Args:
+        source: The source.
+        windows: They begin at the same row as the one before or at a later one: only the rows of
+            tiles that more windows may touch are kept in memory.
+    """
+    if not source.info.tiled:
+        return 0
+    count = 0
+    touched: dict[int, set[int]] = {}
+    for window in windows:
+        columns, rows = _columns_and_rows(source.info, window)
+        for row in [row for row in touched if rows and row < rows.start]:
+            count += len(touched.pop(row))
+        for row in rows:
+            touched.setdefault(row, set()).update(columns)
+    return count + sum(map(len, touched.values()))
 
 
 def _columns_and_rows(info: SourceInfo, window: Window) -> tuple[set[int], range]:

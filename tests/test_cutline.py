@@ -17,7 +17,7 @@ from rasterio.warp import transform, transform_geom
 import maptile2sat
 from maptile2sat.cutline import read_cutline
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import Grid, Window, mercator_grid
+from maptile2sat.grid import BBox, Grid, Window, mercator_grid
 from maptile2sat.projection import WGS84, parse_crs
 from maptile2sat.regrid import snapped_grid
 from maptile2sat.resources import sample_map
@@ -202,6 +202,41 @@ def test_world_is_the_world(tmp_path: Path) -> None:
     assert cut.on(mercator_grid(1)).mask(window)[1:-1].all()
 
 
+def _box(west: float, south: float, east: float, north: float) -> list[list[float]]:
+    return [[west, south], [east, south], [east, north], [west, north], [west, south]]
+
+
+METRES = {"crs": {"type": "name", "properties": {"name": "EPSG:3857"}}}
+EQUAL_EARTH = {"crs": {"type": "name", "properties": {"name": "EPSG:8857"}}}
+
+
+@pytest.mark.parametrize(
+    ("rings", "crs", "kept", "masked"),
+    [
+        ([_box(-180, -80, 180, 80), _box(100, -40, 150, -10)], {}, [0, -120], [120]),
+        ([_box(-180, -80, 180, 80), _box(-150, -40, -100, -10)], {}, [0, 120], [-120]),
+        ([_box(-20, -60, 175, 80), _box(165, -30, 170, 20)], {}, [0, 160], [167, -120]),
+        ([_box(100, -60, 300, 80), _box(-80, -30, -70, 20)], {}, [-90, 120], [-75, 0]),
+        ([_box(-16e6, -1e7, 16e6, 1e7)], METRES, [0, 140], [179, -179]),
+        ([_box(-2e7, -1e7, 2e7, 1e7)], METRES, [0, 140, 179, -179], []),
+        ([_box(-16e6, -1e6, 16e6, 1e6)], EQUAL_EARTH, [0], []),
+    ],
+)
+@pytest.mark.parametrize("grid", [mercator_grid(2), snapped_grid(WGS84, (0.4, 0.4))])
+def test_wide_polygons(
+    grid: Grid, rings: Any, crs: Any, kept: list[int], masked: list[int], tmp_path: Path
+) -> None:
+    """Edges and holes of more than half the world: 20 degrees south, or on the equator."""
+    area = {"type": "Polygon", "coordinates": rings, **crs}
+    cut = read_cutline(written(tmp_path, area)).on(grid)
+    lat = 0 if crs is EQUAL_EARTH else -20
+    assert not cut.window().empty
+    for lons, value in ((kept, 255), (masked, 0)):
+        for lon in lons:
+            pixel = grid.window(BBox(lon, lat, lon + 0.1, lat + 0.1))
+            assert (cut.mask(pixel) == value).all(), lon
+
+
 @pytest.mark.parametrize(
     ("words", "content"),
     [
@@ -214,6 +249,8 @@ def test_world_is_the_world(tmp_path: Path) -> None:
         ("holds no polygon", {"type": "Feature", "geometry": None}),
         ("not two numbers", {"type": "Polygon", "coordinates": [[[0, "a"]]]}),
         ("not two numbers", {"type": "Polygon", "coordinates": [5]}),
+        ("where nothing can lie", {"type": "Polygon", "coordinates": [_box(0, 0, 10**400, 1)]}),
+        ("where nothing can lie", {"type": "Polygon", "coordinates": [_box(0, 0, 1e300, 1)]}),
         ("not closed", {"type": "Polygon", "coordinates": [CORNERS]}),
         ("'?' is not a CRS", {**AREA, "crs": "?"}),
     ],

@@ -6,15 +6,17 @@ import math
 from itertools import pairwise
 
 import mercantile
+import numpy as np
 import pytest
 from affine import Affine
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+from rasterio.warp import transform
 
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import TILE, BBox, Window, mercator_grid, parse_bbox, raster_grid
-from maptile2sat.projection import HALF_WORLD
+from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid, parse_bbox, raster_grid
+from maptile2sat.projection import HALF_WORLD, WGS84
 
 ZOOMS = st.integers(0, 22)
 SHARES = st.floats(0, 1, exclude_max=True)
@@ -234,3 +236,43 @@ def test_impossible_zooms() -> None:
     for zoom in (-1, 31):
         with pytest.raises(UsageError, match=r"not in 0\.\.30"):
             mercator_grid(zoom)
+
+
+@pytest.mark.parametrize(
+    ("crs", "box"),
+    [
+        ("EPSG:25832", BBox(6.1, 47.3, 14.9, 55.1)),
+        ("EPSG:3035", BBox(-5, 42, 8.3, 51)),
+        ("EPSG:2154", BBox(-4.8, 42.3, 8.2, 51)),
+    ],
+)
+def test_no_sliver_is_lost_where_edges_bend(crs: str, box: BBox) -> None:
+    """Parallels are curves in other CRSs, and so are the edges of those in web mercator."""
+    grid = Grid(CRS.from_user_input(crs), Affine(2.0, 0, 0, 0, -2.0, 0))
+    window = grid.window(box)
+    part = np.linspace(0, 1, 100_001)
+    lons, lats = box.west + part * (box.east - box.west), box.south + part * (box.north - box.south)
+    for xs, ys in ((lons, box.south), (lons, box.north), (box.west, lats), (box.east, lats)):
+        there = transform(WGS84, grid.crs, *np.broadcast_arrays(xs, ys))
+        cols, rows = ~grid.affine @ tuple(np.array(value) for value in there)
+        assert window.col <= cols.min() + 0.01
+        assert window.row <= rows.min() + 0.01
+        assert cols.max() - 0.01 <= window.right
+        assert rows.max() - 0.01 <= window.bottom
+    zoom = mercator_grid(16)
+    needed = zoom.window(grid.bounds(window), grid.crs)
+    row = np.arange(0, window.width, 7) + 0.5
+    for line in (0.0, window.height):
+        xs, ys = grid.transform(window) @ (row, np.full_like(row, line))
+        places = transform(grid.crs, zoom.crs, xs, ys)
+        rows = (~zoom.affine @ tuple(np.array(value) for value in places))[1]
+        assert needed.row <= rows.min() + 0.01
+        assert rows.max() - 0.01 <= needed.bottom
+
+
+def test_degrees_of_a_window_across_180_go_on() -> None:
+    grid = Grid(CRS.from_epsg(32660), Affine(100.0, 0, 0, 0, -100.0, 0))
+    window = grid.window(BBox(179.5, -18, -179.5, -17))
+    west, south, east, north = grid.lonlat_bounds(window)
+    assert (west, east) == pytest.approx((179.5, 180.5), abs=0.05)
+    assert (south, north) == pytest.approx((-18, -17), abs=0.05)

@@ -289,6 +289,9 @@ def test_lossy_profile_keeps_the_mask(tmp_path: Path) -> None:
     assert (done.image[0, 0] > 180).all()  # the ground colour, not black
 
 
+LOCAL = 'LOCAL_CS["x",UNIT["metre",1]]'
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [
@@ -302,6 +305,11 @@ def test_lossy_profile_keeps_the_mask(tmp_path: Path) -> None:
         ("would be a GeoTIFF, not .png", ["-o", "x.png"]),
         ("'a' is no resolution", ["--resolution", "a"]),
         ("must be above 0", ["--resolution", "0"]),
+        ("must be above 0", ["--resolution", "1e-200"]),
+        ("1e-08 to 1e+12 units", ["--dst-crs", "EPSG:4326", "--resolution", "1e20"]),
+        ("has no place in", ["--dst-crs", "+proj=geos +h=35785831 +lon_0=-140"]),
+        ("has no place in", ["--dst-crs", "+proj=gnom +lat_0=-60 +lon_0=-150"]),
+        ("has no place in", ["--dst-crs", LOCAL]),
         ("times as wide as the map's, 16 is the most", ["--resolution", "100"]),
         ("give a smaller --bbox", ["--resolution", "1e-7"]),
         ("is for GeoTIFF, not for .mbtiles", ["--dst-crs", "EPSG:4326", "-o", "x.mbtiles"]),
@@ -341,3 +349,37 @@ def test_grids_without_a_place_are_refused(tmp_path: Path) -> None:
     plain = write_raster(tmp_path / "p.tif", np.zeros((1, 9, 9), np.uint8), Affine.identity(), None)
     with pytest.raises(UsageError, match="has no CRS or no georeference"):
         maptile2sat.plan(sample_map(), model=str(tiny_bundle()), like=plain)
+
+
+@pytest.mark.parametrize(
+    ("words", "crs", "at"),
+    [
+        ("has no place in", LOCAL, "5,1,0,6,0,-1"),
+        ("where nothing can lie", "EPSG:3857", "nan,1,0,8437000,0,-1"),
+        ("where nothing can lie", "EPSG:3857", "1e25,1,0,1e25,0,-1"),
+        ("where nothing can lie", "EPSG:3857", "2776000,0,0,8437000,0,-1"),
+    ],
+)
+def test_grids_where_nothing_lies_are_refused(
+    words: str, crs: str, at: str, tmp_path: Path
+) -> None:
+    like = tmp_path / "like.vrt"
+    like.write_text(
+        f'<VRTDataset rasterXSize="50" rasterYSize="50"><SRS>{crs}</SRS><GeoTransform>{at}'
+        '</GeoTransform><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+    )
+    done = run_cli(
+        *("render", sample_map(), "-m", tiny_bundle(), "-o", tmp_path / "out.tif"),
+        *("--like", like, "--allow-vrt"),
+    )
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert words in done.err
+
+
+def test_corners_beyond_the_earth_do_not_matter() -> None:
+    """The disc that a satellite sees does not fill its square."""
+    grid = Grid(parse_crs("EPSG:4326"), Affine(1.0, 0, 0, 0, -1.0, 0), wrap=360)
+    disc = snapped_grid(parse_crs("+proj=geos +h=35785831 +lon_0=10"), (1e5, 1e5))
+    world = Window(-180, -90, 360, 180)
+    needed = needed_for(Target(disc, Window(-60, -60, 120, 120)), grid, None, world)
+    assert needed.contains(world)

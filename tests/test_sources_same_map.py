@@ -6,13 +6,22 @@ import json
 import random
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from maptile2sat.grid import TILE, Window
-from maptile2sat.sources import Source, SourceOptions, open_source, tile_count
+from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.sources import (
+    Source,
+    SourceInfo,
+    SourceOptions,
+    open_source,
+    tile_count,
+    tile_count_of_rows,
+)
 from tests.conftest import (
     TileMap,
     TileServer,
@@ -168,6 +177,36 @@ def test_tiles_are_counted_as_they_are_fetched(
         assert tile_count(source, window) == tiles == len(server.log)
         source.close()
     assert tile_count(source, Window(0, 0, 3 * (TILE << 13), 1)) == 1 << 13
+
+
+def test_tiles_of_many_windows_are_counted_once_in_flat_memory() -> None:
+    """Cells of a wide cutline, row by row, with what they share with their neighbours."""
+
+    class Tiles:
+        info = SourceInfo(
+            "a", mercator_grid(16), Window(0, 0, 1 << 24, 1 << 24), tiled=True, tile_side=TILE
+        )
+
+    source = cast(Source, Tiles())
+    side, count = 2048, 200
+    windows = (
+        Window(col * side, row * side, side, side).grown(128)
+        for row in range(9, 9 + count)
+        for col in range(9, 9 + count)
+        if (row + col) % 3
+    )
+    assert tile_count_of_rows(source, [Window(0, 0, 300, 9), Window(250, 5, 9, 300)]) == 4
+    tracemalloc.start()
+    found = tile_count_of_rows(source, windows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    spans = [slice(max(0, 8 * n - 1), 8 * n + 9) for n in range(count + 20)]
+    right = np.zeros((8 * count + 90, 8 * count + 90), bool)
+    for row in range(9, 9 + count):
+        for col in range(9, 9 + count):
+            right[spans[row], spans[col]] |= bool((row + col) % 3)
+    assert found == right.sum() > 2_000_000
+    assert peak < 20 << 20
 
 
 def test_many_threads_read_the_same(tile_map: TileMap, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from maptile2sat.projection import WGS84
 from maptile2sat.rendering.area import Area, find_area, read_box
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
-from maptile2sat.sources import Source, SourceOptions, open_source, tile_count
+from maptile2sat.sources import Source, SourceOptions, open_source, tile_count, tile_count_of_rows
 from maptile2sat.translator import Translator, load_translator
 
 CACHE_BYTES = 128 << 20
@@ -265,12 +265,13 @@ def _file_state(origin: str | os.PathLike[str]) -> list[int] | None:
 def checked_tiles(job: Job, translator: Translator) -> int:
     """Return how many tiles the render reads, or refuse if they are too many."""
     limit = DEFAULT_MAX_TILES if job.options.max_tiles is None else job.options.max_tiles
-    contexts = [mosaic.context_of(job.window, translator)]
     near = job.area.wanted(translator.cell)
-    if near is not None:
+    if near is None:
+        tiles = tile_count(job.source, mosaic.context_of(job.window, translator))
+    else:
         cells = filter(near, mosaic.cells_of(job.window, translator.cell))
-        contexts = [mosaic.context_of(job.window, translator, cell) for cell in cells]
-    tiles = tile_count(job.source, *contexts)
+        contexts = (mosaic.context_of(job.window, translator, cell) for cell in cells)
+        tiles = tile_count_of_rows(job.source, contexts)
     if tiles > limit:
         raise UsageError(
             f"the area takes {tiles:,} tiles, more than {limit:,}: give a smaller --bbox or "

@@ -1,6 +1,15 @@
 """Map sources: whatever holds a map, read by windows of whole pixels."""
 
-from maptile2sat.source import Image, Mask, Read, Source, SourceInfo, blank, tile_count
+from maptile2sat.source import (
+    Image,
+    Mask,
+    Read,
+    Source,
+    SourceInfo,
+    blank,
+    tile_count,
+    tile_count_of_rows,
+)
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
 from maptile2sat.sources.opening import open_source
 from maptile2sat.sources.options import SourceOptions
@@ -16,4 +25,5 @@ __all__ = [
     "blank",
     "open_source",
     "tile_count",
+    "tile_count_of_rows",
 ]

@@ -14,9 +14,10 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from maptile2sat.errors import Maptile2satError, SourceError
+from maptile2sat.errors import Maptile2satError, SourceError, UsageError
 from maptile2sat.grid import Window, raster_grid
-from maptile2sat.projection import FARTHEST, parse_crs
+from maptile2sat.position import can_lie
+from maptile2sat.projection import parse_crs
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba
@@ -32,9 +33,6 @@ MAX_ASPECT = 1.25
 
 MAX_BLOCK_BYTES = 256 << 20
 """Most bytes of one block of a raster, all bands: GDAL unpacks blocks as a whole."""
-
-MAX_LATTICE = 1 << 52
-"""Most columns or rows from the origin of a CRS; beyond, numbers are not exact."""
 
 
 class RasterSource:
@@ -136,6 +134,7 @@ def open_raster(where: str, options: SourceOptions) -> Source:
     """
     raster = RasterSource(where, options)
     try:
+        _check_place(raster.info)
         if options.zoom is not None and raster.info.grid.zoom != options.zoom:
             return warp_to_zoom(raster, options.zoom, options)
         if not options.native:
@@ -143,13 +142,22 @@ def open_raster(where: str, options: SourceOptions) -> Source:
     except Maptile2satError:
         raster.close()
         raise
-    except CPLE_BaseError as error:
-        raster.close()
-        raise SourceError(
-            f"{raster.info.name} lies in a CRS that has no place on Earth: assign the right one "
-            f"first, gdal_translate -a_srs EPSG:... {raster.info.name} placed.tif"
-        ) from error
     return raster
+
+
+def _check_place(info: SourceInfo) -> None:
+    """Refuse a CRS that has no place on Earth, such as that of a building site.
+
+    Raises:
+        SourceError: If the raster has such.
+    """
+    try:
+        info.grid.metres_per_pixel(info.extent)
+    except UsageError as error:
+        raise SourceError(
+            f"{info.name} has no place on Earth ({error}): assign the right CRS first, "
+            f"gdal_translate -a_srs EPSG:... {info.name} placed.tif"
+        ) from error
 
 
 def check_aspect(info: SourceInfo) -> None:
@@ -206,15 +214,7 @@ def _check_position(dataset: Any, crs: CRS, name: str) -> None:
     Raises:
         SourceError: If it is such.
     """
-    at = dataset.transform
-    corners = [at @ (x, y) for x in (0, dataset.width) for y in (0, dataset.height)]
-    numbers = [at.a, at.b, at.c, at.d, at.e, at.f, *(value for point in corners for value in point)]
-    sound = all(abs(number) <= FARTHEST for number in numbers) and abs(at.determinant) > 1e-24
-    if sound and not (at.b or at.d):
-        sound = max(abs(at.c / at.a), abs(at.f / at.e)) < MAX_LATTICE
-    if sound and crs.is_geographic:
-        sound = max(abs(at.a), abs(at.e)) <= 90
-    if not sound:
+    if not can_lie(crs, dataset.transform, dataset.width, dataset.height):
         raise SourceError(
             f"{name} says that it lies where nothing can lie: give it a position first, "
             f"gdal_translate -a_ullr WEST NORTH EAST SOUTH {name} placed.tif"

@@ -13,14 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.warp import SUPPORTED_RESAMPLING, reproject
-from rasterio.warp import transform as transform_points
 
 from maptile2sat.errors import SourceError, UsageError
 from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
-from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, WGS84
+from maptile2sat.outline import poles
+from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, converted
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.options import SourceOptions
@@ -31,6 +30,9 @@ MAX_SHRINK = 16.0
 
 MAX_PIXELS = int(2 * MAX_SHRINK * TILE) ** 2
 """Most source pixels that are read for one tile."""
+
+AWAY = 32
+"""Pixels around a pole in which one pixel of a map in degrees or web mercator is like no other."""
 
 _REACH = {
     Resampling.nearest: 1,
@@ -69,13 +71,12 @@ class WarpLoader:
         tile = Window(x * TILE, y * TILE, TILE, TILE)
         info = self._raster.info
         try:
-            touched = info.grid.window(_defined(self._grid, tile, info.grid), self._grid.crs)
+            defined = _defined(self._grid, tile, info.grid)
+            touched = info.grid.window(defined, self._grid.crs)
+            middle = self._grid.window(defined, self._grid.crs).intersection(tile)
+            steps = steps_of(self._grid, middle, info.grid)
         except UsageError:
             return None  # beyond where the raster's CRS is defined
-        try:
-            steps = steps_of(self._grid, tile, info.grid)
-        except CPLE_BaseError:
-            return None
         window = touched.grown(reach(self._resampling, max(steps)))
         if _taken_for_missing(info.grid.transform(window)):
             window = window.grown(1)
@@ -205,11 +206,19 @@ def reach(resampling: Resampling, ratio: float) -> int:
 
 
 def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
-    """Measure the source pixels per pixel of `grid` at the middle of `window`."""
+    """Measure the source pixels per pixel of `grid` at the middle of `window`.
+
+    At a pole, where longitudes say nothing, they are measured beside it.
+
+    Raises:
+        UsageError: If it lies beyond where the CRS of `source` is defined.
+    """
     at = grid.transform(window)
     middle = (window.width // 2, window.height // 2)
+    if at_pole(grid, window.shifted(*middle), source):
+        middle = (middle[0] + 2 * AWAY, middle[1])
     points = [at @ middle, at @ (middle[0] + 1, middle[1]), at @ (middle[0], middle[1] + 1)]
-    xs, ys = transform_points(grid.crs, source.crs, *zip(*points, strict=True))
+    xs, ys = converted(grid.crs, source.crs, *zip(*points, strict=True))
     inverse = ~source.affine
     (c0, r0), *others = (inverse @ point for point in zip(xs, ys, strict=True))
     pixel = math.hypot(source.affine.a, source.affine.d)
@@ -220,6 +229,21 @@ def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
     )
     steps = _Steps(math.hypot(c1, c2), math.hypot(r1, r2))
     return steps if all(math.isfinite(step) for step in steps) else _Steps(1.0, 1.0)
+
+
+def at_pole(grid: Grid, place: Window, source: Grid) -> bool:
+    """Whether a pixel is so near a pole that the longitudes of `source` say nothing of sizes.
+
+    Args:
+        grid: The grid of the pixel.
+        place: A window that begins with it.
+        source: The grid that is measured.
+    """
+    if grid.turn is not None or source.turn is None:
+        return False
+    x, y = grid.transform(place) @ (0, 0)
+    away = AWAY * math.hypot(grid.affine.a, grid.affine.d)
+    return any(math.hypot(pole.x - x, pole.y - y) < away for pole in poles(grid.crs))
 
 
 def _defined(grid: Grid, tile: Window, source: Grid) -> BBox:
@@ -268,35 +292,16 @@ def extent_on(grid: Grid, source: Grid, window: Window, name: str) -> Window:
     Raises:
         SourceError: If it reaches beyond where one of the CRSs is defined.
     """
-    xs, ys = _edge(source.transform(window), window.width, window.height)
-    if source.crs == WEB_MERCATOR == grid.crs:
-        box = BBox(min(xs), max(min(ys), -HALF_WORLD), max(xs), min(max(ys), HALF_WORLD))
-        return grid.window(box, WEB_MERCATOR)
-    mercator = grid.crs == WEB_MERCATOR
-    crs = WGS84 if mercator else grid.crs
-    east, north = (np.array(values) for values in transform_points(source.crs, crs, xs, ys))
-    if not (np.isfinite(east).all() and np.isfinite(north).all()):
-        raise SourceError(f"{name} reaches beyond where its CRS is defined: crop it first")
-    if crs.is_geographic and not source.crs.is_geographic:
-        east = np.unwrap(east, period=360.0)
-    if crs.is_geographic:
-        last = MAX_LATITUDE if mercator else 90.0
-        north = np.clip(north, -last, last)
-        if north.min() == north.max():
-            raise SourceError(f"{name} lies beyond web mercator, which ends at 85.05 degrees")
-        turn = 360.0 if east.min() < -180.0 else 0.0
-        east = np.minimum(east, east.min() + 360.0) + turn
-    return grid.window(BBox(*map(float, (east.min(), north.min(), east.max(), north.max()))), crs)
-
-
-def _edge(at: Affine, width: int, height: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return x and y of points all around a raster, one after the other."""
-    parts = [step / 64 for step in range(64)]
-    around = (
-        [(width * part, 0.0) for part in parts]
-        + [(width, height * part) for part in parts]
-        + [(width * (1 - part), height) for part in parts]
-        + [(0.0, height * (1 - part)) for part in parts]
-    )
-    xs, ys = zip(*(at @ point for point in around), strict=True)
-    return xs, ys
+    if source.crs == grid.crs and source.turn is not None:
+        west, south, east, north = source.bounds(window)
+        last = HALF_WORLD if source.crs == WEB_MERCATOR else 90.0
+        shift = source.turn if source.crs.is_geographic and west < -source.turn / 2 else 0.0
+        box = BBox(west, max(south, -last), min(east, west + source.turn), min(north, last))
+        return grid.window(box._replace(west=box.west + shift, east=box.east + shift), grid.crs)
+    at = source.transform(window) @ Affine.scale(window.width, window.height)
+    try:
+        return grid.touched(at, source.crs)
+    except UsageError as error:
+        raise SourceError(
+            f"{name} cannot be brought to {grid.crs}, {error}: crop it first"
+        ) from error
