@@ -149,7 +149,7 @@ def journalled(blocks: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = FolderStore(Path(folder) / "out")
         with Claim(store, resume=False, overwrite=False) as claim:
-            claim.describe_job({"format": 1})
+            claim.describe_job({"format": 1, "block": SIDE})
             start = time.perf_counter()
             for index in range(len(plan)):
                 record = record_of(plan, index)

@@ -20,14 +20,15 @@ from maptile2sat.sharding.tile_index import INDEX
 from maptile2sat.sharding.vrt import MOSAIC
 
 FORMAT = 1
-UNDESCRIBED = {BLOCKS, WORK, LOCK}
-"""What a run that was killed early leaves."""
+BEGUN = {"format": FORMAT, "begun": True}
+"""What `job.json` says until it is known what the render is made from."""
 
 OURS = (
     *(MANIFEST, MOSAIC, INDEX, OVERVIEW, OVERVIEW_MASK, "item.json", "collection.json"),
     *(BLOCKS, WORK, JOB),
 )
-"""All that a sharded render writes; the job last, as long as it is there the rest is ours."""
+"""All that a sharded render writes. The job goes last: names like these may be anybody's, and
+only where it lies they are ours."""
 
 
 class Claim:
@@ -50,35 +51,47 @@ class Claim:
             overwrite: Whether to replace an earlier render.
 
         Raises:
-            OutputError: If something else is there.
+            OutputError: If something else is there, or it cannot be locked.
             UnfinishedError: If an earlier render is there that was not asked for, or another
                 process writes it.
         """
         self.store = store
         self.earlier: dict[str, Any] | None = None
         self.kept = False
-        entries = store.entries()
-        text = store.read(JOB) if JOB in entries else None
-        if text is None and entries - UNDESCRIBED:
-            raise OutputError(
-                f"{store.place} holds something else than a render: give another name"
-            )
-        if text is not None and not resume and not overwrite:
+        self._lock = None if store.lock_path is None else FileLock(store.lock_path, timeout=0)
+        asked_for = resume or overwrite
+        if self._found(asked_for=asked_for) is None:
+            store.begin(_as_text(BEGUN))
+        self._take()
+        with ExitStack() as on_failure:
+            on_failure.callback(self._release)
+            found = self._found(asked_for=asked_for)  # another run may have ended meanwhile
+            if found is not None and resume:
+                self.earlier, self.kept = found, True
+            else:
+                store.begin(_as_text(BEGUN))
+                store.remove(OURS[:-1])  # the job is written anew
+            store.make()
+            on_failure.pop_all()
+
+    def _found(self, *, asked_for: bool) -> dict[str, Any] | None:
+        """Return what an earlier render was made from; None if there is none, nor anything else."""
+        place, entries = self.store.place, self.store.entries()
+        text = self.store.read(JOB) if JOB in entries else None
+        if text is None:
+            # a run that was killed as it cleaned up leaves an empty lock
+            if entries and (entries != {LOCK} or self.store.read(LOCK)):
+                raise OutputError(f"{place} holds something else than a render: give another name")
+            return None
+        found = _job(text, place)
+        if found.get("begun"):
+            return None
+        if not asked_for:
             raise UnfinishedError(
-                f"{store.place} exists: say --resume to go on with it, --overwrite to replace it, "
+                f"{place} exists: say --resume to go on with it, --overwrite to replace it, "
                 "or give another name"
             )
-        with ExitStack() as on_failure:
-            store.make()
-            self._lock = None if store.lock_path is None else FileLock(store.lock_path, timeout=0)
-            self._take()
-            on_failure.callback(self._release)
-            if text is not None and resume:
-                self.earlier, self.kept = _job(text, store.place), True
-            else:
-                store.remove(OURS)
-                store.make()
-            on_failure.pop_all()
+        return found
 
     def _take(self) -> None:
         try:
@@ -117,7 +130,7 @@ class Claim:
         if self.earlier is not None:
             refuse_other(self.store.place, self.earlier, header)
         else:
-            self.store.write(JOB, json.dumps(header, indent=1).encode() + b"\n")
+            self.store.write(JOB, _as_text(header))
 
     def records(self, plan: BlockPlan) -> Iterator[tuple[int, BlockRecord]]:
         """Yield (number, record) of the blocks that an earlier run has finished."""
@@ -137,16 +150,33 @@ class Claim:
 def is_unfinished(store: Store) -> bool:
     """Return whether a sharded render was begun there that `--resume` can go on with."""
     try:
-        return store.read(JOB) is not None and store.read(MANIFEST) is None
+        text = store.read(JOB)
+        if text is None or store.read(MANIFEST) is not None:
+            return False
+        return not _job(text, store.place).get("begun")
     except OutputError:
         return False
 
 
+def _as_text(job: Mapping[str, Any]) -> bytes:
+    return json.dumps(job, indent=1).encode() + b"\n"
+
+
 def _job(text: bytes, place: str) -> dict[str, Any]:
+    """Return what `job.json` says.
+
+    Raises:
+        OutputError: If it is not that of a render: then nothing beside it may be touched.
+    """
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise OutputError(f"{JOB} of {place} is damaged: say --overwrite to begin anew") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise OutputError(f"{JOB} of {place} is of another version: say --overwrite to begin anew")
-    return found
+    except (ValueError, RecursionError):
+        found = None
+    ours = isinstance(found, dict) and found.get("format") == FORMAT
+    if not ours or not found.keys() & {"begun", "block"}:
+        raise OutputError(
+            f"{JOB} of {place} is damaged, or not that of a render of this version: give another "
+            "name, or remove what is there yourself"
+        )
+    job: dict[str, Any] = found
+    return job

@@ -16,7 +16,7 @@ from typing import Any
 
 from maptile2sat.errors import MissingExtraError, OutputError
 from maptile2sat.sharding.manifest import block_file
-from maptile2sat.sharding.store import BLOCKS, record_file
+from maptile2sat.sharding.store import BLOCKS, JOB, record_file
 
 READ = 1 << 20
 
@@ -65,6 +65,11 @@ class ObjectStore:
             except FileNotFoundError:
                 return set()
         return {path.rstrip("/").rpartition("/")[2] for path in found} - {""}
+
+    def begin(self, job: bytes) -> None:
+        """Write `job.json` if there is none."""
+        if self.read(JOB) is None:
+            self.write(JOB, job)
 
     def make(self) -> None:
         """Do nothing: object stores have no folders."""

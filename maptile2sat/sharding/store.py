@@ -42,8 +42,11 @@ class Store(Protocol):
     def entries(self) -> set[str]:
         """Return the names of what is there, folders of the first level included."""
 
+    def begin(self, job: bytes) -> None:
+        """Write `job.json`, unless there is one, before anything else and where nothing may be."""
+
     def make(self) -> None:
-        """Make what must be there before anything is written."""
+        """Make what must be there before anything else is written."""
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes; None if it is not there."""
@@ -88,12 +91,19 @@ class FolderStore:
         with output_errors(self.root):
             return {path.name for path in self.root.iterdir()} if self.root.exists() else set()
 
-    def make(self) -> None:
-        """Make the folder with its parts; its parent must be there."""
+    def begin(self, job: bytes) -> None:
+        """Make the folder, whose parent must be there, and write `job.json` if there is none."""
         if not self.root.parent.is_dir():
             raise OutputError(f"the folder {self.root.parent} does not exist: make it first")
+        with output_errors(self.root), suppress(FileExistsError):
+            self.root.mkdir(exist_ok=True)
+            with (self.root / JOB).open("xb") as stream:  # another run's must not be replaced
+                stream.write(job)
+
+    def make(self) -> None:
+        """Make the parts of the folder."""
         with output_errors(self.root):
-            for path in (self.root, self.root / BLOCKS, self.root / WORK):
+            for path in (self.root / BLOCKS, self.root / WORK):
                 path.mkdir(exist_ok=True)
 
     def read(self, name: str) -> bytes | None:
