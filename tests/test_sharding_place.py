@@ -14,6 +14,8 @@ pytest.importorskip("pystac")
 
 import fsspec
 
+from maptile2sat.errors import Maptile2satError
+from tests.support_cluster import near_cluster, shard
 from tests.support_render import files_in, run_cli
 
 NOBODY = "tcp://127.0.0.1:9"
@@ -91,3 +93,30 @@ def test_run_that_was_killed_early_is_no_obstacle(tmp_path: Path) -> None:
         assert "to go on" not in done.err
         assert not output.exists()
         output.mkdir()
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_render_that_cannot_begin_replaces_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with near_cluster() as address:
+        shard(None, output, address, block=4)
+        before = bytes_in(output)
+        with pytest.raises(Maptile2satError, match="more than 3"):
+            shard(None, output, address, block=4, seed=1, overwrite=True, max_tiles=3)
+        assert bytes_in(output) == before
+        done = render(output, "--overwrite")
+        assert "there is no Dask scheduler" in done.err
+        assert bytes_in(output) == before
+        assert not {"work", "work.lock"} & set(files_in(output))
+        shard(None, output, address, block=6, seed=1, overwrite=True)
+    assert json.loads((output / "job.json").read_text())["seed"] == 1
+    blocks = {path.stem for path in (output / "blocks").iterdir()}
+    assert blocks == {block["name"] for block in manifest(output)["blocks"]}
+
+
+def manifest(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "manifest.json").read_text())
+    return found

@@ -34,7 +34,8 @@ only where it lies they are ours."""
 class Claim:
     """The output of a sharded render while it is written; only one process at a time has it.
 
-    A context manager: at the end what is there stays, if it is of any use.
+    An earlier render that is to be replaced stays whole until `describe_job`, which is called once
+    everything is checked. A context manager: at the end what is there stays, if it is of any use.
 
     Attributes:
         store: The output.
@@ -66,11 +67,12 @@ class Claim:
         with ExitStack() as on_failure:
             on_failure.callback(self._release)
             found = self._found(asked_for=asked_for)  # another run may have ended meanwhile
-            if found is not None and resume:
-                self.earlier, self.kept = found, True
-            else:
+            self.kept = found is not None
+            self.earlier = found if resume else None
+            if found is None:
                 store.begin(_as_text(BEGUN))
-                store.remove(OURS[:-1])  # the job is written anew
+            if self.earlier is None:
+                store.remove((WORK,))  # workers of a killed run write nothing once it is gone
             store.make()
             on_failure.pop_all()
 
@@ -124,13 +126,18 @@ class Claim:
     def describe_job(self, header: Mapping[str, Any]) -> None:
         """Write down what the render is made from, or compare it with what an earlier run was.
 
+        Removes the earlier render that is to be replaced.
+
         Raises:
             UnfinishedError: If that was another render; the message says in what.
         """
         if self.earlier is not None:
             refuse_other(self.store.place, self.earlier, header)
-        else:
-            self.store.write(JOB, _as_text(header))
+            return
+        self.kept = False
+        self.store.remove(tuple(name for name in OURS if name not in (WORK, JOB)))
+        self.store.make()
+        self.store.write(JOB, _as_text(header))
 
     def records(self, plan: BlockPlan) -> Iterator[tuple[int, BlockRecord]]:
         """Yield (number, record) of the blocks that an earlier run has finished."""
