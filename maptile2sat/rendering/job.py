@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import rasterio
@@ -261,12 +262,15 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
 
 
 def _file_state(origin: str | os.PathLike[str]) -> list[int] | None:
-    """Return size and time of change of a map that is a file: another map has others."""
+    """Return size and time of change of a map that is a file: another map has others.
+
+    The size of a folder is none of the map: it depends on the file system.
+    """
     try:
         state = Path(origin).stat()
     except OSError:  # an address, or a template
         return None
-    return [state.st_size, state.st_mtime_ns]
+    return [state.st_size if S_ISREG(state.st_mode) else 0, state.st_mtime_ns]
 
 
 def checked_tiles(job: Job, translator: Translator) -> int:

@@ -44,7 +44,7 @@ class Order:
         creation: GDAL's creation options of a block.
         limits: For a server of tiles; None for other maps.
         user_agent: What workers say to servers; None for their own.
-        facts: What decides the pixels, as the first worker found it; None as long as none has.
+        facts: What decides the pixels, as all found it; None as long as they were not asked.
         tags: Metadata of the files.
     """
 

@@ -105,7 +105,7 @@ def render_sharded(
         client = stack.enter_context(connected(sharding.dask, options.device))
         order = _order(job, plan, store, creation, workers=len(client.nthreads()))
         store.write(f"{WORK}/{order.id}", order.id.encode())
-        order, report = agreed(client, order)
+        order, report = agreed(client, order, job)
         header = _header(order, options)
         claim.describe_job(header)
         ledger = stack.enter_context(Ledger(plan))

@@ -8,22 +8,25 @@ import queue
 from typing import Any
 
 from maptile2sat.errors import ClusterError
-from maptile2sat.sharding.agreement import disagreements
+from maptile2sat.rendering.job import Job
+from maptile2sat.sharding.agreement import disagreements, facts_without_computing
 from maptile2sat.sharding.order import Failure, Order, Report
 from maptile2sat.sharding.worker import check_worker
 
 LOOK_SECONDS = 1.0
 
 
-def agreed(client: Any, order: Order) -> tuple[Order, Report]:
-    """Return the order with what all workers agree on, and a report.
+def agreed(client: Any, order: Order, job: Job) -> tuple[Order, Report]:
+    """Return the order with what all workers and this process agree on, and a report.
 
     Args:
         client: The Dask client.
         order: Without facts.
+        job: The render as this process sees it.
 
     Raises:
-        ClusterError: If workers would make different pixels; the message names both.
+        ClusterError: If workers would make different pixels, or have another map or model than
+            this process; the message says who and in what.
         Maptile2satError: If one cannot open the map or the model.
     """
     reports = sorted(_asked(client, order), key=lambda report: report.worker)
@@ -36,7 +39,16 @@ def agreed(client: Any, order: Order) -> tuple[Order, Report]:
                 f"threads: {other.threads}) would make different pixels ({'; '.join(texts)}), and "
                 "they must not be mixed: use workers of one kind"
             )
-    return dataclasses.replace(order, facts=one.facts, tags=one.tags), one
+    here = facts_without_computing(job)
+    texts = disagreements(here, {name: one.facts.get(name) for name in here})
+    if texts:
+        raise ClusterError(
+            f"worker {one.worker} (there) has another map or model than this process (here): "
+            f"{'; '.join(texts)}: put the same files under the same paths on all machines"
+        )
+    # which worker comes first, and when its copy was made, is chance: --resume compares facts
+    facts = {**one.facts, "source_file": here["source_file"]}
+    return dataclasses.replace(order, facts=facts, tags=one.tags), one
 
 
 def _asked(client: Any, order: Order) -> list[Report]:
