@@ -14,6 +14,7 @@ pytest.importorskip("pystac")
 
 from maptile2sat.errors import ClusterError
 from maptile2sat.rendering.job import open_job
+from maptile2sat.resources import models_folder
 from maptile2sat.sharding.agreement import facts_of
 from tests.conftest import TileMap, write_mbtiles
 from tests.support_cluster import near_cluster, shard
@@ -82,3 +83,20 @@ def test_resume_does_not_ask_when_a_workers_copy_was_made(
     (output / "manifest.json").unlink()
     copied_at(2)
     assert shard(source, output, address, resume=True).resumed_blocks == 8
+
+
+@pytest.mark.parametrize("given", ["maps", "models/maps", "models/../models/maps/"])
+def test_workers_are_told_a_shipped_model_by_its_name(
+    tmp_path: Path, source: Path, address: str, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """They stand in another folder, and may have the package elsewhere."""
+    told: list[str] = []
+
+    def opened(source: Any, options: Any, *more: Any, **changes: Any) -> Any:
+        told.append(options.model)
+        return open_job(source, options, *more, **changes)
+
+    monkeypatch.setattr("maptile2sat.sharding.worker.open_job", opened)
+    monkeypatch.chdir(models_folder().parent)
+    shard(source, tmp_path / "out", address, model=given)
+    assert told == ["maps"]

@@ -240,8 +240,8 @@ def _order(
 ) -> Order:
     """Return what workers are told: nothing in it depends on where this process stands."""
     number = uuid.uuid4().hex[:12]
-    options, bundle = job.options, job.bundle
-    shipped = bundle.folder.resolve().is_relative_to(models_folder().resolve())
+    options, folder = job.options, job.bundle.folder.resolve()
+    shipped = folder.parent == models_folder().resolve()  # workers have their own
     origin = os.fspath(job.origin)
     limits = None
     if job.source.info.remote:
@@ -253,7 +253,7 @@ def _order(
         source=origin if "://" in origin else str(Path(origin).expanduser().absolute()),
         options=dataclasses.replace(
             options,
-            model=options.model if shipped else str(bundle.folder.resolve()),
+            model=folder.name if shipped else str(folder),
             ca_bundle=options.ca_bundle and options.ca_bundle.absolute(),
             resume=False,
             overwrite=False,
