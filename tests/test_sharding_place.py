@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ pytest.importorskip("pystac")
 
 import fsspec
 
-from maptile2sat.errors import Maptile2satError
+from maptile2sat.errors import Maptile2satError, OutputError, UnfinishedError
+from maptile2sat.rendering.block import render_block
+from maptile2sat.sharding.claim import Claim
+from maptile2sat.sharding.store import LOCK, FolderStore
+from tests.conftest import TileMap, write_mbtiles
 from tests.support_cluster import near_cluster, shard
-from tests.support_render import files_in, run_cli
+from tests.support_render import files_in, random_map, run_cli
 
 NOBODY = "tcp://127.0.0.1:9"
 """Where no scheduler is: a render there ends after it has taken its output."""
@@ -120,3 +125,76 @@ def test_render_that_cannot_begin_replaces_nothing(tmp_path: Path) -> None:
 def manifest(output: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((output / "manifest.json").read_text())
     return found
+
+
+def test_blocks_of_another_render_are_made_again(tmp_path: Path) -> None:
+    """A late worker of an earlier run may have left one: its place and size say nothing."""
+    output, other = tmp_path / "out", tmp_path / "other"
+    with near_cluster() as address:
+        shard(None, other, address, block=4, seed=1)
+        shard(None, output, address, block=4)
+        before = bytes_in(output / "blocks")
+        for path in list((other / "blocks").iterdir())[:2]:
+            for ending in (".tif", ".json"):
+                name = path.with_suffix(ending).name
+                shutil.copy(other / "blocks" / name, output / "blocks" / name)
+        (output / "manifest.json").unlink()
+        strange = sum(
+            path.read_bytes() != before[str(path)] for path in (output / "blocks").glob("*.tif")
+        )
+        assert strange >= 1
+        again = shard(None, output, address, block=4, resume=True)
+    assert again.resumed_blocks == again.blocks - strange
+    assert bytes_in(output / "blocks") == before
+
+
+@pytest.mark.parametrize("empty", [True, False], ids=["empty", "with a map"])
+def test_worker_that_is_late_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: bool
+) -> None:
+    """The run is over while it renders: another one may have begun there."""
+    tiles = {(37_306, 18_964), (37_313, 18_969)}
+    source = write_mbtiles(tmp_path / "map.mbtiles", TileMap(16, tuple(tiles), random_map))
+    output = tmp_path / "out"
+    written: list[str] = []
+
+    def late(*given: Any, **more: Any) -> Any:
+        block = render_block(*given, **more)
+        if block.empty == empty:
+            for path in (output / "work").iterdir():
+                if path.is_file():
+                    path.unlink()
+        written[:] = [path.name for path in (output / "blocks").iterdir()]
+        return block
+
+    monkeypatch.setattr("maptile2sat.sharding.worker.render_block", late)
+    with near_cluster() as address, pytest.raises(OutputError, match=r"the render into .* is over"):
+        shard(source, output, address)
+    assert len(written) < 4
+
+
+def test_lock_is_held_until_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that both have a lock, of which one was removed, would write at once."""
+    store = FolderStore(tmp_path / "out")
+    claim = Claim(store, resume=False, overwrite=False)
+    claim.describe_job({"format": 1, "block": 256})
+    claim.kept = True
+    refused: list[UnfinishedError] = []
+    remove = store.remove
+
+    def meanwhile(names: tuple[str, ...]) -> None:
+        if names == (LOCK,):
+            with pytest.raises(UnfinishedError) as caught:
+                Claim(FolderStore(store.root), resume=True, overwrite=False)
+            refused.append(caught.value)
+        remove(names)
+
+    monkeypatch.setattr(store, "remove", meanwhile)
+    claim.__exit__(None, None, None)
+    assert "another render is writing" in str(refused[0])
+    with (
+        Claim(FolderStore(store.root), resume=True, overwrite=False),
+        pytest.raises(UnfinishedError, match="another render is writing"),
+    ):
+        Claim(FolderStore(store.root), resume=True, overwrite=False)
+    assert not (store.root / LOCK).exists()

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from maptile2sat.errors import FolderError, OutputError, UnfinishedError
+from maptile2sat.errors import OutputError, UnfinishedError
 from maptile2sat.partial import refuse_other
 from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.manifest import MANIFEST, BlockRecord
 from maptile2sat.sharding.overview import OVERVIEW, OVERVIEW_MASK
-from maptile2sat.sharding.store import BLOCKS, JOB, LOCK, WORK, Store
+from maptile2sat.sharding.store import (
+    BLOCKS,
+    JOB,
+    LOCK,
+    WORK,
+    Store,
+    identity_of,
+    record_of,
+)
 from maptile2sat.sharding.tile_index import INDEX
 from maptile2sat.sharding.vrt import MOSAIC
 
@@ -105,9 +113,13 @@ class Claim:
             ) from error
 
     def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-        self.store.remove((LOCK,))
+        if self._lock is None:
+            return
+        # while it is held, so that none can be removed that is another's; where that cannot be, on
+        # Windows, `release` removes it
+        with suppress(OutputError):
+            self.store.remove((LOCK,))
+        self._lock.release()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -120,8 +132,10 @@ class Claim:
         trace: TracebackType | None,
     ) -> None:
         """Remove what is of no use, and let the output go."""
-        self.store.remove((WORK,) if self.kept else OURS)
-        self._release()
+        try:
+            self.store.remove((WORK,) if self.kept else OURS)
+        finally:
+            self._release()
 
     def describe_job(self, header: Mapping[str, Any]) -> None:
         """Write down what the render is made from, or compare it with what an earlier run was.
@@ -143,11 +157,11 @@ class Claim:
         """Yield (number, record) of the blocks that an earlier run has finished."""
         if self.earlier is None:
             return
+        job = identity_of(self.earlier)
         for prefix, names in plan.rows_of_names():
             for text, size in self.store.records(prefix, names):
-                try:
-                    record = BlockRecord.from_json(json.loads(text))
-                except (FolderError, ValueError):  # torn: that block is made again
+                record = record_of(text, job)
+                if record is None:  # that block is made again
                     continue
                 index = plan.index(record.name)
                 if index is not None and plan.part(index) == record.window and size == record.size:

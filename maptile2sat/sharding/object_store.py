@@ -83,6 +83,15 @@ class ObjectStore:
                 return None
             return found
 
+    def has(self, name: str) -> bool:
+        """Whether an object is there; asks for its size only."""
+        with self._errors(name):
+            try:
+                self._files.info(self._path(name))
+            except FileNotFoundError:
+                return False
+            return True
+
     def write(self, name: str, data: bytes) -> None:
         """Write a small object."""
         with self._errors(name):

@@ -46,6 +46,7 @@ class Order:
         user_agent: What workers say to servers; None for their own.
         facts: What decides the pixels, as all found it; None as long as they were not asked.
         tags: Metadata of the files.
+        job: What the records of blocks call the job that they are of; see `identity_of`.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Order:
     user_agent: str | None = None
     facts: Mapping[str, Any] | None = field(default=None, repr=False)
     tags: Mapping[str, str] = field(default_factory=dict, repr=False)
+    job: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from maptile2sat.sharding.manifest import MANIFEST, Manifest
 from maptile2sat.sharding.options import ShardOptions, ShardResult
 from maptile2sat.sharding.order import Made, Order, Report
 from maptile2sat.sharding.politeness import limits_of
-from maptile2sat.sharding.store import WORK, FolderStore, Store, open_store
+from maptile2sat.sharding.store import WORK, FolderStore, Store, identity_of, open_store
 from maptile2sat.sharding.survey import agreed
 from maptile2sat.sharding.worker import make_block
 from maptile2sat.sources import SourceOptions
@@ -108,6 +108,7 @@ def render_sharded(
         order, report = agreed(client, order, job)
         header = _header(order, options)
         claim.describe_job(header)
+        order = dataclasses.replace(order, job=identity_of(header))
         ledger = stack.enter_context(Ledger(plan))
         run = _Run(job, order, claim, ledger, _Tally(), warn, progress)
         start = time.perf_counter()

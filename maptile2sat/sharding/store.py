@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from maptile2sat.errors import OutputError
+from maptile2sat.errors import FolderError, OutputError
 from maptile2sat.geotiff import output_errors
-from maptile2sat.sharding.manifest import block_file
+from maptile2sat.sharding.manifest import BlockRecord, block_file
 
 BLOCKS = "blocks"
 JOB = "job.json"
@@ -26,6 +28,26 @@ LOCK = "work.lock"
 def record_file(name: str) -> str:
     """Return where the record of a block lies."""
     return f"{BLOCKS}/{name}.json"
+
+
+def identity_of(job: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what `job.json` says: jobs that make other blocks have others."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
+def record_text(record: BlockRecord, job: str) -> bytes:
+    """Return what is written beside a block: its record, and of which job it is."""
+    return json.dumps({**record.as_json(), "job": job}).encode() + b"\n"
+
+
+def record_of(text: bytes, job: str) -> BlockRecord | None:
+    """Return the record of a block; None if it is torn, or of another job."""
+    try:
+        found = json.loads(text)
+        record = BlockRecord.from_json(found)
+    except (FolderError, ValueError, RecursionError):
+        return None
+    return record if found.get("job") == job else None
 
 
 class Store(Protocol):
@@ -50,6 +72,9 @@ class Store(Protocol):
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes; None if it is not there."""
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file."""
@@ -116,6 +141,10 @@ class FolderStore:
             raise OutputError(
                 f"{self.root / name} cannot be read: {error.strerror or error}"
             ) from error
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        return (self.root / name).is_file()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file."""

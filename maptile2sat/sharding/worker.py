@@ -6,7 +6,6 @@ package across Dask: it comes back as a `Failure`.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -24,7 +23,7 @@ from maptile2sat.sharding.agreement import disagreements, facts_of, probe_of
 from maptile2sat.sharding.manifest import BlockRecord, block_file, sha256_of
 from maptile2sat.sharding.order import Failure, Made, Order, Report
 from maptile2sat.sharding.politeness import SharedGate
-from maptile2sat.sharding.store import WORK, Store, open_store, record_file
+from maptile2sat.sharding.store import WORK, Store, open_store, record_file, record_text
 from maptile2sat.translator import Translator
 
 KEPT = 2
@@ -100,8 +99,9 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
             _refuse_late(order, opened.store)
             opened.store.put(path, file, digest)
             record = BlockRecord(name, window, file, size, digest, masked=block.masked)
+    _refuse_late(order, opened.store)  # an upload takes its time
     # last: a block with a record is done
-    opened.store.write(record_file(name), json.dumps(record.as_json()).encode() + b"\n")
+    opened.store.write(record_file(name), record_text(record, order.job))
     return Made(
         index,
         record,
@@ -206,7 +206,7 @@ def _refuse_late(order: Order, store: Store) -> None:
     Raises:
         OutputError: If it is.
     """
-    if store.read(_token(order)) is None:
+    if not store.has(_token(order)):
         raise OutputError(f"the render into {store.place} is over")
 
 
