@@ -100,15 +100,16 @@ def tile_count(source: Source, *windows: Window) -> int:
     info = source.info
     if not info.tiled:
         return 0
-    counts = [_columns_and_rows(info, window) for window in windows]
+    counts = [columns_and_rows(source, window) for window in windows]
     if len(counts) == 1:
         columns, rows = counts[0]
         return len(columns) * len(rows)
     return len({place for columns, rows in counts for place in product(columns, rows)})
 
 
-def _columns_and_rows(info: SourceInfo, window: Window) -> tuple[set[int], range]:
+def columns_and_rows(source: Source, window: Window) -> tuple[set[int], range]:
     """Return the columns and rows of tiles that a read of `window` takes."""
+    info = source.info
     side = info.tile_side
     columns: set[int] = set()
     rows = range(0)

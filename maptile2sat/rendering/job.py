@@ -26,7 +26,7 @@ from maptile2sat.projection import WGS84, parse_crs
 from maptile2sat.rendering.area import Area, find_area
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
-from maptile2sat.sources import Source, SourceOptions, open_source, tile_count
+from maptile2sat.sources import MaskedTiles, Source, SourceOptions, open_source, tile_count
 from maptile2sat.translator import Translator, load_translator
 
 CACHE_BYTES = 128 << 20
@@ -57,7 +57,8 @@ class Notices:
 class Job:
     """A render made ready: everything opened and checked.
 
-    `origin` is what the map was opened from: given, from the environment, or the sample.
+    `origin` is what the map was opened from: given, from the environment, or the sample. `masked`
+    are tiles that it does not have; they are told when it is closed.
     """
 
     origin: str | os.PathLike[str]
@@ -66,6 +67,7 @@ class Job:
     bundle: Bundle
     options: RenderOptions
     notices: Notices
+    masked: MaskedTiles
 
     @property
     def window(self) -> Window:
@@ -119,6 +121,7 @@ def open_job(
     about = bundle.description
     style = about.style if about.style in ("maps", "osm") else "maps"
     chosen = choose_source(source, bbox, crs, style)
+    masked = MaskedTiles()
     source_options = SourceOptions(
         zoom=options.zoom,
         default_zoom=about.zoom,
@@ -133,6 +136,7 @@ def open_job(
         allow_vrt=options.allow_vrt,
         fill=about.fill,
         warn=notices.add,
+        masked=masked,
     )
     source_options = dataclasses.replace(source_options, **source_changes)
     with ExitStack() as on_failure:
@@ -148,7 +152,7 @@ def open_job(
         if bbox is not None and bbox.west > bbox.east and crs.is_geographic:
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
-        return Job(chosen, opened, area, bundle, options, notices)
+        return Job(chosen, opened, area, bundle, options, notices, masked)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices: Notices) -> None:

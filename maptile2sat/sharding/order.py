@@ -97,6 +97,7 @@ class Made:
         skipped: Cells without any map.
         generator_seconds: Time in the generator.
         warnings: What the user should know.
+        masked: Tiles that the map does not have and that the block needed, by column and row.
     """
 
     index: int
@@ -105,6 +106,7 @@ class Made:
     skipped: int
     generator_seconds: float
     warnings: tuple[str, ...] = ()
+    masked: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,9 @@ def render_sharded(
         repeated = run.make_all(client, sharding.straggler_seconds)
         run.describe(header)
         seconds = time.perf_counter() - start
-        return run.result(report, len(client.nthreads()), repeated, seconds)
+        workers = len(client.nthreads())
+    # only now: a map that is closed says what it did not have
+    return run.result(report, workers, repeated, seconds)
 
 
 @dataclass
@@ -156,6 +158,7 @@ class _Run:
         self.tally.cells += made.cells
         self.tally.skipped += made.skipped
         self.tally.generator_seconds += made.generator_seconds
+        self.job.masked.add(made.masked)
         for text in made.warnings:
             if text not in self.job.notices.texts:
                 self.job.notices.add(text)

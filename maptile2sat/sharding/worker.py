@@ -14,8 +14,10 @@ from typing import Any
 
 import rasterio
 
+from maptile2sat import mosaic
 from maptile2sat._version import __version__
 from maptile2sat.errors import ClusterError, Maptile2satError, OutputError, UsageError
+from maptile2sat.grid import Window
 from maptile2sat.rendering.block import render_block
 from maptile2sat.rendering.job import CACHE_BYTES, Job, checked_tiles, open_job, translator_of
 from maptile2sat.rendering.tags import tags_of
@@ -24,6 +26,7 @@ from maptile2sat.sharding.manifest import BlockRecord, block_file, sha256_of
 from maptile2sat.sharding.order import Failure, Made, Order, Report
 from maptile2sat.sharding.politeness import SharedGate
 from maptile2sat.sharding.store import WORK, Store, open_store, record_file, record_text
+from maptile2sat.sources import columns_and_rows
 from maptile2sat.translator import Translator
 
 KEPT = 2
@@ -109,6 +112,7 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
         block.stats.skipped,
         block.stats.generator_seconds,
         _news(opened),
+        _masked(opened, window),
     )
 
 
@@ -117,6 +121,15 @@ def _news(opened: _Opened) -> tuple[str, ...]:
     texts = tuple(opened.job.notices.texts)
     first, opened.told = opened.told, len(texts)
     return texts[first:]
+
+
+def _masked(opened: _Opened, window: Window) -> dict[tuple[int, int], str]:
+    """Return the tiles that a block needed and that were masked, whichever block met them first."""
+    source = opened.job.source
+    if not source.info.tiled:
+        return {}
+    context = mosaic.context_of(window, opened.translator)
+    return opened.job.masked.among(*columns_and_rows(source, context))
 
 
 def _open(order: Order) -> _Opened:
