@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,3 +201,17 @@ def test_lock_is_held_until_it_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         Claim(FolderStore(store.root), resume=True, overwrite=False)
     assert not (store.root / LOCK).exists()
+
+
+def no_locks(file: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_place_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some file systems of networks: one line, and nothing is left."""
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", no_locks)
+        done = render(tmp_path / "out")
+    assert done.code == 1
+    assert done.err.startswith(f"error: {tmp_path / 'out'} cannot be locked: No locks available")
+    assert files_in(tmp_path) == []

@@ -69,9 +69,10 @@ class Claim:
         self.kept = False
         self._lock = None if store.lock_path is None else FileLock(store.lock_path, timeout=0)
         asked_for = resume or overwrite
+        before = store.entries()
         if self._found(asked_for=asked_for) is None:
             store.begin(_as_text(BEGUN))
-        self._take()
+        self._take(before)
         with ExitStack() as on_failure:
             on_failure.callback(self._release)
             found = self._found(asked_for=asked_for)  # another run may have ended meanwhile
@@ -103,13 +104,21 @@ class Claim:
             )
         return found
 
-    def _take(self) -> None:
+    def _take(self, before: set[str]) -> None:
+        """Lock the output; leave only what was there `before` if that cannot be."""
+        if self._lock is None:
+            return
         try:
-            if self._lock is not None:
-                self._lock.acquire()
+            self._lock.acquire()
         except Timeout as error:
             raise UnfinishedError(
                 f"another render is writing {self.store.place}: wait for it, or give another name"
+            ) from error
+        except OSError as error:
+            self.store.remove(tuple({JOB, LOCK} - before))
+            raise OutputError(
+                f"{self.store.place} cannot be locked: {error.strerror or error}: give a name on "
+                "another file system"
             ) from error
 
     def _release(self) -> None:
