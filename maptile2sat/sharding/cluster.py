@@ -17,6 +17,8 @@ CORES_PER_WORKER = 4
 CONNECT_SECONDS = 15
 WORKERS_SECONDS = 60
 
+LOST = "the connection to the Dask scheduler is lost"
+
 SILENT = logging.CRITICAL
 """What Dask says of trouble with workers: it shows in their blocks."""
 
@@ -80,6 +82,18 @@ def connected(where: str, device: str = "auto") -> Iterator[Any]:
     with silence_logging_cmgr(SILENT), client:  # a lost connection is told as an error of ours
         _wait_for_workers(client, where)
         yield client
+
+
+def workers_of(client: Any) -> list[str]:
+    """Return the addresses of the workers that there are now.
+
+    Raises:
+        ClusterError: If the scheduler is gone.
+    """
+    try:
+        return list(client.nthreads())
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(LOST) from error
 
 
 def _wait_for_workers(client: Any, where: str) -> None:

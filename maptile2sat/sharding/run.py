@@ -24,7 +24,7 @@ from maptile2sat.rendering.tags import attribution_of
 from maptile2sat.resources import models_folder
 from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.claim import FORMAT, Claim
-from maptile2sat.sharding.cluster import check_where, connected
+from maptile2sat.sharding.cluster import check_where, connected, workers_of
 from maptile2sat.sharding.describing import describe
 from maptile2sat.sharding.dispatch import Dispatcher
 from maptile2sat.sharding.ledger import Ledger
@@ -103,7 +103,8 @@ def render_sharded(
         )
         check_fit(job)
         client = stack.enter_context(connected(sharding.dask, options.device))
-        order = _order(job, plan, store, creation, workers=len(client.nthreads()))
+        workers = len(workers_of(client))
+        order = _order(job, plan, store, creation, workers)
         store.write(f"{WORK}/{order.id}", order.id.encode())
         order, report = agreed(client, order, job)
         header = _header(order, options)
@@ -115,7 +116,6 @@ def render_sharded(
         repeated = run.make_all(client, sharding.straggler_seconds)
         run.describe(header)
         seconds = time.perf_counter() - start
-        workers = len(client.nthreads())
     # only now: a map that is closed says what it did not have
     return run.result(report, workers, repeated, seconds)
 
