@@ -215,3 +215,70 @@ def test_place_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert done.code == 1
     assert done.err.startswith(f"error: {tmp_path / 'out'} cannot be locked: No locks available")
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("ftp://127.0.0.1:9/x", "zip://foo", "tar://foo", "github://foo", "reference://foo"),
+        *("dir://foo", "nowhere://foo", "data://foo", "simplecache::zip://foo"),
+    ],
+)
+def test_addresses_of_which_nothing_comes(address: str) -> None:
+    """Packages of others open them, and raise whatever they like."""
+    for done in (
+        run_cli("render", "-o", address, "--dask", "local:1", "-q"),
+        run_cli("info", address),
+        run_cli("merge", address, "-o", "one.tif"),
+    ):
+        assert done.code == 1
+        assert done.err.startswith("error: ")
+        assert done.err.count("\n") == 1
+
+
+SECRETS = [
+    *("sftp://bob:hunter2@127.0.0.1:9/x", "ftp://bob:hun/ter2@127.0.0.1:9/x"),
+    *("s3://hunter1:hunter2@bucket/x", "zip://x::ftp://bob:hunter2@127.0.0.1:9/f.zip"),
+    "abfs://hunter1@127.0.0.1/x?sig=hunter2",
+]
+
+
+@pytest.mark.parametrize("address", SECRETS)
+def test_secrets_of_addresses_are_not_told(address: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for done in (
+        run_cli("render", "-o", address, "--dask", "local:1", "-q"),
+        run_cli("info", address, "--verify"),
+        run_cli("merge", address, "-o", "one.tif"),
+        run_cli("render", "-o", f"{address}.tif", "--dask", "local:1", "-q"),
+    ):
+        assert done.code in (1, 2)
+        assert not any(secret in done.out + done.err for secret in ("hun/", "hunter", "ter2"))
+
+
+def test_secrets_of_an_output_are_not_told(memory: Any, tmp_path: Path) -> None:
+    """Names that only look like keys are: a script reads from stdout where the render is."""
+    address = "memory://bob:hunter2@bucket/helsinki2026winter16"
+    with near_cluster() as scheduler:
+        more = ["--cell", 256, "--block", 4, "--dask", scheduler]
+        done = run_cli("render", "-o", address, *more)
+        assert done.code == 0, done.err
+        assert done.out == "memory://bucket/helsinki2026winter16\n"
+        as_json = run_cli("render", "-o", address, *more, "--overwrite", "--json", "-q")
+        assert json.loads(as_json.out)["output"] == "memory://bucket/helsinki2026winter16"
+    facts = run_cli("info", address, "--json")
+    assert json.loads(facts.out)["name"] == "memory://bucket/helsinki2026winter16"
+    told = done.out + done.err + as_json.out + as_json.err + facts.out
+    kept = b"".join(memory.cat_file(path) for path in memory.find("/"))
+    assert "hunter2" not in told
+    assert b"hunter2" not in kept
+
+
+def test_folders_whose_names_have_dots(memory: Any, tmp_path: Path) -> None:
+    with near_cluster() as scheduler:
+        for output in ("memory://bucket/city.v2", f"file://{tmp_path}/city.v2"):
+            shard(None, output, scheduler, block=4)
+            facts = run_cli("info", output, "--json")
+            assert facts.code == 0, facts.err
+            assert json.loads(facts.out)["what"] == "folder of a sharded render"

@@ -40,7 +40,7 @@ class Order:
         source: The map, as the worker is to open it; may hold a key.
         options: The render.
         plan: Its blocks.
-        store: Folder or address of the output.
+        store: Folder or address of the output; may hold a key.
         creation: GDAL's creation options of a block.
         limits: For a server of tiles; None for other maps.
         user_agent: What workers say to servers; None for their own.
@@ -54,7 +54,7 @@ class Order:
     source: str = field(repr=False)
     options: RenderOptions = field(repr=False)
     plan: BlockPlan
-    store: str
+    store: str = field(repr=False)
     creation: Mapping[str, str]
     limits: Limits | None = None
     user_agent: str | None = None

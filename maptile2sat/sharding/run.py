@@ -32,14 +32,19 @@ from maptile2sat.sharding.manifest import MANIFEST, Manifest
 from maptile2sat.sharding.options import ShardOptions, ShardResult
 from maptile2sat.sharding.order import Made, Order, Report
 from maptile2sat.sharding.politeness import limits_of
-from maptile2sat.sharding.store import WORK, FolderStore, Store, identity_of, open_store
+from maptile2sat.sharding.store import (
+    FILE_ENDINGS,
+    WORK,
+    FolderStore,
+    Store,
+    identity_of,
+    open_store,
+)
 from maptile2sat.sharding.survey import agreed
 from maptile2sat.sharding.worker import make_block
 from maptile2sat.sources import SourceOptions
+from maptile2sat.sources.naming import safe_place
 from maptile2sat.stac import check_pystac, now
-
-FILE_ENDINGS = (".tif", ".tiff", ".mbtiles", ".pmtiles", ".png", ".vrt")
-
 
 ONE_FILE_ONLY = {
     *("preview", "dst_crs", "resolution", "like", "cutline"),
@@ -225,8 +230,8 @@ def _check_output(output: str, options: RenderOptions) -> None:
     """
     if output.lower().endswith(FILE_ENDINGS):
         raise UsageError(
-            f"--dask writes a folder, and {output} is named like a file: say -o FOLDER; "
-            "'maptile2sat merge FOLDER -o ONE.tif' makes one file of it"
+            f"--dask writes a folder, and {safe_place(output)} is named like a file: say "
+            "-o FOLDER; 'maptile2sat merge FOLDER -o ONE.tif' makes one file of it"
         )
     given = {field.name for field in dataclasses.fields(options)}
     for name in sorted(given & ONE_FILE_ONLY):
@@ -263,7 +268,7 @@ def _order(
             overwrite=False,
         ),
         plan=plan,
-        store=store.place,
+        store=store.address,
         creation=creation,
         limits=limits,
         user_agent=os.environ.get("MAPTILE2SAT_USER_AGENT"),

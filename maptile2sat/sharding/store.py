@@ -54,10 +54,12 @@ class Store(Protocol):
     """A place of files that are there whole or not at all.
 
     Attributes:
-        place: What messages call it.
+        address: The folder, or the address; may hold secrets.
+        place: What messages call it; holds none.
         lock_path: A local file to lock while somebody writes here; None for object stores.
     """
 
+    address: str
     place: str
     lock_path: Path | None
 
@@ -106,7 +108,7 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.place = str(root)
+        self.address = self.place = str(root)
         self.lock_path: Path | None = root / LOCK
 
     def entries(self) -> set[str]:
@@ -200,6 +202,13 @@ class FolderStore:
             with suppress(OSError):
                 if not any(self.root.iterdir()):
                     self.root.rmdir()
+
+
+FILE_ENDINGS = (
+    *(".tif", ".tiff", ".mbtiles", ".pmtiles", ".png", ".vrt"),
+    *(".jpg", ".jpeg", ".jp2", ".webp", ".img", ".gpkg"),
+)
+"""What names end in that are of files, as against folders of blocks."""
 
 
 def is_remote(output: str) -> bool:
