@@ -244,7 +244,7 @@ def _threads() -> int:
 
     set_to = tf.config.threading.get_intra_op_parallelism_threads()
     said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    if not set_to and said.isdigit():
+    if not set_to and said.isascii() and said.isdigit():
         set_to = int(said)
     available = getattr(os, "sched_getaffinity", None)
     return set_to or (len(available(0)) if available else os.cpu_count() or 1)
