@@ -194,7 +194,10 @@ def render_command(
     ] = None,
     block: Annotated[
         int | None,
-        typer.Option(min=1, help="With --dask: cells along a side of a block; default: 4096 px."),
+        typer.Option(
+            min=1,
+            help="With --dask: cells along a side of a block; default: 4096 px, at most 16384.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
