@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat._version import __version__
-from maptile2sat.errors import UsageError
 from maptile2sat.geotiff import creation_options
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.rendering.job import Job, check_fit, prepared
@@ -24,7 +23,7 @@ from maptile2sat.rendering.tags import attribution_of
 from maptile2sat.resources import models_folder
 from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.claim import FORMAT, Claim
-from maptile2sat.sharding.cluster import check_where, connected, workers_of
+from maptile2sat.sharding.cluster import connected, workers_of
 from maptile2sat.sharding.describing import describe
 from maptile2sat.sharding.dispatch import Dispatcher
 from maptile2sat.sharding.ledger import Ledger
@@ -32,8 +31,8 @@ from maptile2sat.sharding.manifest import MANIFEST, Manifest
 from maptile2sat.sharding.options import ShardOptions, ShardResult
 from maptile2sat.sharding.order import Made, Order, Report
 from maptile2sat.sharding.politeness import limits_of
+from maptile2sat.sharding.request import check_request
 from maptile2sat.sharding.store import (
-    FILE_ENDINGS,
     WORK,
     FolderStore,
     Store,
@@ -43,14 +42,7 @@ from maptile2sat.sharding.store import (
 from maptile2sat.sharding.survey import agreed
 from maptile2sat.sharding.worker import make_block
 from maptile2sat.sources import SourceOptions
-from maptile2sat.sources.naming import safe_place
-from maptile2sat.stac import check_pystac, now
-
-ONE_FILE_ONLY = {
-    *("preview", "dst_crs", "resolution", "like", "cutline"),
-    *("tile_format", "min_zoom", "max_zoom"),
-}
-"""Options of renders into one file."""
+from maptile2sat.stac import now
 
 
 @dataclass
@@ -94,9 +86,7 @@ def render_sharded(
             output cannot be written; blocks that are done stay, for `resume`.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
-    check_where(sharding.dask)
-    check_pystac()
-    _check_output(str(output), options)
+    check_request(output, sharding, options)
     creation = creation_options(options.profile or "deflate", options.creation_options, cog=True)
     if "NUM_THREADS" not in {name.upper() for name in options.creation_options}:
         del creation["NUM_THREADS"]  # each worker knows its own best
@@ -220,28 +210,6 @@ class _Run:
             exact=report.exact,
             warnings=job.notices.texts,
         )
-
-
-def _check_output(output: str, options: RenderOptions) -> None:
-    """Refuse what a folder of blocks cannot be.
-
-    Raises:
-        UsageError: If the output is named like a file, or an option makes no sense with it.
-    """
-    if output.lower().endswith(FILE_ENDINGS):
-        raise UsageError(
-            f"--dask writes a folder, and {safe_place(output)} is named like a file: say "
-            "-o FOLDER; 'maptile2sat merge FOLDER -o ONE.tif' makes one file of it"
-        )
-    given = {field.name for field in dataclasses.fields(options)}
-    for name in sorted(given & ONE_FILE_ONLY):
-        if getattr(options, name) is not None:
-            raise UsageError(
-                f"--{name.replace('_', '-')} does not go with --dask, which writes blocks on the "
-                "map's own grid"
-            )
-    if not options.cog:
-        raise UsageError("--no-cog does not go with --dask: blocks are COGs")
 
 
 def _order(
