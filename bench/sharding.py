@@ -36,7 +36,7 @@ from maptile2sat.sharding.dispatch import Dispatcher
 from maptile2sat.sharding.ledger import Ledger
 from maptile2sat.sharding.manifest import BlockRecord, Manifest, block_file
 from maptile2sat.sharding.order import Made
-from maptile2sat.sharding.store import FolderStore, record_file
+from maptile2sat.sharding.store import FolderStore, identity_of, record_file, record_text
 
 SIDE = 4096
 
@@ -149,13 +149,14 @@ def journalled(blocks: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = FolderStore(Path(folder) / "out")
         with Claim(store, resume=False, overwrite=False) as claim:
-            claim.describe_job({"format": 1})
+            job = {"format": 1, "block": SIDE}
+            claim.describe_job(job)
             start = time.perf_counter()
             for index in range(len(plan)):
                 record = record_of(plan, index)
                 (store.root / block_file(record.name)).touch()
                 os.truncate(store.root / block_file(record.name), record.size)  # takes no room
-                store.write(record_file(record.name), json.dumps(record.as_json()).encode())
+                store.write(record_file(record.name), record_text(record, identity_of(job)))
             written = time.perf_counter() - start
             claim.kept = True
         with Claim(store, resume=True, overwrite=False) as claim:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
+import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from maptile2sat.errors import BundleError
 FORMAT = 1
 KINDS = ("local", "unet")
 RGB = tuple[int, int, int]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Description:
         attribution: Who is to be named.
         metrics: Measured figures, by name.
         evaluation: What `evaluate --record` found: `command`, `pairs`, `protocol`, and `figures`,
-            by name objects of `title`, `better`, `value` and `floor`.
+            by name objects of `title`, `better`, `value` and `floor` (null: there is none).
         notes: What else is worth knowing, in Markdown; part of the card.
         training: Steps, crops and settings of its training.
         weights_sha256: Hash of the weights file.
@@ -133,15 +136,17 @@ def _problems(given: dict[str, Any]) -> list[tuple[str, bool]]:
             "metres_per_pixel must be above 0",
             not isinstance(metres, (int, float)) or not 0 < metres < 1e6,
         ),
-        ("weights_sha256 must be a sha256", len(str(given["weights_sha256"])) != 64),
+        ("weights_sha256 must be a sha256", not _is_sha256(given["weights_sha256"])),
         (
             "discriminator_sha256 must be a sha256 or empty",
-            len(str(given.get("discriminator_sha256", ""))) not in (0, 64),
+            given.get("discriminator_sha256", "") != ""
+            and not _is_sha256(given["discriminator_sha256"]),
         ),
         ("metrics must be an object of numbers", not _are_numbers(given.get("metrics", {}))),
         ("training must be an object", not isinstance(given.get("training", {}), dict)),
         ("evaluation is not what `evaluate --record` writes", not _is_evaluation(given)),
         ("notes must be text", not isinstance(given.get("notes", ""), str)),
+        ("all of it must be text in UTF-8, and not nested deeply", not _can_be_written(given)),
     ]
 
 
@@ -150,9 +155,24 @@ def _is_int(value: Any) -> bool:
 
 
 def _are_numbers(value: Any) -> bool:
+    """Whether they are numbers that a float can hold; whole ones of JSON may be longer."""
     return isinstance(value, dict) and all(
-        isinstance(item, (int, float)) and math.isfinite(item) for item in value.values()
+        isinstance(item, (int, float)) and abs(item) <= sys.float_info.max
+        for item in value.values()
     )
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _can_be_written(given: dict[str, Any]) -> bool:
+    """Whether there is no half of a character in it, which JSON can name and no file can hold."""
+    try:
+        json.dumps(given, ensure_ascii=False, default=str).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _is_evaluation(given: dict[str, Any]) -> bool:
@@ -173,7 +193,8 @@ def _is_figure(figure: Any) -> bool:
         isinstance(figure, dict)
         and all(isinstance(figure.get(key), str) for key in ("title", "better"))
         and _are_numbers({"value": figure.get("value")})
-        and (figure.get("floor") is None or _are_numbers({"floor": figure["floor"]}))
+        and "floor" in figure
+        and (figure["floor"] is None or _are_numbers({"floor": figure["floor"]}))
     )
 
 

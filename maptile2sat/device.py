@@ -109,7 +109,8 @@ def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
     if precision not in PRECISIONS:
         raise UsageError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
     kind, _, number = wanted.partition(":")
-    if kind not in ("auto", "cpu", "gpu") or (number and (kind != "gpu" or not number.isdigit())):
+    is_number = number.isascii() and number.isdigit() and len(number) < 5
+    if kind not in ("auto", "cpu", "gpu") or (number and (kind != "gpu" or not is_number)):
         raise UsageError(f"device '{wanted}' is not one of auto, cpu, gpu, gpu:N")
     tf = load_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,7 +102,8 @@ class Partial:
             for name in ("rgb.raw", "mask.raw"):
                 (self.folder / name).unlink(missing_ok=True)
             _rewrite(path, [header])
-        self._journal = path.open("a", encoding="utf-8")
+        # no buffer: what a full disk did not take would be written again when it is closed
+        self._journal = path.open("ab", buffering=0)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -115,7 +116,8 @@ class Partial:
         trace: TracebackType | None,
     ) -> None:
         """Let the folder go; remove it if it holds nothing of use."""
-        self._journal.close()
+        with suppress(OSError):  # all that counts in it is on disk
+            self._journal.close()
         if self._removed or not self._done:
             shutil.rmtree(self.folder, ignore_errors=True)
         # Windows keeps the lock while it is held; elsewhere what is there later is another's
@@ -139,9 +141,10 @@ class Partial:
             OutputError: If the journal cannot be written.
         """
         line = {"col": part.col, "row": part.row, "masked": masked}
+        rest = json.dumps(line).encode() + b"\n"
         with output_errors(self._output):
-            self._journal.write(json.dumps(line) + "\n")
-            self._journal.flush()
+            while rest:
+                rest = rest[self._journal.write(rest) :]
             os.fsync(self._journal.fileno())
         self._done.add((part.col, part.row))
 

@@ -92,7 +92,8 @@ def longitude(x: float) -> float:
 
 def latitude(y: float) -> float:
     """Return the latitude in degrees of a northing in metres (EPSG:3857)."""
-    return math.degrees(math.atan(math.sinh(y / EARTH_RADIUS)))
+    there = max(-700.0, min(700.0, y / EARTH_RADIUS))  # a pole; sinh knows no numbers beyond
+    return math.degrees(math.atan(math.sinh(there)))
 
 
 def ground_distance(lon1: float, lat1: float, lon2: float, lat2: float) -> float:

@@ -112,7 +112,7 @@ def tile_count(source: Source, window: Window) -> int:
     """Return how many tiles a read of a window fetches or decodes; 0 for untiled sources."""
     if not source.info.tiled:
         return 0
-    columns, rows = _columns_and_rows(source.info, window)
+    columns, rows = columns_and_rows(source, window)
     return len(columns) * len(rows)
 
 
@@ -129,7 +129,7 @@ def tile_count_of_rows(source: Source, windows: Iterable[Window]) -> int:
     count = 0
     touched: dict[int, set[int]] = {}
     for window in windows:
-        columns, rows = _columns_and_rows(source.info, window)
+        columns, rows = columns_and_rows(source, window)
         for row in [row for row in touched if rows and row < rows.start]:
             count += len(touched.pop(row))
         for row in rows:
@@ -137,8 +137,9 @@ def tile_count_of_rows(source: Source, windows: Iterable[Window]) -> int:
     return count + sum(map(len, touched.values()))
 
 
-def _columns_and_rows(info: SourceInfo, window: Window) -> tuple[set[int], range]:
+def columns_and_rows(source: Source, window: Window) -> tuple[set[int], range]:
     """Return the columns and rows of tiles that a read of `window` takes."""
+    info = source.info
     side = info.tile_side
     columns: set[int] = set()
     rows = range(0)

@@ -50,6 +50,11 @@ def edit(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def evaluation(**figure: Any) -> dict[str, Any]:
+    """Return what a description says of an evaluation with one figure."""
+    return {"command": "maptile2sat evaluate", "pairs": 1, "figures": {"a": figure}}
+
+
 def rehash(folder: Path) -> Path:
     """State the hash of the weights that are there, as someone who forges a bundle would."""
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -415,6 +420,20 @@ def test_description_that_is_binary(tmp_path: Path) -> None:
         ({"metres_per_pixel": float("nan")}, "metres_per_pixel"),
         ({"metres_per_pixel": "1.2"}, "metres_per_pixel"),
         ({"weights_sha256": "abc"}, "weights_sha256 must be"),
+        ({"weights_sha256": int("1" * 64)}, "weights_sha256 must be"),
+        ({"weights_sha256": "G" * 64}, "weights_sha256 must be"),
+        ({"weights_sha256": ["a" * 60]}, "weights_sha256 must be"),
+        ({"discriminator_sha256": int("1" * 64)}, "discriminator_sha256 must be"),
+        ({"discriminator_sha256": 0}, "discriminator_sha256 must be"),
+        ({"metrics": {"a": 10**400}}, "metrics must be an object"),
+        ({"metrics": {"a": float("nan")}}, "metrics must be an object"),
+        ({"notes": "\ud800"}, "must be text in UTF-8"),
+        ({"training": {"\udfff": [1]}}, "must be text in UTF-8"),
+        ({"evaluation": evaluation(title="t", better="b", value=1.0)}, "evaluation is not"),
+        (
+            {"evaluation": evaluation(title="t", better="b", value=10**400, floor=None)},
+            "evaluation is not",
+        ),
         ({"name": "../tiny"}, "plain file name"),
         ({"name": 7}, "name must be text"),
         ({"name": ""}, "plain file name"),

@@ -8,6 +8,7 @@ import pytest
 
 from maptile2sat import device
 from maptile2sat.device import choose_device
+from maptile2sat.errors import UsageError
 
 KINDS = {
     "old": "fpu sse2 avx2 fma",
@@ -51,3 +52,11 @@ def test_auto_takes_what_the_processor_is_fast_in(processor: Path) -> None:
         assert choose_device("cpu").precision == expected
     processor.unlink()
     assert choose_device("cpu").precision == "float32"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["tpu", "gpu:x", "gpu:-1", "gpu:²", "gpu:" + "9" * 5000, "cpu:1"]
+)
+def test_device_that_is_none(wanted: str) -> None:
+    with pytest.raises(UsageError, match="is not one of auto, cpu, gpu, gpu:N"):
+        choose_device(wanted)

@@ -12,7 +12,7 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 
-from maptile2sat.errors import FolderError, OutputError
+from maptile2sat.errors import FolderError, OutputError, UsageError
 from maptile2sat.grid import Grid, Window, mercator_grid, raster_grid
 from maptile2sat.sharding.manifest import (
     MANIFEST,
@@ -24,6 +24,8 @@ from maptile2sat.sharding.manifest import (
     read_manifest,
     write_manifest,
 )
+from maptile2sat.sharding.options import ShardOptions
+from tests.support_render import run_cli
 
 SIDE = 100
 
@@ -118,6 +120,21 @@ def _drop(path: str) -> Any:
         (_set("grid/affine", [1, 2, "x"]), "grid.affine is not six numbers"),
         (_set("window", [0, 0, -5, 5]), "window has no pixels"),
         (_set("tags/SEED", 5), "tags.SEED is not text"),
+        (_set("tags/SEED", "\ud800"), "tags holds text that is not UTF-8"),
+        (_set("tags/\ud800", "x"), "tags holds text that is not UTF-8"),
+        (_set("job/source", ["\udfff"]), "job holds text that is not UTF-8"),
+        (_set("created", "\ud800"), "created holds text that is not UTF-8"),
+        (_set("window", [0, 0, 10**400, 5]), "window has too large a number"),
+        (_set("window", [-(10**300), 0, 5, 5]), "window has too large a number"),
+        (_set("grid/col0", 10**400), "grid.col0 is too large"),
+        (_set("grid/wrap", 0), "grid.wrap is not in 1.."),
+        (_set("grid/zoom", 99), "grid.zoom is not in 0..30"),
+        (_set("grid/affine", [1e300, 0, 1e300, 0, -1e300, 0]), "grid.affine is not six numbers"),
+        (_set("grid/affine", [10**400, 0, 0, 0, 1, 0]), "grid.affine is not six numbers"),
+        (_set("grid/affine", [1e11, 0, 0, 0, -1e11, 0]), "where no place on Earth is"),
+        (_set("blocks/1/size", 10**400), "block rm000001_c000008.size is too large"),
+        (_set("blocks/3/window", [800, 0, 10**6, 10**6]), "more than blocks have (16384)"),
+        (_set("blocks/1/name", "r٠٠٠٠٠٠_c٠٠٠٠٠٠"), "not a block's name"),
         (_set("blocks/1", 17), "blocks[1] is not an object"),
         (_drop("blocks/1/masked"), "blocks[1].masked is missing"),
         (_drop("blocks/1/file"), "blocks[1].file is missing"),
@@ -194,3 +211,22 @@ def test_files_are_compared(tmp_path: Path) -> None:
     thorough = check_files(tmp_path, manifest)
     assert thorough[:2] == quick
     assert "blocks/r000000_c000007.tif was changed" in thorough[2]
+
+
+def test_window_far_beyond_the_pole_is_shown(tmp_path: Path) -> None:
+    """There are no degrees of it, which is no reason for a traceback."""
+    made = manifest_of(tmp_path)
+    write_manifest(tmp_path, made)
+    path = tmp_path / MANIFEST
+    found = json.loads(path.read_text())
+    found["grid"]["affine"][5] = 1e11
+    path.write_text(json.dumps(found))
+    done = run_cli("info", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["bounds_degrees"][3] == pytest.approx(90.0)
+
+
+@pytest.mark.parametrize(("block", "cell"), [(65, 256), (3, 8192), (10**9, 256)])
+def test_blocks_that_could_not_be_read_are_not_made(block: int, cell: int) -> None:
+    with pytest.raises(UsageError, match=f"say --block {16384 // cell} or less"):
+        ShardOptions("local", block).side(cell)

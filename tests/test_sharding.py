@@ -265,7 +265,7 @@ def test_object_store(tmp_path: Path, client: Any, address: str, bucket: str) ->
 def test_store_that_cannot_be_written(tmp_path: Path, address: str, bucket: str) -> None:
     with pytest.raises(OutputError, match="of s3://elsewhere/out cannot be"):
         sharded(sample_map(), "s3://elsewhere/out", address)
-    with pytest.raises(OutputError, match="no address that fsspec knows"):
+    with pytest.raises(OutputError, match="no address that fsspec can open"):
         sharded(sample_map(), "nowhere://bucket/out", address)
 
 
@@ -462,12 +462,15 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, address: str) -> None:
         (["-o", "out", "--block", "2"], "--block goes with --dask only"),
         (["-o", "out", "--dask", "local", "--no-cog"], "--no-cog does not go with --dask"),
         (["-o", "out", "--dask", "local", "--preview", "p.png"], "--preview does not go with"),
+        (["-o", "out", "--dask", "local", "--dst-crs", "EPSG:3067"], "--dst-crs does not go with"),
+        (["-o", "s3://a:b@c/out.tif", "--dask", "local"], "s3://c/out.tif is named like a file"),
     ],
 )
 def test_usage(arguments: list[str], words: str) -> None:
-    done = run_cli("render", *arguments, "-q")
-    assert done.code == 2
-    assert words in done.err
+    for more in ([], ["--dry-run"]):
+        done = run_cli("render", *arguments, "-q", *more)
+        assert done.code == 2
+        assert words in done.err
 
 
 def test_no_scheduler_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from maptile2sat.sharding.cluster import check_where, worker_specs
 from maptile2sat.sharding.dispatch import AHEAD, Dispatcher
 from maptile2sat.sharding.manifest import BlockRecord
 from maptile2sat.sharding.order import Failure, Made
+from tests.support_render import run_cli
 
 WORKERS = 2
 
@@ -210,10 +211,28 @@ def test_interruption_takes_back_what_was_given(client: Any) -> None:
     assert not left
 
 
-@pytest.mark.parametrize("where", ["loc", "local:0", "local:-1", "local:x", "8786", "ftp://x"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("loc", "local:0", "local:-1", "local:x", "8786", "ftp://x", "local:²", "local:٣"),
+        "local:" + "9" * 5000,
+    ],
+)
 def test_no_cluster(where: str) -> None:
     with pytest.raises(UsageError, match="say local, local:N"):
         check_where(where)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [("tls://127.0.0.1:9", "needs certificates"), ("ucx://127.0.0.1:9", "cannot use ucx://")],
+)
+def test_address_that_dask_is_not_set_up_for(where: str, said: str) -> None:
+    """One line at once, and no traceback of a client that was half made."""
+    done = run_cli("render", "-o", "out", "--dask", where, "-q")
+    assert done.code == 1
+    assert said in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_a_gpu_for_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -386,3 +386,21 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     options = SourceOptions(zoom=13, cache_dir=tmp_path / "file")
     assert open_source(server.serve(full_map), options).read(full_map.extent).mask.all()
     assert "not cached" in caplog.text
+
+
+def test_length_that_is_no_number(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    """A superscript is a digit to Python, and no number."""
+    template = server.serve(full_map)
+    x, y = full_map.tiles[0]
+    body = full_map.tile(x, y)
+    server.answer = lambda path, number: (
+        (200, {"Content-Length": "²", "Connection": "close"}, body)
+        if f"/{x}/{y}." in path
+        else None
+    )
+    source = open_source(template, dataclasses.replace(quick, tile_size=256))
+    with pytest.raises(SourceError, match="a length that is no number"):
+        source.read(full_map.extent)
+    source.close()

@@ -55,10 +55,13 @@ def info_command(
     """
     from maptile2sat.inspection import inspect
     from maptile2sat.sharding.inspection import inspect_folder, is_folder
+    from maptile2sat.sources.naming import safe_url
 
     folder = is_folder(thing)
     if verify and not folder:
-        raise UsageError(f"--verify is for the folder of a sharded render, which {thing} is not")
+        raise UsageError(
+            f"--verify is for the folder of a sharded render, which {safe_url(thing)} is not"
+        )
     facts = inspect_folder(thing, verify=verify) if folder else inspect(thing, allow_vrt=allow_vrt)
     if as_json:
         show_json(facts)

@@ -23,7 +23,7 @@ from maptile2sat.cli.console import (
     show_json,
     warn,
 )
-from maptile2sat.cli.sharded import has_unfinished, show_sharded
+from maptile2sat.cli.sharded import check_sharded, has_unfinished, show_sharded
 from maptile2sat.errors import Maptile2satError, UnfinishedError, UsageError
 
 if TYPE_CHECKING:
@@ -194,7 +194,10 @@ def render_command(
     ] = None,
     block: Annotated[
         int | None,
-        typer.Option(min=1, help="With --dask: cells along a side of a block; default: 4096 px."),
+        typer.Option(
+            min=1,
+            help="With --dask: cells along a side of a block; default: 4096 px, at most 16384.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
@@ -250,6 +253,8 @@ def render_command(
             show_sharded(source, output, options, (dask, block), level, as_json=as_json)
         return
     if dry_run:
+        if dask is not None:
+            check_sharded(output, options, (dask, block))
         planned = plan(
             source, None if dask else output, options, warn=partial(warn, verbosity=level)
         )

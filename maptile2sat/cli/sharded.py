@@ -42,6 +42,14 @@ def show_sharded(
     show_json(result) if as_json else _show_result(result, level)
 
 
+def check_sharded(output: str, options: RenderOptions, shared_out: tuple[str, int | None]) -> None:
+    """Refuse what `show_sharded` would refuse without looking at the map: for dry runs."""
+    from maptile2sat.sharding.options import ShardOptions
+    from maptile2sat.sharding.request import check_request
+
+    check_request(output, ShardOptions(*shared_out), options)
+
+
 def has_unfinished(output: str) -> bool:
     """Return whether there are blocks that `--resume` can go on with."""
     from maptile2sat.sharding.claim import is_unfinished

@@ -129,7 +129,7 @@ class Download:
                 "check the address, or give another with --url"
             )
         declared = response.headers.get("content-length", "")
-        total = int(declared) if declared.isdigit() else None
+        total = int(declared[:20]) if declared.isascii() and declared.isdigit() else None
         self._check_room(total or 0)
         self._notes.unlink(missing_ok=True)  # it is of another part than the one to come
         self._part.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import rasterio
@@ -25,7 +26,14 @@ from maptile2sat.projection import WGS84
 from maptile2sat.rendering.area import Area, find_area, read_box
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
-from maptile2sat.sources import Source, SourceOptions, open_source, tile_count, tile_count_of_rows
+from maptile2sat.sources import (
+    MaskedTiles,
+    Source,
+    SourceOptions,
+    open_source,
+    tile_count,
+    tile_count_of_rows,
+)
 from maptile2sat.translator import Translator, load_translator
 
 CACHE_BYTES = 128 << 20
@@ -56,7 +64,8 @@ class Notices:
 class Job:
     """A render made ready: everything opened and checked.
 
-    `origin` is what the map was opened from: given, from the environment, or the sample.
+    `origin` is what the map was opened from: given, from the environment, or the sample. `masked`
+    are tiles that it does not have; they are told when it is closed.
     """
 
     origin: str | os.PathLike[str]
@@ -65,6 +74,7 @@ class Job:
     bundle: Bundle
     options: RenderOptions
     notices: Notices
+    masked: MaskedTiles
 
     @property
     def window(self) -> Window:
@@ -117,6 +127,7 @@ def open_job(
     about = bundle.description
     style = about.style if about.style in ("maps", "osm") else "maps"
     chosen = choose_source(source, bbox, crs, style)
+    masked = MaskedTiles()
     source_options = SourceOptions(
         zoom=options.zoom,
         default_zoom=about.zoom,
@@ -131,6 +142,7 @@ def open_job(
         allow_vrt=options.allow_vrt,
         fill=about.fill,
         warn=notices.add,
+        masked=masked,
     )
     source_options = dataclasses.replace(source_options, **source_changes)
     with ExitStack() as on_failure:
@@ -146,7 +158,7 @@ def open_job(
         if bbox is not None and bbox.west > bbox.east and crs.is_geographic:
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
-        return Job(chosen, opened, area, bundle, options, notices)
+        return Job(chosen, opened, area, bundle, options, notices, masked)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices: Notices) -> None:
@@ -254,12 +266,15 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
 
 
 def _file_state(origin: str | os.PathLike[str]) -> list[int] | None:
-    """Return size and time of change of a map that is a file: another map has others."""
+    """Return size and time of change of a map that is a file: another map has others.
+
+    The size of a folder is none of the map: it depends on the file system.
+    """
     try:
         state = Path(origin).stat()
     except OSError:  # an address, or a template
         return None
-    return [state.st_size, state.st_mtime_ns]
+    return [state.st_size if S_ISREG(state.st_mode) else 0, state.st_mtime_ns]
 
 
 def checked_tiles(job: Job, translator: Translator) -> int:

@@ -27,7 +27,17 @@ def facts_of(job: Job, numerics: str, probe: str) -> dict[str, Any]:
         numerics: The fingerprint of what computes.
         probe: What `probe_of` returned.
     """
-    facts = {**made_of(job, numerics), "self_check": probe}
+    return _plain({**made_of(job, numerics), "self_check": probe})
+
+
+def facts_without_computing(job: Job) -> dict[str, Any]:
+    """Return those that are known where nothing is generated: of map, model and request."""
+    facts = made_of(job, "")
+    del facts["numerics"]
+    return _plain(facts)
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(facts))  # as a file gives it back
     return plain
 

@@ -17,6 +17,8 @@ CORES_PER_WORKER = 4
 CONNECT_SECONDS = 15
 WORKERS_SECONDS = 60
 
+LOST = "the connection to the Dask scheduler is lost"
+
 SILENT = logging.CRITICAL
 """What Dask says of trouble with workers: it shows in their blocks."""
 
@@ -36,7 +38,8 @@ def check_where(where: str) -> None:
     """
     scheme, separator, _ = where.partition("://")
     number = where.removeprefix("local").removeprefix(":")
-    is_local = where == "local" or (where.startswith("local:") and number.isdigit() and int(number))
+    is_number = number.isascii() and number.isdigit() and 0 < int(number[:5]) < 10_000
+    is_local = where == "local" or (where.startswith("local:") and is_number)
     if not is_local and not (separator and scheme in SCHEMES):
         raise UsageError(
             f"--dask '{where}': say local, local:N with N workers, or the address of a scheduler "
@@ -70,6 +73,7 @@ def connected(where: str, device: str = "auto") -> Iterator[Any]:
         ):
             yield client
         return
+    _check_connector(where)
     try:
         client = Client(where, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -80,6 +84,45 @@ def connected(where: str, device: str = "auto") -> Iterator[Any]:
     with silence_logging_cmgr(SILENT), client:  # a lost connection is told as an error of ours
         _wait_for_workers(client, where)
         yield client
+
+
+def _check_connector(where: str) -> None:
+    """Refuse an address that Dask cannot connect to as it is set up here.
+
+    A client that fails for that leaves a traceback of its own when it is thrown away.
+
+    Raises:
+        ClusterError: If it cannot.
+    """
+    from distributed.comm.registry import get_backend
+    from distributed.security import Security
+
+    scheme = where.partition("://")[0]
+    try:
+        get_backend(scheme).get_connector()
+        secrets = Security().get_connection_args("client")
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ClusterError(
+            f"Dask cannot use {scheme}:// here ({error}): install what it needs, or give the "
+            "scheduler's tcp:// address"
+        ) from error
+    if scheme in ("tls", "wss") and secrets.get("ssl_context") is None:
+        raise ClusterError(
+            f"{where} needs certificates: name them in Dask's configuration, "
+            "distributed.comm.tls.ca-file and distributed.comm.tls.client"
+        )
+
+
+def workers_of(client: Any) -> list[str]:
+    """Return the addresses of the workers that there are now.
+
+    Raises:
+        ClusterError: If the scheduler is gone.
+    """
+    try:
+        return list(client.nthreads())
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(LOST) from error
 
 
 def _wait_for_workers(client: Any, where: str) -> None:

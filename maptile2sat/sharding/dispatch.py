@@ -11,6 +11,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from maptile2sat.errors import (
     MissingTileError,
     UsageError,
 )
+from maptile2sat.sharding.cluster import LOST
 from maptile2sat.sharding.order import Failure, Made
 
 AHEAD = 2
@@ -37,8 +39,6 @@ TRIES = 3
 
 LOSSES = 5
 """How often Dask may give a block up because workers died; it does after four of them."""
-
-LOST = "the connection to the Dask scheduler is lost"
 
 _LASTING = (UsageError, BundleError, MissingTileError, BlockedError)
 
@@ -105,7 +105,8 @@ class Dispatcher:
                     looked = time.monotonic()
         finally:
             if self._tasks and self.client.status == "running":
-                self.client.cancel([task.future for task in self._tasks.values()], force=True)
+                with suppress(OSError, TimeoutError):  # the scheduler may be gone this moment
+                    self.client.cancel([task.future for task in self._tasks.values()], force=True)
 
     def _fill(self, blocks: Iterator[int]) -> None:
         while len(self._copies) < AHEAD * max(1, len(self._workers)):
@@ -141,9 +142,13 @@ class Dispatcher:
 
         finished = [future for future in futures if future.status == "finished"]
         returned: dict[Any, Made | Failure] = {}
-        with suppress(KilledWorker):  # a worker died with its result, and those that tried again
+        try:
             results = self.client.gather(finished) if finished else []
             returned = {future.key: found for future, found in zip(finished, results, strict=True)}
+        except KilledWorker:  # a worker died with its result, and those that tried again
+            pass
+        except (OSError, TimeoutError, CancelledError) as error:
+            raise ClusterError(LOST) from error
         for future in futures:
             task = self._tasks.pop(future.key, None)
             if task is not None:

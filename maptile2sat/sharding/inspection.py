@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from maptile2sat.sharding.manifest import MANIFEST
 from maptile2sat.sharding.reading import faults_of, manifest_of
-from maptile2sat.sharding.store import JOB, is_remote, open_store
+from maptile2sat.sharding.store import FILE_ENDINGS, JOB, is_remote, open_store
+from maptile2sat.sources.naming import safe_place
 
 
 def is_folder(thing: str) -> bool:
     """Whether something is the folder of a sharded render, finished or not.
 
-    Addresses are, unless they are those of web servers, or of a file by their ending.
+    Addresses may be, unless they are those of web servers, or of a file by their ending.
 
     Raises:
         OutputError: If the object store of an address cannot be read.
     """
     if not is_remote(thing):
-        return any((Path(thing) / name).is_file() for name in (MANIFEST, JOB))
-    if thing.startswith(("http://", "https://")) or PurePosixPath(thing).suffix:
+        folder = Path(thing.removeprefix("file://"))
+        return any((folder / name).is_file() for name in (MANIFEST, JOB))
+    if thing.startswith(("http://", "https://")) or thing.lower().endswith(FILE_ENDINGS):
         return False
     store = open_store(thing)
-    return any(store.read(name) is not None for name in (MANIFEST, JOB))
+    return any(store.has(name) for name in (MANIFEST, JOB))
 
 
 def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
     tags = {key.lower(): value for key, value in sorted(manifest.tags.items())}
     return {
         "what": "folder of a sharded render",
-        "name": thing,
+        "name": safe_place(thing),
         "width": window.width,
         "height": window.height,
         "crs": grid.crs.to_string(),

@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +18,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from affine import Affine
-from rasterio.crs import CRS
-
-from maptile2sat.errors import FolderError, UsageError
+from maptile2sat.errors import FolderError
 from maptile2sat.grid import Grid, Window
-from maptile2sat.projection import parse_crs
+from maptile2sat.sharding.manifest_fields import (
+    block_window_of,
+    field_of,
+    grid_of,
+    job_of,
+    tags_of,
+    text_of,
+    window_of,
+)
 from maptile2sat.sharding.replacing import write_whole
 
 CHANGED = "was changed: its SHA-256 is another"
@@ -36,7 +40,7 @@ THREADS = 8
 AT_ONCE = 10_000
 """Files that are put before the threads together: a pool holds all that it is given."""
 
-_NAME = re.compile(r"r(m?)(\d{6,10})_c(m?)(\d{6,10})")
+_NAME = re.compile(r"r(m?)(\d{6,10})_c(m?)(\d{6,10})", re.ASCII)
 _FIELDS = {"name", "window", "file", "size", "sha256", "masked"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -76,7 +80,7 @@ class BlockRecord:
         Raises:
             FolderError: If a field is missing or cannot be; the message names it.
         """
-        name = _field(found, "name", str, where)
+        name = field_of(found, "name", str, where)
         if not _NAME.fullmatch(name):
             raise FolderError(f"{where}.name is '{name}', not a block's name like r000012_c000034")
         file = found.get("file")
@@ -84,18 +88,18 @@ class BlockRecord:
             raise FolderError(f"{where}.file is missing")
         if file not in (None, block_file(name)):  # a path from elsewhere could lead anywhere
             raise FolderError(f"{where}.file is {file!r}, not {block_file(name)} or null")
-        sha256, size = _field(found, "sha256", str, where), _field(found, "size", int, where)
+        sha256, size = field_of(found, "sha256", str, where), field_of(found, "size", int, where)
         if file is None and (sha256 or size):
             raise FolderError(f"{where} has no file, but a size or a checksum of one")
         if file is not None and (not _SHA256.fullmatch(sha256) or size <= 0):
             raise FolderError(f"{where} has a file, but no sound sha256 and size of it")
         return cls(
             name=name,
-            window=_window(found, where),
+            window=block_window_of(found, where),
             file=file,
             size=size,
             sha256=sha256,
-            masked=_field(found, "masked", bool, where),
+            masked=field_of(found, "masked", bool, where),
         )
 
 
@@ -195,22 +199,18 @@ def parse_manifest(text: str, name: str = MANIFEST) -> Manifest:
     """
     try:
         found = json.loads(text, object_hook=_early)
-        if _field(found, "format", int, "") != FORMAT:
+        if field_of(found, "format", int, "") != FORMAT:
             raise FolderError(
                 f"format is {found['format']}, this version of maptile2sat reads {FORMAT}"
             )
-        window = _window(found, "")
-        tags = _field(found, "tags", dict, "")
-        wrong = [key for key, value in tags.items() if not isinstance(value, str)]
-        if wrong:
-            raise FolderError(f"tags.{wrong[0]} is not text")
+        window = window_of(found, "")
         return Manifest(
-            job=_field(found, "job", dict, ""),
-            grid=_grid(_field(found, "grid", dict, "")),
+            job=job_of(found),
+            grid=grid_of(field_of(found, "grid", dict, ""), window),
             window=window,
-            tags=tags,
-            blocks=_blocks(_field(found, "blocks", list, ""), window),
-            created=_field(found, "created", str, ""),
+            tags=tags_of(found),
+            blocks=_blocks(field_of(found, "blocks", list, ""), window),
+            created=text_of(found, "created"),
         )
     except FolderError as error:
         raise FolderError(f"{name} cannot be used: {error}") from error
@@ -317,62 +317,3 @@ def _blocks(found: list[Any], window: Window) -> tuple[BlockRecord, ...]:
             f"blocks cover {area} pixels, the window has {window.width * window.height}"
         )
     return tuple(found)
-
-
-def _grid(found: dict[str, Any]) -> Grid:
-    """Return a grid from what `grid_as_json` gave."""
-    affine = _numbers(found.get("affine"), 6)
-    if affine is None:
-        raise FolderError("grid.affine is not six numbers")
-    if not affine[0] * affine[4] - affine[1] * affine[3]:
-        raise FolderError("grid.affine has no inverse")
-    optional: dict[str, int | None] = {}
-    for name in ("zoom", "wrap"):
-        optional[name] = None if found.get(name) is None else _field(found, name, int, "grid")
-    return Grid(
-        crs=_crs(_field(found, "crs", str, "grid")),
-        affine=Affine(*affine),
-        col0=_field(found, "col0", int, "grid"),
-        row0=_field(found, "row0", int, "grid"),
-        **optional,
-    )
-
-
-def _crs(text: str) -> CRS:
-    try:
-        return parse_crs(text)
-    except UsageError as error:
-        raise FolderError("grid.crs is not a CRS") from error
-
-
-def _window(found: Any, where: str) -> Window:
-    """Return the field `window` of `found`."""
-    label = f"{where}.window" if where else "window"
-    numbers = _field(found, "window", list, where)
-    if len(numbers) != 4 or not all(type(number) is int for number in numbers):
-        raise FolderError(f"{label} is not four whole numbers (column, row, width, height)")
-    window = Window(*numbers)
-    if window.empty:
-        raise FolderError(f"{label} has no pixels")
-    return window
-
-
-def _numbers(found: Any, count: int) -> Sequence[float] | None:
-    """Return `found` if it is so many finite numbers."""
-    if not isinstance(found, list) or len(found) != count:
-        return None
-    sound = all(type(value) in (int, float) and math.isfinite(value) for value in found)
-    return [float(value) for value in found] if sound else None
-
-
-def _field(found: Any, name: str, kind: Callable[..., Any], where: str) -> Any:
-    """Return a field of a JSON object, which must be of `kind`."""
-    label = f"{where}.{name}" if where else name
-    if not isinstance(found, dict):
-        raise FolderError(f"{where or 'it'} is not an object")
-    if name not in found:
-        raise FolderError(f"{label} is missing")
-    value = found[name]
-    if type(value) is not kind:
-        raise FolderError(f"{label} is {value!r:.60}, not of the type {kind.__name__}")
-    return value

@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from maptile2sat.errors import MissingExtraError, OutputError
 from maptile2sat.sharding.manifest import block_file
-from maptile2sat.sharding.store import BLOCKS, record_file
+from maptile2sat.sharding.store import BLOCKS, JOB, record_file
+from maptile2sat.sources.naming import safe_place, safe_reason
 
 READ = 1 << 20
 
@@ -31,7 +31,7 @@ class ObjectStore:
         address: Such as `s3://bucket/prefix`.
 
     Raises:
-        OutputError: If fsspec does not know such addresses.
+        OutputError: If fsspec does not know such addresses, or cannot open this one.
         MissingExtraError: If a package for it is missing.
     """
 
@@ -42,18 +42,21 @@ class ObjectStore:
             from fsspec.core import url_to_fs
         except ImportError as error:
             raise MissingExtraError("writing to an object store", "s3") from error
-        self.place = address.rstrip("/")
+        self.address = address.rstrip("/")
+        self.place = safe_place(self.address)
         try:
             # lists go stale: other processes write too
-            self._files, self._root = url_to_fs(self.place, use_listings_cache=False)
+            self._files, self._root = url_to_fs(self.address, use_listings_cache=False)
         except ImportError as error:
             raise OutputError(
-                f"{self.place} needs a package that is not installed ({error}); for s3:// say "
-                "pip install 'maptile2sat[s3]'"
+                f"{self.place} needs a package that is not installed ({self._reason(error)}); "
+                "for s3:// say pip install 'maptile2sat[s3]'"
             ) from error
-        except ValueError as error:
-            raise OutputError(f"{self.place} is no address that fsspec knows: {error}") from error
-        self._faults = _faults(self._files)
+        # fsspec hands over to packages of others, which raise whatever they like
+        except Exception as error:
+            raise OutputError(
+                f"{self.place} is no address that fsspec can open: {self._reason(error)}"
+            ) from error
         find = getattr(self._files, "_find", self._files.find)
         self._by_prefix = "prefix" in inspect.signature(find).parameters
 
@@ -66,6 +69,11 @@ class ObjectStore:
                 return set()
         return {path.rstrip("/").rpartition("/")[2] for path in found} - {""}
 
+    def begin(self, job: bytes) -> None:
+        """Write `job.json` if there is none."""
+        if self.read(JOB) is None:
+            self.write(JOB, job)
+
     def make(self) -> None:
         """Do nothing: object stores have no folders."""
 
@@ -77,6 +85,15 @@ class ObjectStore:
             except FileNotFoundError:
                 return None
             return found
+
+    def has(self, name: str) -> bool:
+        """Whether an object is there; asks for its size only."""
+        with self._errors(name):
+            try:
+                self._files.info(self._path(name))
+            except FileNotFoundError:
+                return False
+            return True
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small object."""
@@ -140,18 +157,12 @@ class ObjectStore:
         """Turn what can go wrong into an `OutputError`."""
         try:
             yield
-        except self._faults as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+        # file systems of others raise whatever they like
+        except Exception as error:
             raise OutputError(
-                f"{name} of {self.place} cannot be read or written: {reason}"
+                f"{name} of {self.place} cannot be read or written: {self._reason(error)}"
             ) from error
 
-
-def _faults(files: Any) -> tuple[type[Exception], ...]:
-    """Return what a file system raises when a store cannot be reached or refuses."""
-    faults: list[type[Exception]] = [OSError]
-    if "s3" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,)):
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        faults += [BotoCoreError, ClientError]
-    return tuple(faults)
+    def _reason(self, error: Exception) -> str:
+        """Return what an error says, in one line and without secrets."""
+        return safe_reason(str(error), self.address) or type(error).__name__

@@ -10,6 +10,9 @@ from maptile2sat.grid import BBox
 BLOCK_SIDE = 4096
 """Side in pixels that blocks come near to if none is asked for."""
 
+MAX_BLOCK_SIDE = 16384
+"""Most pixels along a side of a block: `merge` brings it to memory as a whole."""
+
 STRAGGLER_SECONDS = 30.0
 
 
@@ -36,10 +39,15 @@ class ShardOptions:
             cell: The side of a cell.
 
         Raises:
-            UsageError: If `block` is not positive.
+            UsageError: If `block` is not positive, or blocks become too large.
         """
         if self.block is not None and self.block < 1:
             raise UsageError(f"a block of {self.block} cells is none: say 1 or more")
+        if self.block is not None and cell * self.block > MAX_BLOCK_SIDE:
+            raise UsageError(
+                f"a block of {self.block} cells is {cell * self.block} px wide, and "
+                f"{MAX_BLOCK_SIDE} is the most: say --block {MAX_BLOCK_SIDE // cell} or less"
+            )
         return cell * (self.block or max(1, BLOCK_SIDE // cell))
 
 

@@ -40,12 +40,13 @@ class Order:
         source: The map, as the worker is to open it; may hold a key.
         options: The render.
         plan: Its blocks.
-        store: Folder or address of the output.
+        store: Folder or address of the output; may hold a key.
         creation: GDAL's creation options of a block.
         limits: For a server of tiles; None for other maps.
         user_agent: What workers say to servers; None for their own.
-        facts: What decides the pixels, as the first worker found it; None as long as none has.
+        facts: What decides the pixels, as all found it; None as long as they were not asked.
         tags: Metadata of the files.
+        job: What the records of blocks call the job that they are of; see `identity_of`.
     """
 
     id: str
@@ -53,12 +54,13 @@ class Order:
     source: str = field(repr=False)
     options: RenderOptions = field(repr=False)
     plan: BlockPlan
-    store: str
+    store: str = field(repr=False)
     creation: Mapping[str, str]
     limits: Limits | None = None
     user_agent: str | None = None
     facts: Mapping[str, Any] | None = field(default=None, repr=False)
     tags: Mapping[str, str] = field(default_factory=dict, repr=False)
+    job: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Made:
         skipped: Cells without any map.
         generator_seconds: Time in the generator.
         warnings: What the user should know.
+        masked: Tiles that the map does not have and that the block needed, by column and row.
     """
 
     index: int
@@ -103,6 +106,7 @@ class Made:
     skipped: int
     generator_seconds: float
     warnings: tuple[str, ...] = ()
+    masked: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

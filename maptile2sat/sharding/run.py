@@ -17,14 +17,13 @@ from typing import Any
 
 from maptile2sat._version import __version__
 from maptile2sat.creation import creation_options
-from maptile2sat.errors import UsageError
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.rendering.job import Job, check_fit, prepared
 from maptile2sat.rendering.tags import attribution_of
 from maptile2sat.resources import models_folder
 from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.claim import FORMAT, Claim
-from maptile2sat.sharding.cluster import check_where, connected
+from maptile2sat.sharding.cluster import connected, workers_of
 from maptile2sat.sharding.describing import describe
 from maptile2sat.sharding.dispatch import Dispatcher
 from maptile2sat.sharding.ledger import Ledger
@@ -32,20 +31,18 @@ from maptile2sat.sharding.manifest import MANIFEST, Manifest
 from maptile2sat.sharding.options import ShardOptions, ShardResult
 from maptile2sat.sharding.order import Made, Order, Report
 from maptile2sat.sharding.politeness import limits_of
-from maptile2sat.sharding.store import WORK, FolderStore, Store, open_store
+from maptile2sat.sharding.request import check_request
+from maptile2sat.sharding.store import (
+    WORK,
+    FolderStore,
+    Store,
+    identity_of,
+    open_store,
+)
 from maptile2sat.sharding.survey import agreed
 from maptile2sat.sharding.worker import make_block
 from maptile2sat.sources import SourceOptions
-from maptile2sat.stac import check_pystac, now
-
-FILE_ENDINGS = (".tif", ".tiff", ".mbtiles", ".pmtiles", ".png", ".vrt")
-
-
-ONE_FILE_ONLY = {
-    *("preview", "dst_crs", "resolution", "like", "cutline"),
-    *("tile_format", "min_zoom", "max_zoom"),
-}
-"""Options of renders into one file."""
+from maptile2sat.stac import now
 
 
 @dataclass
@@ -89,9 +86,7 @@ def render_sharded(
             output cannot be written; blocks that are done stay, for `resume`.
     """
     options = dataclasses.replace(options or RenderOptions(), **changes)
-    check_where(sharding.dask)
-    check_pystac()
-    _check_output(str(output), options)
+    check_request(output, sharding, options)
     creation = creation_options(options.profile or "deflate", options.creation_options, cog=True)
     if "NUM_THREADS" not in {name.upper() for name in options.creation_options}:
         del creation["NUM_THREADS"]  # each worker knows its own best
@@ -103,18 +98,21 @@ def render_sharded(
         )
         check_fit(job)
         client = stack.enter_context(connected(sharding.dask, options.device))
-        order = _order(job, plan, store, creation, workers=len(client.nthreads()))
+        workers = len(workers_of(client))
+        order = _order(job, plan, store, creation, workers)
         store.write(f"{WORK}/{order.id}", order.id.encode())
-        order, report = agreed(client, order)
+        order, report = agreed(client, order, job)
         header = _header(order, options)
         claim.describe_job(header)
+        order = dataclasses.replace(order, job=identity_of(header))
         ledger = stack.enter_context(Ledger(plan))
         run = _Run(job, order, claim, ledger, _Tally(), warn, progress)
         start = time.perf_counter()
         repeated = run.make_all(client, sharding.straggler_seconds)
         run.describe(header)
         seconds = time.perf_counter() - start
-        return run.result(report, len(client.nthreads()), repeated, seconds)
+    # only now: a map that is closed says what it did not have
+    return run.result(report, workers, repeated, seconds)
 
 
 @dataclass
@@ -155,6 +153,7 @@ class _Run:
         self.tally.cells += made.cells
         self.tally.skipped += made.skipped
         self.tally.generator_seconds += made.generator_seconds
+        self.job.masked.add(made.masked)
         for text in made.warnings:
             if text not in self.job.notices.texts:
                 self.job.notices.add(text)
@@ -213,35 +212,13 @@ class _Run:
         )
 
 
-def _check_output(output: str, options: RenderOptions) -> None:
-    """Refuse what a folder of blocks cannot be.
-
-    Raises:
-        UsageError: If the output is named like a file, or an option makes no sense with it.
-    """
-    if output.lower().endswith(FILE_ENDINGS):
-        raise UsageError(
-            f"--dask writes a folder, and {output} is named like a file: say -o FOLDER; "
-            "'maptile2sat merge FOLDER -o ONE.tif' makes one file of it"
-        )
-    given = {field.name for field in dataclasses.fields(options)}
-    for name in sorted(given & ONE_FILE_ONLY):
-        if getattr(options, name) is not None:
-            raise UsageError(
-                f"--{name.replace('_', '-')} does not go with --dask, which writes blocks on the "
-                "map's own grid"
-            )
-    if not options.cog:
-        raise UsageError("--no-cog does not go with --dask: blocks are COGs")
-
-
 def _order(
     job: Job, plan: BlockPlan, store: Store, creation: Mapping[str, str], workers: int
 ) -> Order:
     """Return what workers are told: nothing in it depends on where this process stands."""
     number = uuid.uuid4().hex[:12]
-    options, bundle = job.options, job.bundle
-    shipped = bundle.folder.resolve().is_relative_to(models_folder().resolve())
+    options, folder = job.options, job.bundle.folder.resolve()
+    shipped = folder.parent == models_folder().resolve()  # workers have their own
     origin = os.fspath(job.origin)
     limits = None
     if job.source.info.remote:
@@ -253,13 +230,13 @@ def _order(
         source=origin if "://" in origin else str(Path(origin).expanduser().absolute()),
         options=dataclasses.replace(
             options,
-            model=options.model if shipped else str(bundle.folder.resolve()),
+            model=folder.name if shipped else str(folder),
             ca_bundle=options.ca_bundle and options.ca_bundle.absolute(),
             resume=False,
             overwrite=False,
         ),
         plan=plan,
-        store=store.place,
+        store=store.address,
         creation=creation,
         limits=limits,
         user_agent=os.environ.get("MAPTILE2SAT_USER_AGENT"),

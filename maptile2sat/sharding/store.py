@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from maptile2sat.errors import OutputError
+from maptile2sat.errors import FolderError, OutputError
 from maptile2sat.geotiff import output_errors
-from maptile2sat.sharding.manifest import block_file
+from maptile2sat.sharding.manifest import BlockRecord, block_file
 
 BLOCKS = "blocks"
 JOB = "job.json"
@@ -28,25 +30,53 @@ def record_file(name: str) -> str:
     return f"{BLOCKS}/{name}.json"
 
 
+def identity_of(job: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what `job.json` says: jobs that make other blocks have others."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
+def record_text(record: BlockRecord, job: str) -> bytes:
+    """Return what is written beside a block: its record, and of which job it is."""
+    return json.dumps({**record.as_json(), "job": job}).encode() + b"\n"
+
+
+def record_of(text: bytes, job: str) -> BlockRecord | None:
+    """Return the record of a block; None if it is torn, or of another job."""
+    try:
+        found = json.loads(text)
+        record = BlockRecord.from_json(found)
+    except (FolderError, ValueError, RecursionError):
+        return None
+    return record if found.get("job") == job else None
+
+
 class Store(Protocol):
     """A place of files that are there whole or not at all.
 
     Attributes:
-        place: What messages call it.
+        address: The folder, or the address; may hold secrets.
+        place: What messages call it; holds none.
         lock_path: A local file to lock while somebody writes here; None for object stores.
     """
 
+    address: str
     place: str
     lock_path: Path | None
 
     def entries(self) -> set[str]:
         """Return the names of what is there, folders of the first level included."""
 
+    def begin(self, job: bytes) -> None:
+        """Write `job.json`, unless there is one, before anything else and where nothing may be."""
+
     def make(self) -> None:
-        """Make what must be there before anything is written."""
+        """Make what must be there before anything else is written."""
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes; None if it is not there."""
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file."""
@@ -78,7 +108,7 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.place = str(root)
+        self.address = self.place = str(root)
         self.lock_path: Path | None = root / LOCK
 
     def entries(self) -> set[str]:
@@ -88,12 +118,19 @@ class FolderStore:
         with output_errors(self.root):
             return {path.name for path in self.root.iterdir()} if self.root.exists() else set()
 
-    def make(self) -> None:
-        """Make the folder with its parts; its parent must be there."""
+    def begin(self, job: bytes) -> None:
+        """Make the folder, whose parent must be there, and write `job.json` if there is none."""
         if not self.root.parent.is_dir():
             raise OutputError(f"the folder {self.root.parent} does not exist: make it first")
+        with output_errors(self.root), suppress(FileExistsError):
+            self.root.mkdir(exist_ok=True)
+            with (self.root / JOB).open("xb") as stream:  # another run's must not be replaced
+                stream.write(job)
+
+    def make(self) -> None:
+        """Make the parts of the folder."""
         with output_errors(self.root):
-            for path in (self.root, self.root / BLOCKS, self.root / WORK):
+            for path in (self.root / BLOCKS, self.root / WORK):
                 path.mkdir(exist_ok=True)
 
     def read(self, name: str) -> bytes | None:
@@ -106,6 +143,10 @@ class FolderStore:
             raise OutputError(
                 f"{self.root / name} cannot be read: {error.strerror or error}"
             ) from error
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        return (self.root / name).is_file()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file."""
@@ -161,6 +202,13 @@ class FolderStore:
             with suppress(OSError):
                 if not any(self.root.iterdir()):
                     self.root.rmdir()
+
+
+FILE_ENDINGS = (
+    *(".tif", ".tiff", ".mbtiles", ".pmtiles", ".png", ".vrt"),
+    *(".jpg", ".jpeg", ".jp2", ".webp", ".img", ".gpkg"),
+)
+"""What names end in that are of files, as against folders of blocks."""
 
 
 def is_remote(output: str) -> bool:

@@ -6,7 +6,6 @@ package across Dask: it comes back as a `Failure`.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -15,8 +14,10 @@ from typing import Any
 
 import rasterio
 
+from maptile2sat import mosaic
 from maptile2sat._version import __version__
 from maptile2sat.errors import ClusterError, Maptile2satError, OutputError, UsageError
+from maptile2sat.grid import Window
 from maptile2sat.rendering.block import render_block
 from maptile2sat.rendering.job import CACHE_BYTES, Job, checked_tiles, open_job, translator_of
 from maptile2sat.rendering.tags import tags_of
@@ -24,7 +25,8 @@ from maptile2sat.sharding.agreement import disagreements, facts_of, probe_of
 from maptile2sat.sharding.manifest import BlockRecord, block_file, sha256_of
 from maptile2sat.sharding.order import Failure, Made, Order, Report
 from maptile2sat.sharding.politeness import SharedGate
-from maptile2sat.sharding.store import WORK, Store, open_store, record_file
+from maptile2sat.sharding.store import WORK, Store, open_store, record_file, record_text
+from maptile2sat.sources import columns_and_rows
 from maptile2sat.translator import Translator
 
 KEPT = 2
@@ -100,8 +102,9 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
             _refuse_late(order, opened.store)
             opened.store.put(path, file, digest)
             record = BlockRecord(name, window, file, size, digest, masked=block.masked)
+    _refuse_late(order, opened.store)  # an upload takes its time
     # last: a block with a record is done
-    opened.store.write(record_file(name), json.dumps(record.as_json()).encode() + b"\n")
+    opened.store.write(record_file(name), record_text(record, order.job))
     return Made(
         index,
         record,
@@ -109,6 +112,7 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
         block.stats.skipped,
         block.stats.generator_seconds,
         _news(opened),
+        _masked(opened, window),
     )
 
 
@@ -117,6 +121,15 @@ def _news(opened: _Opened) -> tuple[str, ...]:
     texts = tuple(opened.job.notices.texts)
     first, opened.told = opened.told, len(texts)
     return texts[first:]
+
+
+def _masked(opened: _Opened, window: Window) -> dict[tuple[int, int], str]:
+    """Return the tiles that a block needed and that were masked, whichever block met them first."""
+    source = opened.job.source
+    if not source.info.tiled:
+        return {}
+    context = mosaic.context_of(window, opened.translator)
+    return opened.job.masked.among(*columns_and_rows(source, context))
 
 
 def _open(order: Order) -> _Opened:
@@ -206,7 +219,7 @@ def _refuse_late(order: Order, store: Store) -> None:
     Raises:
         OutputError: If it is.
     """
-    if store.read(_token(order)) is None:
+    if not store.has(_token(order)):
         raise OutputError(f"the render into {store.place} is over")
 
 
@@ -231,7 +244,7 @@ def _threads() -> int:
 
     set_to = tf.config.threading.get_intra_op_parallelism_threads()
     said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    if not set_to and said.isdigit():
+    if not set_to and said.isascii() and said.isdigit():
         set_to = int(said)
     available = getattr(os, "sched_getaffinity", None)
     return set_to or (len(available(0)) if available else os.cpu_count() or 1)

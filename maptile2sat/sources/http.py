@@ -252,6 +252,8 @@ class HttpClient:
         if status not in (200, 203, 206):
             raise SourceError(f"{what}: the server answered HTTP {status}")
         declared = response.headers.get("content-length", "")
+        if not declared.isascii():  # some of it are digits to Python that are no numbers
+            raise SourceError(f"{what}: the server sends a length that is no number")
         if declared.isdigit() and int(declared[:20]) > limit:
             raise SourceError(f"{what}: {declared[:20]} bytes are too many")
         body = bytearray()

@@ -15,6 +15,7 @@ _ASSIGNED = re.compile(r"((?:^|[;,&])[^=;,&{}/]+=)[^;,&{}/]+")
 _LONG = re.compile(r"[A-Za-z0-9._~%+=-]{32,}")
 _MIXED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_~%+=-]{16,}")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]*://)?(?:[^\s/'\"<>()]*)/[^\s'\"<>()]*")
+_USER_INFO = re.compile(r"(?![^/:@]*:\d*/)[^/:@?]*:[^?]*@|[^/?@]*@")  # secrets may hold slashes
 _CHATTY = (
     "urllib3.connection",
     "urllib3.connectionpool",
@@ -45,6 +46,39 @@ def safe_url(url: str) -> str:
     netloc, slash, rest = rest.partition("/")
     host = netloc.rpartition("@")[2].partition("?")[0].partition("#")[0]
     return f"{scheme}://{host}{_safe_path(slash + rest)}"
+
+
+def safe_place(address: str) -> str:
+    """Return the address of an object store without user info and query values.
+
+    Unlike a map's, its path holds no keys but names, which are to be shown as they are. Addresses
+    may be chained with `::`.
+    """
+    return "::".join(_safe_link(link) for link in address.split("::"))
+
+
+def safe_reason(text: str, address: str) -> str:
+    """Return what a package of others says of the address of an object store, without secrets."""
+    for link in address.split("::"):
+        user = _user_info(link.partition("://")[2])
+        for secret in filter(None, (user, user.removesuffix("@"), user[:-1].partition(":")[2])):
+            text = text.replace(secret, HIDDEN)
+    return safe_text(" ".join(text.split()))
+
+
+def _safe_link(link: str) -> str:
+    scheme, separator, rest = link.partition("://")
+    if not separator:
+        return link
+    rest, mark, query = rest.removeprefix(_user_info(rest)).partition("?")
+    shown = "&".join(_safe_parameter(item) for item in query.split("&"))
+    return f"{scheme}://{rest}{mark}{shown}"
+
+
+def _user_info(rest: str) -> str:
+    """Return what stands before the host in an address without its scheme, with the `@`."""
+    found = _USER_INFO.match(rest)
+    return found[0] if found else ""
 
 
 def safe_text(text: str) -> str:

@@ -15,6 +15,7 @@ from platformdirs import user_cache_dir
 
 from maptile2sat._version import __version__
 from maptile2sat.errors import UsageError
+from maptile2sat.sources.masked import MaskedTiles
 
 Missing = Literal["error", "mask"]
 """What a tile that a server does not have is: an error, or pixels without data."""
@@ -66,6 +67,8 @@ class SourceOptions:
         max_repeats: Number of places at which one picture that is neither uniform nor periodic
             is taken for an error picture; 0 switches this check off.
         cache_bytes: Memory for decoded tiles.
+        masked: Where masked tiles are noted, if somebody else wants to know of them; what is noted
+            there by the time that the source is closed is told.
         warn: Told, from any thread, what the user should know; logged if not given.
     """
 
@@ -92,6 +95,7 @@ class SourceOptions:
     allow_vrt: bool = False
     max_repeats: int = 4
     cache_bytes: int = 64 << 20
+    masked: MaskedTiles | None = field(default=None, repr=False, compare=False)
     warn: Callable[[str], None] = field(
         default=logging.getLogger("maptile2sat").warning, repr=False, compare=False
     )

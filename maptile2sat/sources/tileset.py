@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -14,12 +13,10 @@ from maptile2sat.grid import MAX_ZOOM, TILE, BBox, Window, mercator_grid
 from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.source import Read, SourceInfo
 from maptile2sat.sources.decode import Decoder, open_picture
+from maptile2sat.sources.masked import MaskedTiles, Tile
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.repeats import RepeatGuard
 from maptile2sat.sources.tiled import TiledSource
-
-SHOWN = 10
-"""Most tiles that a message names."""
 
 STYLES = ("maps", "osm")
 """Map styles that a tile set may say it is drawn in."""
@@ -96,14 +93,12 @@ class EncodedTiles:
         self._decoder = decoder
         self._guard = guard
         self._missing, self._warn = options.missing, options.warn
-        self._lock = threading.Lock()
-        self._failed: set[str] = set()
+        self._masked = options.masked or MaskedTiles()
 
     @property
     def failed(self) -> list[str]:
         """The tiles (z/x/y) that could not be had and were masked."""
-        with self._lock:
-            return sorted(self._failed)
+        return self._masked.places
 
     def load(self, x: int, y: int) -> Read | None:
         """Return the pixels of a tile, None for a hole; see `TileLoader.load`."""
@@ -113,7 +108,7 @@ class EncodedTiles:
             try:
                 data = self._tiles.fetch(self._zoom, x, y)
             except MissingTileError as error:
-                self._mask(place, error)
+                self._mask((x, y), place, error)
                 return None
             if data is None:
                 return None
@@ -128,12 +123,11 @@ class EncodedTiles:
                 return self._guarded(data, read, x, y)
         raise AssertionError("unreachable")
 
-    def _mask(self, place: str, error: MissingTileError) -> None:
+    def _mask(self, tile: Tile, place: str, error: MissingTileError) -> None:
         """Take note of a tile that is to be masked, or raise."""
         if self._missing == "error":
             raise MissingTileError(f"{error} (say --missing mask to go on without)") from error
-        with self._lock:
-            self._failed.add(place)
+        self._masked.add({tile: place})
 
     def _guarded(self, data: bytes, read: Read, x: int, y: int) -> Read:
         """Return what was read, unless it is an error picture."""
@@ -147,11 +141,8 @@ class EncodedTiles:
     def close(self) -> None:
         """Close the tile set; say which tiles were not to be had, in one line."""
         self._tiles.close()
-        if failed := self.failed:
-            shown = ", ".join(failed[:SHOWN])
-            more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-            what = "1 tile is" if len(failed) == 1 else f"{len(failed)} tiles are"
-            self._warn(f"{what} missing in {self._tiles.name} and masked: {shown}{more}")
+        if text := self._masked.notice(self._tiles.name):
+            self._warn(text)
 
 
 def open_tileset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,12 @@ from filelock import FileLock
 
 import maptile2sat
 from maptile2sat.errors import DeviceError, OutputError, UnfinishedError
+from maptile2sat.grid import Window
 from maptile2sat.partial import JOURNAL, Partial, partial_folder
 from maptile2sat.resources import sample_map
+from maptile2sat.sharding.blocks import BlockPlan
+from maptile2sat.sharding.ledger import Ledger
+from maptile2sat.sharding.manifest import BlockRecord
 from maptile2sat.translator import LocalTranslator
 from tests.conftest import TileMap, TileServer
 from tests.support_render import (
@@ -368,3 +374,46 @@ def test_journal_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OutputError, match=r"out\.tif cannot be written: No space left"):
         maptile2sat.render(sample_map(), tmp_path / "out.tif", model=str(tiny_bundle()))
     assert files_in(tmp_path) == []
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process grow further, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_disk_that_is_full_within_a_line_of_the_journal(tmp_path: Path) -> None:
+    """One error, the lock is free, and what was noted before is taken up again."""
+    output, made_from = tmp_path / "out.tif", {"seed": 1}
+
+    def fill() -> int:
+        with Partial(output, made_from, resume=True, overwrite=False) as partial:
+            parts = [Window(256 * col, 0, 256, 256) for col in range(100)]
+            done = sum(map(partial.done, parts))
+            for part in parts[done:]:
+                partial.add(part, masked=False)
+        return done
+
+    with files_of_at_most(300), pytest.raises(OutputError, match="cannot be written: File too"):
+        fill()
+    assert 1 <= fill() < 10
+
+
+def test_no_room_for_the_list_of_blocks(tmp_path: Path) -> None:
+    """What the client notes of a sharded render lies in a file without a name."""
+    plan = BlockPlan(Window(0, 0, 256 * 1000, 256), 256)
+    said = "list of blocks in the folder for temporary files cannot be written: File too large"
+
+    def fill() -> None:
+        with Ledger(plan) as ledger:
+            for index in range(1000):
+                name, part = plan.name(index), plan.part(index)
+                ledger.add(index, BlockRecord(name, part, None, 0, "", masked=True))
+
+    with files_of_at_most(20_000), pytest.raises(OutputError, match=said):
+        fill()
