@@ -21,7 +21,7 @@ import fsspec
 from maptile2sat.errors import Maptile2satError, OutputError, UnfinishedError
 from maptile2sat.rendering.block import render_block
 from maptile2sat.sharding.claim import Claim
-from maptile2sat.sharding.store import LOCK, FolderStore
+from maptile2sat.sharding.store import LOCK, WORK, FolderStore
 from tests.conftest import TileMap, write_mbtiles
 from tests.support_cluster import near_cluster, shard
 from tests.support_render import files_in, random_map, run_cli
@@ -81,11 +81,11 @@ def test_a_job_that_is_not_ours_protects_what_lies_beside_it(tmp_path: Path, job
 
 
 def test_what_is_not_ours_in_an_object_store(memory: Any) -> None:
-    memory.pipe("/bucket/project/work/thesis.txt", b"years of work")
+    memory.pipe(f"/bucket/project/{WORK}/thesis.txt", b"years of work")
     done = render("memory://bucket/project", "--overwrite")
     assert done.code == 1
     assert "holds something else than a render" in done.err
-    assert memory.find("/bucket") == ["/bucket/project/work/thesis.txt"]
+    assert memory.find("/bucket") == [f"/bucket/project/{WORK}/thesis.txt"]
 
 
 def test_run_that_was_killed_early_is_no_obstacle(tmp_path: Path) -> None:
