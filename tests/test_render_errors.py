@@ -286,9 +286,9 @@ def test_preview_is_checked_first(tmp_path: Path) -> None:
     refused(tmp_path, "say --overwrite", sample_map(), "--preview", tmp_path / "p.png")
     nowhere = tmp_path / "no" / "p.png"
     refused(tmp_path, "does not exist", sample_map(), "--preview", nowhere)
-    same = tmp_path / "out.png"
-    preview = ("--preview", same)
-    refused(tmp_path, "both the output and the preview", sample_map(), *preview, output=same)
+    same = tmp_path / "same.png"
+    same.symlink_to(tmp_path / "out.tif")
+    refused(tmp_path, "both the output and the preview", sample_map(), "--preview", same)
     for name in ("p.jpg", "p"):
         words = f"{name} is a PNG: give a name that ends in .png"
         refused(tmp_path, words, sample_map(), "--preview", tmp_path / name, code=2)
