@@ -305,10 +305,12 @@ def test_kill_9_at_random(tmp_path: Path, client: Any, address: str) -> None:
 
     def kill() -> None:
         while len(killed) < 3 and not over.wait(random.uniform(0.05, 0.6)):
-            pid = workers_of(client)[int(random.integers(2))]
-            if pid not in killed:
-                killed.append(pid)
+            # one that is being started again has no number yet
+            alive = [pid for pid in workers_of(client) if pid and pid not in killed]
+            if alive:
+                pid = alive[int(random.integers(len(alive)))]
                 os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
     def start(done: int, total: int) -> None:
         if done == 1 and not thread.is_alive() and not killed:
