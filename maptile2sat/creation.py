@@ -106,6 +106,17 @@ _FITTING = {
 }
 """Compressions that options of a profile are for."""
 
+_IN_WORDS = {
+    **dict.fromkeys((_NUMBER, _DECIMAL, _COUNT), "a number"),
+    _LEVEL: "1 to 22",
+    _DEFLATE_LEVEL: "1 to 12",
+    _PERCENT: "1 to 100",
+    _VERSION: "AUTO, 1.0, 1.1",
+    _THREADS: "ALL_CPUS, or a number",
+    "[0-3]": "0 to 3",
+}
+"""What patterns of values mean."""
+
 
 def creation_options(profile: str, extra: Mapping[str, str], *, cog: bool) -> dict[str, str]:
     """Return GDAL's creation options for an output.
@@ -131,7 +142,7 @@ def creation_options(profile: str, extra: Mapping[str, str], *, cog: bool) -> di
         )
     for name, value in added.items():
         if not re.fullmatch(known[name], value):
-            allowed = known[name].replace("|", ", ") if "[" not in known[name] else "a number"
+            allowed = _IN_WORDS.get(known[name], known[name].replace("|", ", "))
             raise UsageError(f"creation option {name} cannot be '{value}', it takes {allowed}")
     options = _merged(profile, added, cog=cog)
     if added:

@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 
 from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.errors import OutputError, SourceError, UsageError, refuse_undecodable
+from maptile2sat.geotiff import check_destination
 from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.source import common
@@ -91,7 +92,7 @@ def draw(
     extract, output = Path(extract), Path(output)
     refuse_undecodable(extract, SourceError)
     write = _writer(output)
-    _check_output(output, overwrite=overwrite)
+    check_destination(output, overwrite=overwrite)
     source = open_extract(extract, zoom=zoom, style=style)
     try:
         window = _window(source, bbox, extract)
@@ -122,23 +123,6 @@ def _writer(output: Path) -> _Writer:
     if suffix in (".tif", ".tiff"):
         return _write_geotiff
     raise UsageError(f"cannot draw into '{output.name}': the output must end in .mbtiles or .tif")
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse an output that is there already or can never be."""
-    refuse_undecodable(output, OutputError)
-    try:
-        exists = output.exists()
-        _unfinished(output).exists()  # its name is longer
-        in_folder = output.parent.is_dir()
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {output} ({error.strerror}): choose a shorter name, or another folder"
-        ) from error
-    if exists and not overwrite:
-        raise OutputError(f"{output} exists: choose another name or say --overwrite")
-    if not in_folder:
-        raise OutputError(f"the folder {output.parent} does not exist: create it first")
 
 
 def _unfinished(output: Path) -> Path:

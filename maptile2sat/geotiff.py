@@ -38,6 +38,9 @@ CACHE_BYTES = 128 << 20
 TEMPORARY_BYTES_PER_PIXEL = raw_blocks.BYTES_PER_PIXEL * 4 / 3
 """What the uncompressed temporary files take, overviews included; they go away at the end."""
 
+UNFINISHED_LETTERS = 20
+"""By how much the name of a file that is not finished may be longer than that of the output."""
+
 OVERVIEW_OPTIONS = {"RESAMPLING", "OVERVIEW_RESAMPLING", "OVERVIEWS", "OVERVIEW_COUNT"}
 """With one of these GDAL makes the overviews, since they ask for others than ours."""
 
@@ -84,11 +87,18 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
         OutputError: If it exists and may not be replaced, or its folder cannot be written.
     """
     refuse_undecodable(path, OutputError)
-    if path.is_dir():
+    try:
+        is_folder, exists, in_folder = path.is_dir(), path.exists(), path.parent.is_dir()
+        path.with_name("." * UNFINISHED_LETTERS + path.name).exists()
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}): choose a shorter name, or another folder"
+        ) from error
+    if is_folder:
         raise OutputError(f"{path} is a folder: give the name of a file in it")
-    if path.exists() and not overwrite:
+    if exists and not overwrite:
         raise OutputError(f"{path} exists: say --overwrite to replace it, or give another name")
-    if not path.parent.is_dir():
+    if not in_folder:
         raise OutputError(f"the folder {path.parent} does not exist: make it first")
     try:
         with tempfile.TemporaryFile(dir=path.parent):

@@ -270,8 +270,9 @@ def test_unknown_profile() -> None:
 )
 def test_bad_value_of_a_creation_option(option: str, cog: bool) -> None:
     name, value = option.split("=")
-    with pytest.raises(UsageError, match=f"creation option {name} cannot be"):
+    with pytest.raises(UsageError, match=f"creation option {name} cannot be") as refused:
         creation_options("deflate", {name: value}, cog=cog)
+    assert "[" not in str(refused.value)  # no pattern in place of words
 
 
 @pytest.mark.parametrize(
@@ -452,6 +453,9 @@ def test_destination_must_be_free(tmp_path: Path) -> None:
         check_destination(tmp_path, overwrite=True)
     with pytest.raises(OutputError, match="does not exist: make it first"):
         check_destination(tmp_path / "no" / "out.tif", overwrite=False)
+    for letters in (240, 300):  # the name of what is not finished is longer
+        with pytest.raises(OutputError, match="choose a shorter name"):
+            check_destination(tmp_path / ("a" * letters + ".tif"), overwrite=False)
     assert path.read_bytes() == b"old"
 
 

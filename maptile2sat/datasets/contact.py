@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from maptile2sat.datasets.layout import Pixels
 from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.geotiff import check_destination
 
 COLUMNS = 4
 _SIDE, _GAP, _LINE = 192, 8, 16
@@ -43,16 +44,7 @@ def check_sheet(path: Path, *, overwrite: bool) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"the contact sheet {path.name} must end in .png: choose another name")
-    try:
-        exists, in_folder = path.exists(), path.parent.is_dir()
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path} ({error.strerror}): choose a shorter name, or another folder"
-        ) from error
-    if exists and not overwrite:
-        raise OutputError(f"{path} exists: choose another name or say --overwrite")
-    if not in_folder:
-        raise OutputError(f"the folder {path.parent} does not exist: create it first")
+    check_destination(path, overwrite=overwrite)
 
 
 def draw_sheet(entries: Sequence[Entry], path: Path) -> None:
