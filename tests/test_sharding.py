@@ -70,6 +70,8 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
+        # fsspec keeps clients, and one that another test made knows neither keys nor this host
+        s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem(skip_instance_cache=True).mkdir("maps")
         yield "s3://maps"
     server.stop()
