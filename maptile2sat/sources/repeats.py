@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from maptile2sat.errors import SourceError
 from maptile2sat.source import Read
-from maptile2sat.sources.pixels import uniform_or_periodic
+from maptile2sat.sources.pixels import may_repeat
 
 _REMEMBERED = 4096
 """Pictures of which the places are remembered; an error picture keeps coming back."""
@@ -16,6 +16,8 @@ _REMEMBERED = 4096
 
 class RepeatGuard:
     """Refuses one picture at many places, unless it is one that may honestly repeat.
+
+    Pictures that may are kept without places.
 
     Args:
         name: The source, for the message.
@@ -26,7 +28,7 @@ class RepeatGuard:
         self._name = name
         self._limit = limit
         self._lock = threading.Lock()
-        self._places: OrderedDict[bytes, set[str]] = OrderedDict()
+        self._places: OrderedDict[bytes, set[str] | None] = OrderedDict()
 
     def check(self, data: bytes, read: Read, place: str) -> None:
         """Take note of the picture `data`, decoded as `read`, at `place`.
@@ -34,18 +36,24 @@ class RepeatGuard:
         Raises:
             SourceError: If it has now been seen at too many places.
         """
-        if not self._limit or uniform_or_periodic(read):
+        if not self._limit:
             return
         digest = hashlib.blake2b(data, digest_size=16).digest()
         with self._lock:
             places = self._places.setdefault(digest, set())
             self._places.move_to_end(digest)
-            places.add(place)
             if len(self._places) > _REMEMBERED:
                 self._places.popitem(last=False)
+            if places is None:
+                return
+            places.add(place)
             if len(places) < self._limit:
                 return
             seen = ", ".join(sorted(places)[:4])
+        if may_repeat(read):
+            with self._lock:
+                self._places[digest] = None  # places would grow with the sea
+            return
         raise SourceError(
             f"{self._name} has one and the same picture at {len(places)} places (such as {seen}): "
             "that is an error picture, not a map (look at it; the zoom may be beyond the source's)"
