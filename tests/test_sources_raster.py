@@ -168,6 +168,23 @@ def test_bands_beyond_the_colours_are_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.image[..., 2], _rgb()[1])
 
 
+def test_a_fourth_band_that_says_nothing_is_no_alpha(tmp_path: Path) -> None:
+    """As near infrared in aerial images, which is dark over water."""
+    bands = np.concatenate([_rgb(), np.full((1, 50, 70), 150, np.uint8)])
+    bands[3, :, :30] = 20
+    told: list[str] = []
+    path = write_raster(tmp_path / "a.tif", bands, photometric="RGB", alpha="unspecified")
+    read = _whole(path, warn=told.append)
+    assert (read.mask == 255).all()
+    np.testing.assert_array_equal(np.moveaxis(read.image, -1, 0), bands[:3])
+    assert len(told) == 1
+    assert "band 4 of" in told[0]
+    assert "-colorinterp_4 alpha" in told[0]
+    grey = write_raster(tmp_path / "b.tif", bands, photometric="MINISBLACK", alpha="unspecified")
+    with pytest.raises(SourceError, match=r"4 bands and does not say which are red"):
+        open_source(grey)
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_more_than_8_bits_are_refused_with_the_remedy(dtype: str, tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", _rgb().astype(dtype))

@@ -20,7 +20,7 @@ from maptile2sat.position import can_lie
 from maptile2sat.projection import parse_crs
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
-from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba
+from maptile2sat.sources.bands import Bands, band_notice, find_bands, read_rgb, read_rgba
 from maptile2sat.sources.drivers import open_dataset
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
@@ -58,6 +58,8 @@ class RasterSource:
         with self._lend() as dataset:
             _check_blocks(dataset, self._name)
             self._bands: Bands = find_bands(dataset, self._name)
+            if text := band_notice(dataset, self._name):
+                options.warn(text)
             crs = _crs(dataset, options, self._name)
             _check_position(dataset, crs, self._name)
             grid, extent = raster_grid(crs, dataset.transform, dataset.width, dataset.height)
