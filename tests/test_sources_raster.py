@@ -68,6 +68,14 @@ def test_one_bit_pictures_are_black_and_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.image[..., 1], bits[0] * 255)
 
 
+@pytest.mark.parametrize("nbits", [1, 4, 8])
+def test_scans_whose_zero_is_white_are_not_turned_round(nbits: int, tmp_path: Path) -> None:
+    top = (1 << nbits) - 1
+    values = _rgb()[:1] & top
+    path = write_raster(tmp_path / "a.tif", values, photometric="MINISWHITE", nbits=nbits)
+    np.testing.assert_array_equal(_whole(path).image[..., 1], (top - values[0]) * (255 // top))
+
+
 def test_alpha_is_laid_over_the_fill_or_masks(tmp_path: Path) -> None:
     alpha = np.array([[0, 1, 127, 128, 200, 255]], np.uint8)
     colour = np.full((3, 1, 6), 40, np.uint8)

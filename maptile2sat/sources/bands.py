@@ -129,7 +129,10 @@ def _colours(kinds: list[ColorInterp], alpha: int | None, name: str) -> tuple[in
 
 def _table(dataset: Any, band: int) -> npt.NDArray[np.uint8] | None:
     """Return what the values of a single band look like, unless they are plain grey."""
-    if dataset.colorinterp[band - 1] == ColorInterp.palette:
+    inverted = (
+        dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    )  # GDAL's table says how
+    if inverted or dataset.colorinterp[band - 1] == ColorInterp.palette:
         table = np.zeros((256, 4), np.uint8)
         for value, colour in dataset.colormap(band).items():
             if 0 <= value < 256:
