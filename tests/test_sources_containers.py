@@ -287,8 +287,10 @@ def test_tilejson_says_where_and_how(full_map: TileMap, server: TileServer, tmp_
     with pytest.raises(SourceError, match=r"zoom 14 .*it has 12-13"):
         open_source(_tilejson(server, **stated), SourceOptions(zoom=14))
     path = write_folder(tmp_path / "tiles", full_map).parent / "map.json"
-    path.write_text('{"tiles": ["tiles/{z}/{x}/{y}.png"]}')
-    assert open_source(path).read(Window(x * TILE, y * TILE, 3, 3)).mask.all()
+    path.write_text('{"tiles": ["tiles/{z}/{x}/{y}.png"], "attribution": "<i>my</i> tiles"}')
+    local = open_source(path)
+    assert local.read(Window(x * TILE, y * TILE, 3, 3)).mask.all()
+    assert local.info.attribution == "my tiles"
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,15 @@ class FolderTiles:
         return None
 
 
-def open_folder(text: str, options: SourceOptions) -> TiledSource:
+def open_folder(text: str, options: SourceOptions, *, attribution: str = "") -> TiledSource:
     """Open a folder of tiles, or a template such as `tiles/{z}/{x}/{y}.png`.
 
     A folder with a `tilemapresource.xml` is a Tile Map Service: its rows count from the south.
+
+    Args:
+        text: The folder or the template.
+        options: How to open it.
+        attribution: Whom to name, if something else than the folder says it.
 
     Raises:
         SourceError: If there are no tiles or not the zoom.
@@ -139,6 +144,7 @@ def open_folder(text: str, options: SourceOptions) -> TiledSource:
     root = Path(match["root"] or ("/" if text.startswith("/") else "."))
     _check_profile(root / _TMS_NOTES)
     tiles = FolderTiles(root, [match["ending"]], tms=match["row"] == "-y")
+    tiles.attribution = attribution or tiles.attribution
     return open_tileset(tiles, options, retina="@2x" in match["ending"])
 
 
