@@ -189,7 +189,8 @@ def warp_to_zoom(raster: Source, zoom: int, options: SourceOptions) -> TiledSour
             f"use zoom {finest} or more, or make a smaller copy of the map first"
         )
     loader = WarpLoader(raster, grid, resampling_of(options.resampling, ratio))
-    info = SourceInfo(raster.info.name, grid, extent, raster.info.attribution)
+    about = raster.info
+    info = SourceInfo(about.name, grid, extent, about.attribution, remote=about.remote)
     workers = min(4, os.cpu_count() or 1)
     return TiledSource(info, loader, workers=workers, cache_bytes=options.cache_bytes)
 
