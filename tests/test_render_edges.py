@@ -453,6 +453,15 @@ def test_far_scale_is_warned_of(tmp_path: Path) -> None:
     assert [text for text in made.result.warnings if "say -z 16" in text]
 
 
+@pytest.mark.parametrize(("row", "advice"), [(10_000, "say -z 15 "), (6_000, "say -z 14 ")])
+def test_advised_scale_is_another_one(row: int, advice: str, tmp_path: Path) -> None:
+    """In the far north the pixels of the model's own zoom are small: that is no advice there."""
+    place = Window(37_300 * 256, row * 256, 60, 50)
+    source = write_raster(tmp_path / "map.tif", bands(picture(60, 50)), GRID.transform(place))
+    warnings = tiny_render(source, tmp_path).result.warnings
+    assert [text for text in warnings if "m per pixel" in text and advice in text]
+
+
 def test_foreign_colours_are_warned_of(tmp_path: Path) -> None:
     image = np.full((3, 60, 50), 17, np.uint8)
     image[1] = 200
