@@ -209,6 +209,21 @@ def test_a_crs_is_never_guessed(tmp_path: Path) -> None:
         open_source(path, SourceOptions(src_crs="EPSG:nonsense"))
 
 
+def test_metres_are_no_degrees(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", _rgb(), crs=None)
+    for options in (SourceOptions(src_crs="EPSG:4326"), SourceOptions(src_crs="EPSG:4326", zoom=9)):
+        with pytest.raises(
+            SourceError, match=r"nothing can lie, at 2.7e\+06,.* right CRS.*--src-crs"
+        ):
+            open_source(path, options)
+    stated = write_raster(tmp_path / "b.tif", _rgb(), crs="EPSG:4326")
+    with pytest.raises(SourceError, match=r"nothing can lie.*gdal_translate -a_srs"):
+        open_source(stated)
+    at = Affine(0.5, 0, -180.25, 0, -0.5, 90.25)  # centres of pixels on the poles
+    world = write_raster(tmp_path / "c.tif", _rgb(721, 361), at, "EPSG:4326")
+    assert open_source(world, SourceOptions(native=True)).info.grid.crs.is_geographic
+
+
 @pytest.mark.filterwarnings("error")
 def test_pictures_without_a_position_are_refused(tmp_path: Path) -> None:
     bare = tmp_path / "bare.png"

@@ -17,7 +17,7 @@ from rasterio.windows import Window as RasterWindow
 from maptile2sat.errors import Maptile2satError, SourceError, UsageError
 from maptile2sat.grid import Window, raster_grid
 from maptile2sat.position import can_lie
-from maptile2sat.projection import parse_crs
+from maptile2sat.projection import WEB_MERCATOR, parse_crs
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, band_notice, find_bands, read_rgb, read_rgba
@@ -217,6 +217,14 @@ def _check_position(dataset: Any, crs: CRS, name: str) -> None:
         SourceError: If it is such.
     """
     if not can_lie(crs, dataset.transform, dataset.width, dataset.height):
+        if crs.is_geographic and can_lie(WEB_MERCATOR, dataset.transform, *dataset.shape[::-1]):
+            remedy = (
+                "--src-crs" if not dataset.crs else f"gdal_translate -a_srs EPSG:... {name} b.tif"
+            )
+            raise SourceError(
+                f"{name} says that it lies where nothing can lie, at {dataset.transform.c:g},"
+                f"{dataset.transform.f:g} degrees: give it the right CRS first, {remedy}"
+            )
         raise SourceError(
             f"{name} says that it lies where nothing can lie: give it a position first, "
             f"gdal_translate -a_ullr WEST NORTH EAST SOUTH {name} placed.tif"
