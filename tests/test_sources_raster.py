@@ -13,7 +13,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from maptile2sat.errors import SourceError, UsageError
-from maptile2sat.grid import BBox, Window
+from maptile2sat.grid import BBox, Window, mercator_grid
 from maptile2sat.sources import Read, SourceOptions, open_source
 from tests.conftest import pattern, write_raster
 
@@ -145,6 +145,20 @@ def test_rotated_rasters_have_their_own_grid(tmp_path: Path) -> None:
         np.moveaxis(source.read(window).image, -1, 0), bands[:, 7:37, 11:31]
     )
     assert source.info.grid.transform(window).almost_equals(at @ Affine.translation(11, 7))
+
+
+def test_a_rotation_that_moves_no_pixel_is_none(tmp_path: Path) -> None:
+    zoom = mercator_grid(16)
+    place = Window(9_550_000, 4_855_000, 70, 50)
+    noise = Affine(1, 1e-13, 0, -1e-13, 1, 0)
+    source = open_source(write_raster(tmp_path / "a.tif", _rgb(), zoom.transform(place) @ noise))
+    assert (source.info.grid, source.info.extent) == (zoom, place)
+    at = Affine(2, 1e-12, 700_000, 1e-12, -2, 6_600_000)
+    source = open_source(write_raster(tmp_path / "b.tif", _rgb(), at, "EPSG:2154"))
+    assert source.info.extent == Window(350_000, -3_300_000, 70, 50)
+    at = Affine(2, 1e-3, 700_000, 1e-3, -2, 6_600_000)
+    source = open_source(write_raster(tmp_path / "c.tif", _rgb(), at, "EPSG:2154"))
+    assert source.info.grid.transform(source.info.extent) == at
 
 
 def test_a_world_in_degrees_continues_across_180(tmp_path: Path) -> None:
