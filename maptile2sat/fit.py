@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from maptile2sat.bundle import Bundle
-from maptile2sat.grid import Window
+from maptile2sat.grid import MAX_ZOOM, TILE, Window
+from maptile2sat.projection import HALF_WORLD, WGS84, converted
 from maptile2sat.sources import Source
 
 NEAR = 7.0
@@ -91,7 +94,20 @@ def scale_warning(source: Source, window: Window, bundle: Bundle) -> str:
     trained = bundle.description.metres_per_pixel
     if SCALE[0] <= metres / trained <= SCALE[1]:
         return ""
+    read = "at that scale, if it has that zoom" if source.info.tiled else "at that scale"
     return (
         f"the map has {metres:.3g} m per pixel, model '{bundle.description.name}' was trained at "
-        f"{trained:.3g}: say -z {bundle.description.zoom} to read the map at its zoom"
+        f"{trained:.3g}: say -z {_zoom_of(trained, source, window)} to read the map nearly {read}"
     )
+
+
+def _zoom_of(metres: float, source: Source, window: Window) -> int:
+    """Return the zoom whose pixels have nearly that size on the ground, in the middle of `window`.
+
+    It is not everywhere the zoom that a model was trained at: pixels shrink towards the poles.
+    """
+    grid = source.info.grid
+    x, y = grid.transform(window) @ (window.width / 2, window.height / 2)
+    latitude = converted(grid.crs, WGS84, [x], [y])[1][0]
+    at_zoom_0 = 2 * HALF_WORLD / TILE * max(math.cos(math.radians(latitude)), 1e-9)
+    return min(max(round(math.log2(at_zoom_0 / metres)), 0), MAX_ZOOM)

@@ -271,6 +271,7 @@ def raster_grid(crs: CRS, affine: Affine, width: int, height: int) -> tuple[Grid
         width: Columns of the raster.
         height: Rows of the raster.
     """
+    affine = _straight(affine, width, height)
     zoom_grid = _matching_zoom(crs, affine, width, height)
     if zoom_grid is not None:
         col, row = ~zoom_grid.affine @ (affine.c, affine.f)
@@ -283,6 +284,14 @@ def raster_grid(crs: CRS, affine: Affine, width: int, height: int) -> tuple[Grid
         turn = 360.0 / abs(affine.a)
         wrap = round(turn) if abs(turn - round(turn)) < TOLERANCE else None
     return Grid(crs, affine, col, row, wrap=wrap), Window(col, row, width, height)
+
+
+def _straight(affine: Affine, width: int, height: int) -> Affine:
+    """Leave out a rotation that moves no pixel: rounding of transforms leaves such behind."""
+    across, down = abs(affine.b) * height, abs(affine.d) * width
+    if across > TOLERANCE * abs(affine.a) or down > TOLERANCE * abs(affine.e):
+        return affine
+    return Affine(affine.a, 0.0, affine.c, 0.0, affine.e, affine.f)
 
 
 def _nearest(position: float) -> int:

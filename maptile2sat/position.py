@@ -13,9 +13,12 @@ FINEST = 1e-8
 MAX_LATTICE = 1 << 52
 """Most columns or rows from the origin of a CRS; beyond, numbers are not exact."""
 
+FARTHEST_EAST = 540
+"""Largest longitude that is meant: maps that cross 180 degrees may begin with any turn."""
+
 
 def can_lie(crs: CRS, at: Affine, width: int, height: int) -> bool:
-    """Whether a raster can lie there: numbers, with an area, pixels smaller than the world.
+    """Whether a raster can lie there: numbers, with an area, in degrees those of the world.
 
     Args:
         crs: The CRS of `at`.
@@ -29,4 +32,15 @@ def can_lie(crs: CRS, at: Affine, width: int, height: int) -> bool:
         return False
     if not (at.b or at.d) and max(abs(at.c / at.a), abs(at.f / at.e)) >= MAX_LATTICE:
         return False
-    return not crs.is_geographic or max(abs(at.a), abs(at.e)) <= 90
+    return not crs.is_geographic or _in_degrees(at, corners)
+
+
+def _in_degrees(at: Affine, corners: list[tuple[float, float]]) -> bool:
+    """Whether longitudes and latitudes can be those of a raster.
+
+    Those of metres are not. Pixels at a pole, or where longitudes end, may reach over it.
+    """
+    across, down = abs(at.a) + abs(at.b), abs(at.d) + abs(at.e)
+    if max(abs(at.a), abs(at.e)) > 90:
+        return False
+    return all(abs(x) <= FARTHEST_EAST + across and abs(y) <= 90 + down for x, y in corners)

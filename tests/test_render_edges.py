@@ -453,6 +453,15 @@ def test_far_scale_is_warned_of(tmp_path: Path) -> None:
     assert [text for text in made.result.warnings if "say -z 16" in text]
 
 
+@pytest.mark.parametrize(("row", "advice"), [(10_000, "say -z 15 "), (6_000, "say -z 14 ")])
+def test_advised_scale_is_another_one(row: int, advice: str, tmp_path: Path) -> None:
+    """In the far north the pixels of the model's own zoom are small: that is no advice there."""
+    place = Window(37_300 * 256, row * 256, 60, 50)
+    source = write_raster(tmp_path / "map.tif", bands(picture(60, 50)), GRID.transform(place))
+    warnings = tiny_render(source, tmp_path).result.warnings
+    assert [text for text in warnings if "m per pixel" in text and advice in text]
+
+
 def test_foreign_colours_are_warned_of(tmp_path: Path) -> None:
     image = np.full((3, 60, 50), 17, np.uint8)
     image[1] = 200
@@ -515,3 +524,24 @@ def test_box_across_180_degrees_of_a_map_that_ends_there(tmp_path: Path) -> None
     )
     made = tiny_render(path, tmp_path, bbox="179.95,-0.01,-179.95,0.01", native=True)
     assert [text for text in made.result.warnings if "crosses 180 degrees" in text]
+
+
+@pytest.mark.parametrize(
+    ("west", "bbox", "bounds"),
+    [
+        (179.9, "-179.98,-0.01,-179.95,0.01", (180.02, 180.05)),
+        (179.9, "179.98,-0.01,-179.98,0.01", (179.98, 180.02)),
+        (-180.1, "179.95,-0.01,179.98,0.01", (-180.05, -180.02)),
+        (-180.1, "179.98,-0.01,-179.98,0.01", (-180.02, -179.98)),
+    ],
+)
+def test_boxes_beyond_180_degrees_of_a_map_that_goes_on(
+    west: float, bbox: str, bounds: tuple[float, float], tmp_path: Path
+) -> None:
+    """Its pixels do not divide the circle, so that no column is the same place as another."""
+    at = Affine(0.0007, 0, west, 0, -0.0007, 0.0224)
+    path = write_raster(tmp_path / "map.tif", np.full((3, 64, 280), 230, np.uint8), at, "EPSG:4326")
+    made = tiny_render(path, tmp_path, bbox=bbox)
+    assert (made.raster.mask == 255).all()
+    assert made.result.bounds[::2] == pytest.approx(bounds, abs=0.001)
+    assert not [text for text in made.result.warnings if "crosses 180 degrees" in text]

@@ -426,6 +426,28 @@ def test_server_fails_in_the_middle(server: TileServer, tmp_path: Path) -> None:
     assert len(server.log) > 10
 
 
+def test_work_on_another_map_of_the_server_is_not_gone_on_with(
+    server: TileServer, tmp_path: Path
+) -> None:
+    """Two maps may differ in nothing but what is hidden of addresses; a new key is no other map."""
+    tile_map = TileMap(16, TileMap.block(16, 37_306, 18_964, 6, 10).tiles, random_map)
+    url = server.serve(tile_map)
+    missing = server.pages.pop("/16/37308/18971.png")
+    more = ("-m", tiny_bundle(), "--bbox", "24.939,60.1645,24.944,60.1790", "--resume")
+    arguments = ("-o", tmp_path / "out.tif", *more)
+    with impatient():
+        done = run_cli("render", url + "?style=dark&key=first-secret", *arguments)
+    assert done.code == 1
+    server.pages["/16/37308/18971.png"] = missing
+    other = run_cli("render", url + "?style=light&key=first-secret", *arguments)
+    assert_one_line(other, "source_address was", 1)
+    again = run_cli("render", url + "?style=dark&key=next-secret", *arguments)
+    assert again.code == 0
+    assert "done before" in again.err
+    for said in (done, other, again):
+        assert "secret" not in said.out + said.err
+
+
 def test_server_does_not_answer(server: TileServer, tmp_path: Path) -> None:
     over = threading.Event()
 

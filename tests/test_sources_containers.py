@@ -208,6 +208,32 @@ def test_folders_with_tms_rows_say_so_by_their_xml(full_map: TileMap, tmp_path: 
     np.testing.assert_array_equal(read.image, full_map.read(full_map.extent)[0])
 
 
+@pytest.mark.parametrize(
+    ("srs", "profile", "said"),
+    [
+        ("EPSG:4326", "geodetic", "profile 'geodetic'"),
+        ("EPSG:2154", "raster", "profile 'raster'"),
+        ("EPSG:4326", None, "CRS 'EPSG:4326'"),
+        ("OSGEO:41001", "global-mercator", None),
+        ("EPSG:3857", "mercator", None),
+    ],
+)
+def test_folders_of_tiles_that_are_not_web_mercators_are_refused(
+    srs: str, profile: str | None, said: str | None, full_map: TileMap, tmp_path: Path
+) -> None:
+    root = write_folder(tmp_path / "tms", full_map, tms=True)
+    stated = "" if profile is None else f' profile="{profile}"'
+    (root / "tilemapresource.xml").write_text(
+        f'<TileMap version="1.0.0">\n<SRS>{srs}</SRS><TileSets{stated}></TileSets></TileMap>'
+    )
+    for where in (root, f"{root}/{{z}}/{{x}}/{{-y}}.png"):
+        if said is None:
+            assert open_source(where).info.extent == full_map.extent
+        else:
+            with pytest.raises(SourceError, match=f"not in web mercator: .* {said}"):
+                open_source(where)
+
+
 def test_folders_name_their_attribution(full_map: TileMap, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "tiles", full_map)
     (root / "metadata.json").write_text('{"attribution": "&copy; me", "minzoom": 3}')
@@ -261,8 +287,10 @@ def test_tilejson_says_where_and_how(full_map: TileMap, server: TileServer, tmp_
     with pytest.raises(SourceError, match=r"zoom 14 .*it has 12-13"):
         open_source(_tilejson(server, **stated), SourceOptions(zoom=14))
     path = write_folder(tmp_path / "tiles", full_map).parent / "map.json"
-    path.write_text('{"tiles": ["tiles/{z}/{x}/{y}.png"]}')
-    assert open_source(path).read(Window(x * TILE, y * TILE, 3, 3)).mask.all()
+    path.write_text('{"tiles": ["tiles/{z}/{x}/{y}.png"], "attribution": "<i>my</i> tiles"}')
+    local = open_source(path)
+    assert local.read(Window(x * TILE, y * TILE, 3, 3)).mask.all()
+    assert local.info.attribution == "my tiles"
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,34 @@ def test_redirected_nonsense_is_not_kept_either(
     assert template.endswith(".moved")
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_no_copy_of_an_error_picture_is_kept(
+    moved: bool, full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    """The first of them are not known for what they are; they must not be map in the next run."""
+    template = server.serve(full_map)
+    sorry = np.full((TILE, TILE, 3), 240, np.uint8)
+    sorry[100:110, 40:90] = 20
+    body = encode(sorry)
+
+    def refuse(path: str, number: int) -> tuple[int, dict[str, str], bytes]:
+        if moved and "?" not in path:
+            return 302, {"Location": path + "?over=quota"}, b""
+        return 200, {}, body
+
+    server.answer = refuse
+    with pytest.raises(SourceError, match="one and the same picture at"):
+        open_source(template, quick).read(full_map.extent)
+    if moved:  # to where the copies would lie
+        server.answer = lambda path, number: (
+            None if "?" in path else (302, {"Location": path + "?over=quota"}, b"")
+        )
+    else:
+        server.answer = None
+    read = open_source(template, quick).read(full_map.extent)
+    np.testing.assert_array_equal(read.image, full_map.read(full_map.extent)[0])
+
+
 def test_answers_that_stall_or_break_off(
     full_map: TileMap, server: TileServer, quick: SourceOptions
 ) -> None:

@@ -13,7 +13,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from maptile2sat.errors import SourceError, UsageError
-from maptile2sat.grid import BBox, Window
+from maptile2sat.grid import BBox, Window, mercator_grid
 from maptile2sat.sources import Read, SourceOptions, open_source
 from tests.conftest import pattern, write_raster
 
@@ -66,6 +66,14 @@ def test_one_bit_pictures_are_black_and_white(tmp_path: Path) -> None:
     bits = _rgb()[:1] % 2
     read = _whole(write_raster(tmp_path / "a.tif", bits, nbits=1))
     np.testing.assert_array_equal(read.image[..., 1], bits[0] * 255)
+
+
+@pytest.mark.parametrize("nbits", [1, 4, 8])
+def test_scans_whose_zero_is_white_are_not_turned_round(nbits: int, tmp_path: Path) -> None:
+    top = (1 << nbits) - 1
+    values = _rgb()[:1] & top
+    path = write_raster(tmp_path / "a.tif", values, photometric="MINISWHITE", nbits=nbits)
+    np.testing.assert_array_equal(_whole(path).image[..., 1], (top - values[0]) * (255 // top))
 
 
 def test_alpha_is_laid_over_the_fill_or_masks(tmp_path: Path) -> None:
@@ -139,6 +147,20 @@ def test_rotated_rasters_have_their_own_grid(tmp_path: Path) -> None:
     assert source.info.grid.transform(window).almost_equals(at @ Affine.translation(11, 7))
 
 
+def test_a_rotation_that_moves_no_pixel_is_none(tmp_path: Path) -> None:
+    zoom = mercator_grid(16)
+    place = Window(9_550_000, 4_855_000, 70, 50)
+    noise = Affine(1, 1e-13, 0, -1e-13, 1, 0)
+    source = open_source(write_raster(tmp_path / "a.tif", _rgb(), zoom.transform(place) @ noise))
+    assert (source.info.grid, source.info.extent) == (zoom, place)
+    at = Affine(2, 1e-12, 700_000, 1e-12, -2, 6_600_000)
+    source = open_source(write_raster(tmp_path / "b.tif", _rgb(), at, "EPSG:2154"))
+    assert source.info.extent == Window(350_000, -3_300_000, 70, 50)
+    at = Affine(2, 1e-3, 700_000, 1e-3, -2, 6_600_000)
+    source = open_source(write_raster(tmp_path / "c.tif", _rgb(), at, "EPSG:2154"))
+    assert source.info.grid.transform(source.info.extent) == at
+
+
 def test_a_world_in_degrees_continues_across_180(tmp_path: Path) -> None:
     bands = np.moveaxis(pattern(Window(0, 0, 360, 180)), -1, 0)
     path = write_raster(tmp_path / "a.tif", bands, Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
@@ -168,6 +190,23 @@ def test_bands_beyond_the_colours_are_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.image[..., 2], _rgb()[1])
 
 
+def test_a_fourth_band_that_says_nothing_is_no_alpha(tmp_path: Path) -> None:
+    """As near infrared in aerial images, which is dark over water."""
+    bands = np.concatenate([_rgb(), np.full((1, 50, 70), 150, np.uint8)])
+    bands[3, :, :30] = 20
+    told: list[str] = []
+    path = write_raster(tmp_path / "a.tif", bands, photometric="RGB", alpha="unspecified")
+    read = _whole(path, warn=told.append)
+    assert (read.mask == 255).all()
+    np.testing.assert_array_equal(np.moveaxis(read.image, -1, 0), bands[:3])
+    assert len(told) == 1
+    assert "band 4 of" in told[0]
+    assert "-colorinterp_4 alpha" in told[0]
+    grey = write_raster(tmp_path / "b.tif", bands, photometric="MINISBLACK", alpha="unspecified")
+    with pytest.raises(SourceError, match=r"4 bands and does not say which are red"):
+        open_source(grey)
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_more_than_8_bits_are_refused_with_the_remedy(dtype: str, tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", _rgb().astype(dtype))
@@ -182,6 +221,21 @@ def test_a_crs_is_never_guessed(tmp_path: Path) -> None:
     assert open_source(path, SourceOptions(src_crs="EPSG:2154")).info.grid.crs.to_epsg() == 2154
     with pytest.raises(UsageError, match="'EPSG:nonsense' is not a CRS"):
         open_source(path, SourceOptions(src_crs="EPSG:nonsense"))
+
+
+def test_metres_are_no_degrees(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", _rgb(), crs=None)
+    for options in (SourceOptions(src_crs="EPSG:4326"), SourceOptions(src_crs="EPSG:4326", zoom=9)):
+        with pytest.raises(
+            SourceError, match=r"nothing can lie, at 2.7e\+06,.* right CRS.*--src-crs"
+        ):
+            open_source(path, options)
+    stated = write_raster(tmp_path / "b.tif", _rgb(), crs="EPSG:4326")
+    with pytest.raises(SourceError, match=r"nothing can lie.*gdal_translate -a_srs"):
+        open_source(stated)
+    at = Affine(0.5, 0, -180.25, 0, -0.5, 90.25)  # centres of pixels on the poles
+    world = write_raster(tmp_path / "c.tif", _rgb(721, 361), at, "EPSG:4326")
+    assert open_source(world, SourceOptions(native=True)).info.grid.crs.is_geographic
 
 
 @pytest.mark.filterwarnings("error")

@@ -129,13 +129,15 @@ def test_a_raster_over_http(
         server.pages[f"/{file.name}"] = file.read_bytes()
     assert ("/map.tif.msk" in server.pages) is not internal
     script = (
-        "import sys, numpy; from maptile2sat.sources import open_source\n"
+        "import sys, numpy; from maptile2sat.sources import SourceOptions, open_source\n"
         "source = open_source(sys.argv[1]); read = source.read(source.info.extent)\n"
-        "numpy.savez(sys.argv[2], image=read.image, mask=read.mask)"
+        "numpy.savez(sys.argv[2], image=read.image, mask=read.mask)\n"
+        "warped = open_source(sys.argv[1], SourceOptions(zoom=12))\n"
+        "print(source.info.remote, warped.info.remote)"
     )  # in another process, as GDAL holds the interpreter's lock while it waits for a server
     command = [sys.executable, "-c", script, f"{server.url}/map.tif", tmp_path / "out.npz"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
     image, mask = tile_map.read(tile_map.extent)
     with np.load(tmp_path / "out.npz") as read:
         np.testing.assert_array_equal(read["image"], image)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,32 @@ def test_one_picture_at_many_places_is_an_error_picture(tmp_path: Path) -> None:
     assert allowed.read(sorry.extent).mask.all()
     few = dataclasses.replace(sorry, tiles=sorry.tiles[:3])
     assert open_source(write_mbtiles(tmp_path / "few.mbtiles", few)).read(few.extent).mask.any()
+
+
+def _wooded(period: int) -> Callable[[Window], np.ndarray]:
+    """Return tiles of a wood whose trees stand in a pattern of that many pixels."""
+    ground = np.full((period, period, 3), (173, 209, 158), np.uint8)
+    steps = np.random.default_rng(period).integers(0, 22, (period // 32, period // 32, 2))
+    for (row, col), (down, right) in zip(
+        np.ndindex(steps.shape[:2]), steps.reshape(-1, 2), strict=True
+    ):
+        top, left = 32 * row + down, 32 * col + right
+        ground[top : top + 10, left + 4 : left + 6] = (107, 141, 94)
+        ground[top + 2, left : left + 10] = (140, 175, 126)
+
+    def picture(window: Window) -> np.ndarray:
+        rows, cols = window.row % period, window.col % period
+        return ground[rows : rows + TILE, cols : cols + TILE]
+
+    return picture
+
+
+@pytest.mark.parametrize("period", [TILE, 2 * TILE])
+def test_woods_in_a_pattern_as_large_as_a_tile_may_repeat(period: int, tmp_path: Path) -> None:
+    block = TileMap.block(13, 4661, 2371, 6, 6)
+    woods = dataclasses.replace(block, picture=_wooded(period))
+    source = open_source(write_mbtiles(tmp_path / "woods.mbtiles", woods))
+    assert source.read(woods.extent).mask.all()
 
 
 @pytest.mark.parametrize("picture", [_hatched, lambda w: np.full((TILE, TILE, 3), 200, np.uint8)])

@@ -181,6 +181,8 @@ def test_across_180_degrees(tmp_path: Path) -> None:
     bands = np.moveaxis(pattern(Window(0, 0, 400, 300)), -1, 0)
     for crs, at in (
         ("EPSG:4326", Affine(0.05, 0, 170, 0, -0.05, 10)),
+        ("EPSG:4326", Affine(0.053, 0, 170, 0, -0.053, 10)),  # pixels that do not divide 360
+        ("EPSG:4326", Affine(0.053, 0, -191, 0, -0.053, 10)),
         ("EPSG:3832", Affine(5000, 0, 3_000_000 - 10 * 5000, 0, -5000, 700_000)),
     ):
         path = write_raster(tmp_path / f"{crs[5:]}.tif", bands, at, crs)

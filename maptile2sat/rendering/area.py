@@ -145,6 +145,7 @@ def find_area(
     """
     check_combination(options)
     info = source.info
+    bbox = None if bbox is None else _turned(bbox, crs, source)
     cutline = None if options.cutline is None else read_cutline(options.cutline)
     on_map = info.extent if bbox is None else info.grid.window(bbox, crs)
     if cutline is not None:
@@ -171,6 +172,25 @@ def find_area(
         needed = _there(needed, source)
     _check_size(needed)
     return Area(needed, info.grid, target, cutline)
+
+
+def _turned(bbox: BBox, crs: CRS, source: Source) -> BBox:
+    """Return a box in degrees with the longitudes by which a map in degrees knows it.
+
+    A map across 180 degrees goes on, to 182 or from -182; those whose pixels do not divide the
+    circle are not found there by counting columns.
+    """
+    grid, extent = source.info.grid, source.info.extent
+    if not crs.is_geographic or not grid.crs.is_geographic or grid.wrap is not None:
+        return bbox
+    east = bbox.east + (360.0 if bbox.west > bbox.east else 0.0)
+    for turn in (0.0, 360.0, -360.0):
+        moved = bbox._replace(west=bbox.west + turn, east=east + turn)
+        if max(abs(moved.west), abs(moved.east)) > 360.0:
+            continue
+        if any(grid.pieces(grid.window(moved, crs), extent)):
+            return moved if turn else bbox
+    return bbox
 
 
 def _output_grid(

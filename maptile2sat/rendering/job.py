@@ -34,6 +34,7 @@ from maptile2sat.sources import (
     tile_count,
     tile_count_of_rows,
 )
+from maptile2sat.sources.naming import address_mark
 from maptile2sat.translator import Translator, load_translator
 
 CACHE_BYTES = 128 << 20
@@ -251,6 +252,7 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
     grid, options = job.source.info.grid, job.options
     return {
         "source": job.source.info.name,
+        "source_address": address_mark(os.fspath(job.origin)),
         "source_file": _file_state(job.origin),
         "grid": [grid.crs.to_wkt(), *grid.transform(Window(0, 0, 1, 1))[:6]],
         "window": list(job.window),

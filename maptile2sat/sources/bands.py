@@ -21,6 +21,7 @@ _FOREIGN = {
     ColorInterp.saturation,
     ColorInterp.lightness,
 }
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,6 @@ def find_bands(dataset: Any, name: str) -> Bands:
     if any(kind in _FOREIGN for kind in kinds):
         raise SourceError(f"{name} is not in red, green and blue: convert it to RGB first")
     alpha = kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
-    if alpha is None and dataset.count == 4 and kinds[3] == ColorInterp.undefined:
-        alpha = 4
     colours = _colours(kinds, alpha, name)
     deep = {dataset.dtypes[band - 1] for band in (*colours, *([alpha] if alpha else []))}
     if deep != {"uint8"}:
@@ -69,6 +68,21 @@ def find_bands(dataset: Any, name: str) -> Bands:
     flags = dataset.mask_flag_enums[colours[0] - 1]
     masked = alpha is None and MaskFlags.all_valid not in flags
     return Bands(colours, alpha, table, masked)
+
+
+def band_notice(dataset: Any, name: str) -> str:
+    """Return what to say of a fourth band that may be anything, or an empty text.
+
+    In aerial images it is near infrared, which would make holes of water if it were taken for
+    alpha.
+    """
+    kinds = list(dataset.colorinterp)
+    if len(kinds) != 4 or kinds[3] != ColorInterp.undefined or not set(_RGB) <= set(kinds):
+        return ""
+    return (
+        f"band 4 of {name} does not say what it is and is left out; if it is alpha, make that "
+        f"known first: gdal_translate -colorinterp_4 alpha {name} alpha.tif"
+    )
 
 
 def read_rgb(dataset: Any, bands: Bands, window: RasterWindow) -> npt.NDArray[np.uint8]:
@@ -97,9 +111,8 @@ def read_rgba(dataset: Any, bands: Bands, window: RasterWindow) -> npt.NDArray[n
 
 def _colours(kinds: list[ColorInterp], alpha: int | None, name: str) -> tuple[int, ...]:
     """Return the numbers of the bands that make the colour."""
-    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(kind in kinds for kind in rgb):
-        return tuple(kinds.index(kind) + 1 for kind in rgb)
+    if all(kind in kinds for kind in _RGB):
+        return tuple(kinds.index(kind) + 1 for kind in _RGB)
     others = [number for number in range(1, len(kinds) + 1) if number != alpha]
     if len(others) in (1, 3):
         return tuple(others)
@@ -116,7 +129,10 @@ def _colours(kinds: list[ColorInterp], alpha: int | None, name: str) -> tuple[in
 
 def _table(dataset: Any, band: int) -> npt.NDArray[np.uint8] | None:
     """Return what the values of a single band look like, unless they are plain grey."""
-    if dataset.colorinterp[band - 1] == ColorInterp.palette:
+    inverted = (
+        dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    )  # GDAL's table says how
+    if inverted or dataset.colorinterp[band - 1] == ColorInterp.palette:
         table = np.zeros((256, 4), np.uint8)
         for value, colour in dataset.colormap(band).items():
             if 0 <= value < 256:

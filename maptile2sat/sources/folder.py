@@ -19,6 +19,10 @@ from maptile2sat.sources.tileset import open_tileset, span_of_tiles
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+_TMS_NOTES = "tilemapresource.xml"
+_NOTES_BYTES = 64 << 10
+_PROFILE = re.compile(r"<TileSets\b[^<>]*?\bprofile\s*=\s*[\"']([^\"']+)[\"']", re.I)
+_SRS = re.compile(r"<SRS>([^<]+)</SRS>", re.I)
 _LAYOUT = re.compile(r"(?P<root>.*?)/?\{z\}/\{x\}/\{(?P<row>-?y)\}(?P<ending>[^/{}]*)")
 
 
@@ -108,17 +112,23 @@ class FolderTiles:
         return None
 
 
-def open_folder(text: str, options: SourceOptions) -> TiledSource:
+def open_folder(text: str, options: SourceOptions, *, attribution: str = "") -> TiledSource:
     """Open a folder of tiles, or a template such as `tiles/{z}/{x}/{y}.png`.
 
     A folder with a `tilemapresource.xml` is a Tile Map Service: its rows count from the south.
+
+    Args:
+        text: The folder or the template.
+        options: How to open it.
+        attribution: Whom to name, if something else than the folder says it.
 
     Raises:
         SourceError: If there are no tiles or not the zoom.
     """
     if "{" not in text:
         root = Path(text)
-        tiles = FolderTiles(root, tms=(root / "tilemapresource.xml").is_file())
+        _check_profile(root / _TMS_NOTES)
+        tiles = FolderTiles(root, tms=(root / _TMS_NOTES).is_file())
         if not tiles.zooms:
             raise SourceError(
                 f"the folder {root} holds no map tiles named z/x/y.png (jpg, webp): name the map "
@@ -132,8 +142,32 @@ def open_folder(text: str, options: SourceOptions) -> TiledSource:
             "{z}/{x}/{y}.png (or .jpg, .webp), or {-y} for rows from the south"
         )
     root = Path(match["root"] or ("/" if text.startswith("/") else "."))
+    _check_profile(root / _TMS_NOTES)
     tiles = FolderTiles(root, [match["ending"]], tms=match["row"] == "-y")
+    tiles.attribution = attribution or tiles.attribution
     return open_tileset(tiles, options, retina="@2x" in match["ending"])
+
+
+def _check_profile(notes: Path) -> None:
+    """Refuse tiles that are not web mercator's, where the notes of a Tile Map Service say so.
+
+    Their names look alike, z/x/y, but they lie elsewhere.
+
+    Raises:
+        SourceError: If they are of another profile, or in another CRS.
+    """
+    text = (_contents(notes) or b"")[:_NOTES_BYTES].decode(errors="replace")
+    for kind, pattern, known in (
+        ("profile", _PROFILE, ("mercator",)),
+        ("CRS", _SRS, ("3857", "900913", "41001", "102100", "102113")),
+    ):
+        said = pattern.search(text)
+        if said is not None and not any(name in said[1].lower() for name in known):
+            raise SourceError(
+                f"the tiles in {notes.parent} are not in web mercator: {notes.name} names the "
+                f"{kind} '{' '.join(said[1].split())[:40]}'; give the raster that they were made "
+                "of, or make them again, gdal2tiles.py --profile mercator"
+            )
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import logging
 import re
@@ -16,6 +17,12 @@ _LONG = re.compile(r"[A-Za-z0-9._~%+=-]{32,}")
 _MIXED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_~%+=-]{16,}")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]*://)?(?:[^\s/'\"<>()]*)/[^\s'\"<>()]*")
 _USER_INFO = re.compile(r"(?![^/:@]*:\d*/)[^/:@?]*:[^?]*@|[^/?@]*@")  # secrets may hold slashes
+_PASSING = re.compile(r"key|token|sig|secret|pass|auth|sess|expire|polic|cred|x-(amz|goog)-", re.I)
+_SIGNED = frozenset(
+    ("se", "st", "sp", "sv", "sr", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks")
+)
+"""Names of query parameters that say who asks and until when: those of Azure's signatures."""
+
 _CHATTY = (
     "urllib3.connection",
     "urllib3.connectionpool",
@@ -46,6 +53,27 @@ def safe_url(url: str) -> str:
     netloc, slash, rest = rest.partition("/")
     host = netloc.rpartition("@")[2].partition("?")[0].partition("#")[0]
     return f"{scheme}://{host}{_safe_path(slash + rest)}"
+
+
+def address_mark(address: str) -> str | None:
+    """Return a short mark of what an address stands for; None if it is a path of this machine.
+
+    Two maps of one server often differ only in what `safe_url` hides. User info and the parameters
+    of keys and signatures do not count, as they change while the map stays. It is too short for
+    anything hidden to be found by it.
+    """
+    scheme, separator, rest = address.strip().partition("://")
+    if not separator or scheme.lower() == "file":
+        return None
+    rest, _, query = rest.partition("#")[0].partition("?")
+    rest = rest.removeprefix(_user_info(rest))
+    kept = [item for item in query.split("&") if not _says_who(item.partition("=")[0])]
+    text = "\n".join([scheme.lower(), rest, *kept])
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _says_who(parameter: str) -> bool:
+    return parameter.lower() in _SIGNED or _PASSING.search(parameter) is not None
 
 
 def safe_place(address: str) -> str:

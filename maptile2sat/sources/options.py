@@ -64,8 +64,8 @@ class SourceOptions:
         rate: Most requests a second to one host.
         gate: Lets requests through, if several processes keep the limits of a server together.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
-        max_repeats: Number of places at which one picture that is neither uniform nor periodic
-            is taken for an error picture; 0 switches this check off.
+        max_repeats: Number of places at which one picture that is neither of one colour nor a
+            pattern is taken for an error picture; 0 switches this check off.
         cache_bytes: Memory for decoded tiles.
         masked: Where masked tiles are noted, if somebody else wants to know of them; what is noted
             there by the time that the source is closed is told.

@@ -17,10 +17,10 @@ from rasterio.windows import Window as RasterWindow
 from maptile2sat.errors import Maptile2satError, SourceError, UsageError
 from maptile2sat.grid import Window, raster_grid
 from maptile2sat.position import can_lie
-from maptile2sat.projection import parse_crs
+from maptile2sat.projection import WEB_MERCATOR, parse_crs
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
-from maptile2sat.sources.bands import Bands, find_bands, read_rgb, read_rgba
+from maptile2sat.sources.bands import Bands, band_notice, find_bands, read_rgb, read_rgba
 from maptile2sat.sources.drivers import open_dataset
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
@@ -58,6 +58,8 @@ class RasterSource:
         with self._lend() as dataset:
             _check_blocks(dataset, self._name)
             self._bands: Bands = find_bands(dataset, self._name)
+            if text := band_notice(dataset, self._name):
+                options.warn(text)
             crs = _crs(dataset, options, self._name)
             _check_position(dataset, crs, self._name)
             grid, extent = raster_grid(crs, dataset.transform, dataset.width, dataset.height)
@@ -215,6 +217,14 @@ def _check_position(dataset: Any, crs: CRS, name: str) -> None:
         SourceError: If it is such.
     """
     if not can_lie(crs, dataset.transform, dataset.width, dataset.height):
+        if crs.is_geographic and can_lie(WEB_MERCATOR, dataset.transform, *dataset.shape[::-1]):
+            remedy = (
+                "--src-crs" if not dataset.crs else f"gdal_translate -a_srs EPSG:... {name} b.tif"
+            )
+            raise SourceError(
+                f"{name} says that it lies where nothing can lie, at {dataset.transform.c:g},"
+                f"{dataset.transform.f:g} degrees: give it the right CRS first, {remedy}"
+            )
         raise SourceError(
             f"{name} says that it lies where nothing can lie: give it a position first, "
             f"gdal_translate -a_ullr WEST NORTH EAST SOUTH {name} placed.tif"

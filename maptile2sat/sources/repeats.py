@@ -6,47 +6,50 @@ import hashlib
 import threading
 from collections import OrderedDict
 
-from maptile2sat.errors import SourceError
 from maptile2sat.source import Read
-from maptile2sat.sources.pixels import uniform_or_periodic
+from maptile2sat.sources.masked import Tile
+from maptile2sat.sources.pixels import may_repeat
 
 _REMEMBERED = 4096
 """Pictures of which the places are remembered; an error picture keeps coming back."""
 
 
 class RepeatGuard:
-    """Refuses one picture at many places, unless it is one that may honestly repeat.
+    """Notices one picture at many places, unless it is one that may honestly repeat.
+
+    Pictures that may are kept without places.
 
     Args:
-        name: The source, for the message.
-        limit: Number of places from which on a picture is refused; 0 refuses nothing.
+        limit: Number of places from which on a picture is an error picture; 0: none ever is.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
-        self._name = name
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._places: OrderedDict[bytes, set[str]] = OrderedDict()
+        self._places: OrderedDict[bytes, set[Tile] | None] = OrderedDict()
 
-    def check(self, data: bytes, read: Read, place: str) -> None:
-        """Take note of the picture `data`, decoded as `read`, at `place`.
+    def check(self, data: bytes, read: Read, tile: Tile) -> list[Tile]:
+        """Take note of the picture `data`, decoded as `read`, of a tile.
 
-        Raises:
-            SourceError: If it has now been seen at too many places.
+        Returns:
+            All tiles that have had it, sorted, if it is an error picture; else none.
         """
-        if not self._limit or uniform_or_periodic(read):
-            return
+        if not self._limit:
+            return []
         digest = hashlib.blake2b(data, digest_size=16).digest()
         with self._lock:
             places = self._places.setdefault(digest, set())
             self._places.move_to_end(digest)
-            places.add(place)
             if len(self._places) > _REMEMBERED:
                 self._places.popitem(last=False)
+            if places is None:
+                return []
+            places.add(tile)
             if len(places) < self._limit:
-                return
-            seen = ", ".join(sorted(places)[:4])
-        raise SourceError(
-            f"{self._name} has one and the same picture at {len(places)} places (such as {seen}): "
-            "that is an error picture, not a map (look at it; the zoom may be beyond the source's)"
-        )
+                return []
+            seen = sorted(places)
+        if may_repeat(read):
+            with self._lock:
+                self._places[digest] = None  # places would grow with the sea
+            return []
+        return seen

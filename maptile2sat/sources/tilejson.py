@@ -37,17 +37,18 @@ def open_tilejson(text: str, options: SourceOptions) -> TiledSource:
     remote = "://" in text
     content = parse_tilejson(_download(text, name, options) if remote else _load(text), name)
     addresses = [_resolve(text, address, name) for address in content["tiles"][:MAX_SERVERS]]
+    attribution = plain_text(str(content.get("attribution") or ""))
     if not all("://" in address for address in addresses):
         if remote:
             raise SourceError(f"{name} names tiles that are not on a server")
-        return open_folder(_south(addresses[0], content), options)
+        return open_folder(_south(addresses[0], content), options, attribution=attribution)
     tms = content.get("scheme") == "tms"
     templates = [Template(address, options.subdomains, tms=tms) for address in addresses]
     tiles = UrlTiles(
         templates,
         options,
         name=name,
-        attribution=plain_text(str(content.get("attribution") or "")),
+        attribution=attribution,
         zooms=range(_zoom(content, "minzoom", 0), _zoom(content, "maxzoom", MAX_ZOOM) + 1),
         bounds=_bounds(content),
         home=text if remote else None,

@@ -80,7 +80,12 @@ class WarpLoader:
         window = touched.grown(reach(self._resampling, max(steps)))
         if _taken_for_missing(info.grid.transform(window)):
             window = window.grown(1)
-        if not any(info.grid.pieces(window, info.extent)):
+        places = [
+            place
+            for place in _places(info.grid, window)
+            if any(info.grid.pieces(place, info.extent))
+        ]
+        if not places:
             return None
         if window.width * window.height > MAX_PIXELS:
             middle = self._grid.transform(tile) @ (TILE / 2, TILE / 2)
@@ -88,36 +93,42 @@ class WarpLoader:
                 f"{info.name} is too distorted at {middle[0]:.6g},{middle[1]:.6g} of "
                 f"{self._grid.crs} to be warped: give a smaller --bbox, or leave out what warps it"
             )
-        return self._warp(self._raster.read(window), window, tile, steps)
+        return self._warp([(self._raster.read(place), place) for place in places], tile, steps)
 
     def close(self) -> None:
         """Close the raster."""
         self._raster.close()
 
-    def _warp(self, read: Read, window: Window, tile: Window, steps: _Steps) -> Read | None:
-        if not read.mask.any():
+    def _warp(self, reads: list[tuple[Read, Window]], tile: Window, steps: _Steps) -> Read | None:
+        grid = self._raster.info.grid
+        reads = [(read, window) for read, window in reads if read.mask.any()]
+        parts = [(read, window, turn) for read, window in reads for turn in _turns(grid, window)]
+        if not parts:
             return None
-        turns = _turns(self._raster.info.grid, window)
-        if read.mask.all() and len(turns) == 1:
+        if len(parts) == 1 and reads[0][0].mask.all():
             # Without an alpha band pixels beyond the window would count as black, but the
             # window is larger than the tile on all sides.
-            image = self._reproject(np.moveaxis(read.image, -1, 0), window, tile, steps)
+            read, window, turn = parts[0]
+            bands = np.moveaxis(read.image, -1, 0)
+            image = self._reproject(bands, window, turn, tile, steps)
             return Read(
                 np.ascontiguousarray(np.moveaxis(image, 0, -1)),
                 np.full((TILE, TILE), 255, np.uint8),
             )
         warped = blank(tile)
-        for turn in turns:
-            there = self._warp_masked(read, window.shifted(turn, 0), tile, steps)
+        for part in parts:
+            there = self._warp_masked(*part, tile, steps)
             np.copyto(warped.image, there.image, where=there.mask[..., None] > 0)
             np.maximum(warped.mask, there.mask, out=warped.mask)
         return warped
 
-    def _warp_masked(self, read: Read, window: Window, tile: Window, steps: _Steps) -> Read:
+    def _warp_masked(
+        self, read: Read, window: Window, turn: float, tile: Window, steps: _Steps
+    ) -> Read:
         alpha = read.mask[None]
         bands = np.concatenate([np.moveaxis(read.image, -1, 0), alpha])
-        warped = self._reproject(bands, window, tile, steps, alpha=4)
-        covered = self._reproject(alpha, window, tile, steps)[0] >= 128
+        warped = self._reproject(bands, window, turn, tile, steps, alpha=4)
+        covered = self._reproject(alpha, window, turn, tile, steps)[0] >= 128
         mask = np.where(covered & (warped[3] > 0), np.uint8(255), np.uint8(0))
         image = np.ascontiguousarray(np.moveaxis(warped[:3], 0, -1))
         image[mask == 0] = 0
@@ -127,6 +138,7 @@ class WarpLoader:
         self,
         bands: npt.NDArray[np.uint8],
         window: Window,
+        turn: float,
         tile: Window,
         steps: _Steps,
         *,
@@ -137,7 +149,7 @@ class WarpLoader:
         reproject(
             np.ascontiguousarray(bands),
             warped,
-            src_transform=source.transform(window),
+            src_transform=Affine.translation(turn, 0) @ source.transform(window),
             src_crs=source.crs,
             dst_transform=self._grid.transform(tile),
             dst_crs=self._grid.crs,
@@ -177,7 +189,8 @@ def warp_to_zoom(raster: Source, zoom: int, options: SourceOptions) -> TiledSour
             f"use zoom {finest} or more, or make a smaller copy of the map first"
         )
     loader = WarpLoader(raster, grid, resampling_of(options.resampling, ratio))
-    info = SourceInfo(raster.info.name, grid, extent, raster.info.attribution)
+    about = raster.info
+    info = SourceInfo(about.name, grid, extent, about.attribution, remote=about.remote)
     workers = min(4, os.cpu_count() or 1)
     return TiledSource(info, loader, workers=workers, cache_bytes=options.cache_bytes)
 
@@ -255,20 +268,32 @@ def _defined(grid: Grid, tile: Window, source: Grid) -> BBox:
     return bounds._replace(south=max(bounds.south, -last), north=min(bounds.north, last))
 
 
-def _turns(grid: Grid, window: Window) -> list[int]:
-    """Return by how many columns a window is to be shifted so that PROJ's longitudes meet it.
+def _places(grid: Grid, window: Window) -> list[Window]:
+    """Return where the pixels of a window may lie in the columns of a raster.
+
+    Longitudes go around all rasters in degrees, but the columns of those alone whose pixels
+    divide the circle; others are looked for on either side too.
+    """
+    if grid.wrap is not None or grid.turn is None or grid.affine.b or grid.affine.d:
+        return [window]
+    around = round(grid.turn / abs(grid.affine.a))
+    return [window, *(window.shifted(cols, 0).grown(1) for cols in (-around, around))]
+
+
+def _turns(grid: Grid, window: Window) -> list[float]:
+    """Return how far a window is to be moved, in its CRS, so that PROJ's longitudes meet it.
 
     They end at 180 degrees east and west, while columns go on: a window that crosses is looked
     at twice, as it lies and once around the world.
     """
-    if grid.wrap is None or grid.turn is None:
-        return [0]
+    if grid.turn is None:
+        return [0.0]
     west, _, east, _ = grid.bounds(window)
-    turns = [0]
+    turns = [0.0]
     if east > grid.turn / 2:
-        turns.append(-grid.wrap)
+        turns.append(-grid.turn)
     if west < -grid.turn / 2:
-        turns.append(grid.wrap)
+        turns.append(grid.turn)
     return turns
 
 

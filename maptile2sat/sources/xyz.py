@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from maptile2sat.errors import MissingTileError
@@ -14,6 +15,9 @@ from maptile2sat.sources.policy import check_host
 from maptile2sat.sources.template import Template
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.sources.tileset import open_tileset, span_of_bounds
+
+_MOVES = 4096
+"""Redirected tiles of which is remembered where they came from."""
 
 
 class UrlTiles:
@@ -48,7 +52,8 @@ class UrlTiles:
         self._templates = templates
         self._bounds = bounds
         self._client = HttpClient(options, home or templates[0].fill(0, 0, 0))
-        self._last = threading.local()
+        self._lock = threading.Lock()
+        self._moved: OrderedDict[str, str] = OrderedDict()
         self.name = name or safe_url(templates[0].text)
         self.attribution = attribution
         self.zooms = zooms
@@ -71,20 +76,33 @@ class UrlTiles:
                 answers nonsense.
         """
         what = f"tile {zoom}/{x}/{y} of {self.name}"
-        reply = self._client.get(self._url(zoom, x, y), what)
+        url = self._url(zoom, x, y)
+        reply = self._client.get(url, what)
         if reply is None or not reply.body:
             raise MissingTileError(f"{what} is missing")
-        self._last.url = reply.url
+        if reply.url != url:
+            self._note_move(url, reply.url)
         return reply.body
 
     def discard(self, zoom: int, x: int, y: int) -> None:
-        """Delete the cached copies of a tile that this thread has fetched last."""
-        self._client.forget(self._url(zoom, x, y))
-        self._client.forget(self._last.url)
+        """Delete the cached copies of a tile, also where a redirect has led to."""
+        url = self._url(zoom, x, y)
+        self._client.forget(url)
+        with self._lock:
+            there = self._moved.pop(url, None)
+        if there is not None:
+            self._client.forget(there)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _note_move(self, url: str, there: str) -> None:
+        """Remember for a while where a tile came from in the end."""
+        with self._lock:
+            self._moved[url] = there
+            while len(self._moved) > _MOVES:
+                self._moved.popitem(last=False)
 
     def _url(self, zoom: int, x: int, y: int) -> str:
         return self._templates[(x + y) % len(self._templates)].fill(zoom, x, y)
