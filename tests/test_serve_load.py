@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -444,3 +448,24 @@ def test_one_geotiff_is_rendered_at_a_time(tmp_path: Path) -> None:
         assert "gone" in server.get(path).text  # and the next may begin
     assert second.status_code == 503
     assert second.headers["Retry-After"]
+
+
+def test_json_is_there_as_soon_as_the_server_is(tmp_path: Path) -> None:
+    """A program that reads it by a pipe must not wait for the end of the server."""
+    code = (
+        "import os\n"
+        "from unittest import mock\n"
+        "from maptile2sat.cli import process\n"
+        # leaves what was not written yet
+        "with mock.patch('uvicorn.Server.run', lambda self, sockets: os._exit(0)):\n"
+        "    process()\n"
+    )
+    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--json", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told["health"] == f"{told['url']}healthz"
