@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import requests
 
 from maptile2sat.errors import MissingExtraError, SourceError, UsageError
+from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.serving import ServeOptions, serve
@@ -27,11 +30,13 @@ from maptile2sat.serving.cache import BLOCK, Key, TileCache
 from maptile2sat.serving.cell_queue import BusyError, CellQueue
 from maptile2sat.serving.layer import ImageLayer
 from tests.conftest import TileMap, TileServer
-from tests.support_render import copy_of_tiny, write_tiny_bundle
+from tests.support_render import bbox_of, copy_of_tiny, write_tiny_bundle
 from tests.support_serve import SIDE, Running, model, running, wait_for
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+
+PROCESS = "import sys; sys.argv[0] = 'm'; from maptile2sat.cli import process; process()"
 
 ZOOM, COL, ROW = 16, 37308, 18968
 """A tile of the sample map that begins a cell."""
@@ -469,3 +474,40 @@ def test_json_is_there_as_soon_as_the_server_is(tmp_path: Path) -> None:
     )
     told = json.loads(done.stdout)
     assert told["health"] == f"{told['url']}healthz"
+
+
+def test_a_stop_waits_for_no_map_server_and_prints_no_traceback(
+    server: TileServer, tmp_path: Path
+) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def silent(path: str, number: int) -> None:
+        asked.set()
+        assert gate.wait(120)
+
+    template = server.serve(TileMap.block(ZOOM, COL, ROW, 2, 2))
+    server.answer = silent
+    box = bbox_of(mercator_grid(ZOOM), Window(COL * 256, ROW * 256, 512, 512))
+    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROCESS, "serve", template, "--bbox", box, "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with ThreadPoolExecutor(1) as pool:
+            tile = f"{address}tiny/{ZOOM}/{COL}/{ROW}.png"
+            answer = pool.submit(requests.get, tile, timeout=120)
+            assert asked.wait(60)
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=60)[1]  # the map server is silent for longer
+            assert answer.result().status_code == 503
+    finally:
+        gate.set()
+        process.kill()
+    assert process.returncode == 143
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "error: terminated"

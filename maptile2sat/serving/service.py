@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -121,7 +121,7 @@ def bounds(layer: ImageLayer) -> BBox:
 def open_service(
     source: Any, options: ServeOptions, warn: Callable[[str], None] = lambda text: None
 ) -> Iterator[Service]:
-    """Open map, models and cache; wait for work that has begun at the end.
+    """Open map, models and cache; at the end wait for work that has begun, but for no server.
 
     Args:
         source: What `open_source` takes; None for the sample map.
@@ -132,19 +132,27 @@ def open_service(
         Maptile2satError: If map, models or cache cannot be used.
     """
     counts = Counts()
-    with open_layers(source, options, counts.clock, warn) as layers:
+    makers: dict[str, TileMaker] = {}
+
+    def make(key: tuple[str, int, int]) -> Any:
+        return makers[key[0]].make_cell(key[1], key[2])
+
+    cells, reads = CellQueue(make, options.queue), CellQueue(make, options.queue)
+    with (
+        closing(cells),
+        closing(reads),
+        open_layers(source, options, counts.clock, warn) as layers,
+    ):
         cache = TileCache(options.cache_folder, options.cache_bytes)
-        makers: dict[str, TileMaker] = {}
-
-        def make(key: tuple[str, int, int]) -> Any:
-            return makers[key[0]].make_cell(key[1], key[2])
-
-        cells, reads = CellQueue(make, options.queue), CellQueue(make, options.queue)
         makers["source"] = TileMaker(layers.map, cache, reads)
         for name, layer in layers.images.items():
             makers[name] = TileMaker(layer, cache, cells)
         try:
             yield Service(options, layers, makers, cells, reads, counts)
         finally:
-            cells.close()
-            reads.close()
+            info = layers.map.job.source.info
+            # closing a map server ends its downloads, which may take as long as it likes; any
+            # other map must not be closed while it is read
+            if not (info.remote and info.tiled):
+                cells.close()
+                reads.close()
