@@ -301,3 +301,19 @@ def test_the_geotiff_of_an_area_is_what_render_makes(sample: Running, tmp_path: 
     assert served.transform == made.raster.transform
     assert served.tags["SYNTHETIC"] == "YES"
     np.testing.assert_array_equal(served.image, made.image)
+
+
+def test_a_raster_of_oblong_pixels_is_warped_too(tmp_path: Path) -> None:
+    """As those of degrees are: `render` has to be told a zoom, a server has one."""
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.full((3, 60, 60), 200, np.uint8),
+        crs="EPSG:4326",
+        transform=rasterio.Affine(2e-5, 0, 24.94, 0, -2e-5, 60.18),
+    )
+    with running(path, tmp_path / "tiles") as server:
+        about = server.get("/tiny/tilejson.json").json()
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    assert about["maxzoom"] == ZOOM
+    np.testing.assert_allclose(about["bounds"], (24.94, 60.1788, 24.9412, 60.18), atol=1e-4)
+    assert f"-z {ZOOM}" in command

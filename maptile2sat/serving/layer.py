@@ -242,13 +242,17 @@ def open_layers(
 
 def _job(stack: ExitStack, source: Any, options: RenderOptions, warn: Callable[[str], None]) -> Job:
     """Open a map on the web mercator grid, warped to the model's zoom if it has another."""
-    opened = ExitStack()
-    job = opened.enter_context(prepared(source, options, warn))
+    opened, told = ExitStack(), list[str]()
+    # whatever its pixels are like: unless they are web mercator, they are not taken as they are
+    job = opened.enter_context(prepared(source, replace(options, native=True), told.append))
     if job.source.info.grid.zoom is None:
         opened.close()
         zoom = job.bundle.description.zoom
         return stack.enter_context(prepared(source, replace(options, zoom=zoom), warn))
     stack.push(opened)
+    job.notices.tell = warn
+    for text in told:
+        warn(text)
     return job
 
 
