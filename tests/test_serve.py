@@ -317,3 +317,22 @@ def test_a_raster_of_oblong_pixels_is_warped_too(tmp_path: Path) -> None:
     assert about["maxzoom"] == ZOOM
     np.testing.assert_allclose(about["bounds"], (24.94, 60.1788, 24.9412, 60.18), atol=1e-4)
     assert f"-z {ZOOM}" in command
+
+
+def test_the_command_has_all_that_decides_the_pixels(tmp_path: Path) -> None:
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.full((3, 60, 60), 200, np.uint8),
+        crs=None,
+        transform=rasterio.Affine(2.0, 0, 385_000, 0, -2.0, 6_672_000),
+    )
+    options = RenderOptions(precision="float32", src_crs="EPSG:3067", seed=3)
+    with running(path, tmp_path / "tiles", render=options) as server:
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    for words in ("--src-crs EPSG:3067", f"-z {ZOOM}", "--seed 3", "--precision float32"):
+        assert words in command
+    template = "http://127.0.0.1:9/{z}/{x}/{y}.png"
+    options = RenderOptions(precision="float32", bbox="24.94,60.17,24.95,60.18", tile_size=512)
+    with running(template, tmp_path / "tiles", render=options) as server:
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    assert "--tile-size 512" in command

@@ -158,6 +158,10 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
         words += ["--seed", str(options.seed)]
     if options.precision != "auto":
         words += ["--precision", options.precision]
+    if options.src_crs is not None:
+        words += ["--src-crs", options.src_crs]
+    if options.tile_size is not None:
+        words += ["--tile-size", str(options.tile_size)]
     if info.remote and options.missing != "error":
         words += ["--missing", options.missing]
     return [shlex.join([*words, "--bbox"]), "-o area.tif"]
