@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import open_source
 from tests.conftest import TileMap, write_mbtiles, write_raster
-from tests.support_render import bbox_of, read_back, tiny_render
+from tests.support_render import bbox_of, read_back, tiny_render, write_tiny_bundle
 from tests.support_serve import SIDE, Running, model, running
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
@@ -336,3 +337,17 @@ def test_the_command_has_all_that_decides_the_pixels(tmp_path: Path) -> None:
     with running(template, tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
     assert "--tile-size 512" in command
+
+
+def test_any_name_of_a_model_makes_an_address(tmp_path: Path) -> None:
+    odd = write_tiny_bundle(tmp_path / "odd", cell=SIDE, name="Mein #1? 100% {z}")
+    with running(sample_map(), tmp_path / "tiles", models=(str(odd),)) as server:
+        path = quote("/Mein #1? 100% {z}")
+        (template,) = server.get(f"{path}/tilejson.json").json()["tiles"]
+        col, row = tiles()[0]
+        address = template.format(z=ZOOM, x=col, y=row)
+        tile = requests.get(address, timeout=60)
+        assert tile.content == server.get(f"{path}/{ZOOM}/{col}/{row}.png").content
+    assert tile.status_code == 200
+    assert address.isascii()
+    assert " " not in address

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from maptile2sat.grid import BBox
 from maptile2sat.serving.cache import TileCache
@@ -101,7 +102,7 @@ class Service:
             "version": about.version if about.version.count(".") == 2 else "1.0.0",
             "attribution": layer.attribution.replace("&", "&amp;").replace("<", "&lt;"),
             "scheme": "xyz",
-            "tiles": [f"{base}/{name}/{{z}}/{{x}}/{{y}}.png?v={layer.digest[:12]}"],
+            "tiles": [f"{base}/{quote(name)}/{{z}}/{{x}}/{{y}}.png?v={layer.digest[:12]}"],
             "minzoom": max(0, layer.zoom - BELOW),
             "maxzoom": layer.zoom,
             "bounds": list(box),
