@@ -351,3 +351,14 @@ def test_any_name_of_a_model_makes_an_address(tmp_path: Path) -> None:
     assert tile.status_code == 200
     assert address.isascii()
     assert " " not in address
+
+
+def test_the_tilejson_of_a_map_of_zoom_0(tmp_path: Path) -> None:
+    """TileJSON wants a middle between its zooms, and a version of three numbers."""
+    source = write_mbtiles(tmp_path / "world.mbtiles", TileMap(0, ((0, 0),)))
+    bundle = write_tiny_bundle(tmp_path / "tiny", cell=SIDE, version="2.x.y")
+    with running(source, tmp_path / "tiles", models=(str(bundle),)) as server:
+        about = server.get("/tiny/tilejson.json").json()
+    assert (about["minzoom"], about["maxzoom"]) == (0, 0)
+    assert about["center"] == [0, 0, 0]
+    assert about["version"] == "1.0.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,9 @@ from maptile2sat.serving.options import ServeOptions
 from maptile2sat.serving.tiles import BELOW, TileMaker
 
 WORLD = BBox(-180.0, -85.051129, 180.0, 85.051129)
+
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+", re.ASCII)
+"""What TileJSON takes for a version."""
 
 
 @dataclass
@@ -94,19 +98,24 @@ class Service:
         layer = self.layers.images[name]
         box = bounds(layer)
         about = layer.job.bundle.description
+        lowest = max(0, layer.zoom - BELOW)
         return {
             "tilejson": "3.0.0",
             "name": f"{name} (synthetic)",
             "description": "Synthetic satellite-style imagery, generated from a map by a neural "
             "network; it does not show the real ground.",
-            "version": about.version if about.version.count(".") == 2 else "1.0.0",
+            "version": about.version if _VERSION.fullmatch(about.version) else "1.0.0",
             "attribution": layer.attribution.replace("&", "&amp;").replace("<", "&lt;"),
             "scheme": "xyz",
             "tiles": [f"{base}/{quote(name)}/{{z}}/{{x}}/{{y}}.png?v={layer.digest[:12]}"],
-            "minzoom": max(0, layer.zoom - BELOW),
+            "minzoom": lowest,
             "maxzoom": layer.zoom,
             "bounds": list(box),
-            "center": [(box.west + box.east) / 2, (box.south + box.north) / 2, layer.zoom - 1],
+            "center": [
+                (box.west + box.east) / 2,
+                (box.south + box.north) / 2,
+                max(lowest, layer.zoom - 1),
+            ],
         }
 
 
