@@ -350,7 +350,15 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"port": 70000}, {"models": ()}, {"queue": 0}, {"cors": ("maps.example.com",)}],
+    [
+        {"port": 70000},
+        {"models": ()},
+        {"queue": 0},
+        {"cors": ("maps.example.com",)},
+        {"cors": ("https://maps.example.com/",)},  # which no browser sends: nobody would be let in
+        {"cors": ("https://Maps.example.com",)},
+        {"cors": ("https://maps.example.com/map",)},
+    ],
 )
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
