@@ -519,3 +519,13 @@ def test_a_stop_waits_for_no_map_server_and_prints_no_traceback(
     assert process.returncode == 143
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "error: terminated"
+
+
+@pytest.mark.parametrize("size", ["much", "9" * 400, "-1", "1P"])
+def test_what_is_no_size(size: str) -> None:
+    from tests.support_render import run_cli
+
+    done = run_cli("serve", f"--cache-size={size}")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert "is not a size" in done.err

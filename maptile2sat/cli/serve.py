@@ -14,7 +14,7 @@ from maptile2sat.cli.console import note, set_logging, show_json, warn
 from maptile2sat.cli.render import Missing, Precision
 from maptile2sat.errors import UsageError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.I)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)B?", re.I)
 
 
 def parse_size(text: str) -> int:
@@ -25,7 +25,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"'{text}' is not a size: say for example 500M or 2G")
+        raise UsageError(f"'{text[:100]}' is not a size: say for example 500M or 2G")
     return int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1 if match[2] else 0))
 
 
