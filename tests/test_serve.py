@@ -6,20 +6,23 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import requests
 from PIL import Image
+from rasterio.vrt import WarpedVRT
 
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import open_source
 from tests.conftest import TileMap, write_mbtiles, write_raster
-from tests.support_render import bbox_of, read_back, tiny_render, write_tiny_bundle
+from tests.support_render import bbox_of, read_back, run_cli, tiny_render, write_tiny_bundle
 from tests.support_serve import SIDE, Running, model, running
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
@@ -362,3 +365,25 @@ def test_the_tilejson_of_a_map_of_zoom_0(tmp_path: Path) -> None:
     assert (about["minzoom"], about["maxzoom"]) == (0, 0)
     assert about["center"] == [0, 0, 0]
     assert about["version"] == "1.0.0"
+
+
+def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) -> None:
+    """A VRT beyond its folder wants `--allow-vrt`, of `serve` as well as of `render`."""
+    (tmp_path / "vrt").mkdir()
+    pixels = np.full((3, 256, 256), 200, np.uint8)
+    at = mercator_grid(ZOOM).transform(Window(37308 * TILE, 18968 * TILE, TILE, TILE))
+    picture = write_raster(tmp_path / "map.tif", pixels, crs="EPSG:3857", transform=at)
+    with rasterio.open(picture) as dataset, WarpedVRT(dataset) as warped:
+        rasterio.shutil.copy(warped, tmp_path / "vrt" / "map.vrt", driver="VRT")
+    words = ["serve", tmp_path / "vrt" / "map.vrt", "-m", model(), "--precision", "float32"]
+    words += ["--port", "0", "--cache", tmp_path / "tiles", "--rate", "9"]
+    with mock.patch("uvicorn.Server.run"):  # all but answering
+        refused = run_cli(*words)
+        taken = run_cli(*words, "--allow-vrt")
+    assert refused.code == 1
+    assert refused.err.strip().endswith("say --allow-vrt")
+    assert taken.code == 0, taken.err
+    options = RenderOptions(precision="float32", allow_vrt=True)
+    with running(tmp_path / "vrt" / "map.vrt", tmp_path / "tiles", render=options) as server:
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    assert "--allow-vrt" in command

@@ -144,7 +144,7 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
 
     Args:
         layer: Of what.
-        private: Whether to leave out in which folders map and model lie.
+        private: Whether to leave out in which folders map, model and certificates lie.
     """
     info, options = layer.job.source.info, layer.job.options
     words = ["maptile2sat", "render"]
@@ -162,6 +162,10 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
         words += ["--src-crs", options.src_crs]
     if options.tile_size is not None:
         words += ["--tile-size", str(options.tile_size)]
+    if options.ca_bundle is not None:
+        words += ["--ca-bundle", options.ca_bundle.name if private else str(options.ca_bundle)]
+    if options.allow_vrt:
+        words.append("--allow-vrt")
     if info.remote and options.missing != "error":
         words += ["--missing", options.missing]
     return [shlex.join([*words, "--bbox"]), "-o area.tif"]
