@@ -529,3 +529,41 @@ def test_what_is_no_size(size: str) -> None:
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
     assert "is not a size" in done.err
+
+
+def test_a_stop_waits_for_no_geotiff_and_leaves_none(tmp_path: Path) -> None:
+    code = (
+        "import time\n"
+        "from unittest import mock\n"
+        "from maptile2sat.cli import process\n"
+        "def slow(source, output, options):\n"
+        "    output.write_bytes(b'half of it')\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(600)\n"
+        "with mock.patch('maptile2sat.serving.area.render', slow):\n"
+        "    process()\n"
+    )
+    (tmp_path / "temporary").mkdir()
+    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path / "tiles")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with ThreadPoolExecutor(1) as pool:
+            area = f"{address}tiny/area.tif?bbox=24.94,60.17,24.941,60.1701"
+            answer = pool.submit(requests.get, area, timeout=120)
+            assert process.stdout.readline() == "begun\n"
+            assert list((tmp_path / "temporary").glob("*/area.tif"))
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=60)[1]
+            assert answer.result().status_code == 503
+    finally:
+        process.kill()
+    assert "Traceback" not in said
+    assert not list((tmp_path / "temporary").glob("maptile2sat-*"))

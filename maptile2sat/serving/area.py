@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ WAIT_SECONDS = 5
 
 _rendering = threading.Lock()
 """One GeoTIFF at a time: each takes all processors for seconds."""
+
+_thread = ThreadPoolExecutor(1, "area")
+"""Of our own: who stops the server would wait for a thread of asyncio's."""
 
 
 async def area_response(service: Service, layer: ImageLayer, text: str) -> Response:
@@ -55,8 +59,14 @@ async def area_response(service: Service, layer: ImageLayer, text: str) -> Respo
         raise UsageError("the area is not inside the one that is served")
     if not _rendering.acquire(blocking=False):
         raise BusyError(WAIT_SECONDS)
+    folder = Path(tempfile.mkdtemp(prefix="maptile2sat-"))
     # the lock goes with the thread: it stays if the client leaves
-    folder = await asyncio.to_thread(_render, service, layer, box)
+    work = asyncio.get_running_loop().run_in_executor(_thread, _render, service, layer, box, folder)
+    try:
+        await work
+    except asyncio.CancelledError:  # the server is being stopped: nobody will send it
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     service.counts.requests["downloads"] += 1
     return _Once(
         folder / "area.tif",
@@ -79,10 +89,9 @@ class _Once(FileResponse):
             shutil.rmtree(Path(self.path).parent, ignore_errors=True)
 
 
-def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
-    """Render into a new temporary folder, which goes away if that fails."""
+def _render(service: Service, layer: ImageLayer, box: BBox, folder: Path) -> None:
+    """Render into a temporary folder, which goes away if that fails."""
     start = time.perf_counter()
-    folder = Path(tempfile.mkdtemp(prefix="maptile2sat-"))
     try:
         _check_unchanged(layer.job.bundle)
         render(layer.job.origin, folder / "area.tif", replace(layer.job.options, bbox=box))
@@ -92,7 +101,6 @@ def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
     finally:
         _rendering.release()
         service.counts.clock("download", time.perf_counter() - start)
-    return folder
 
 
 def _check_unchanged(bundle: Bundle) -> None:
