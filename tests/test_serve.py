@@ -22,7 +22,14 @@ from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import open_source
 from tests.conftest import TileMap, write_mbtiles, write_raster
-from tests.support_render import bbox_of, read_back, run_cli, tiny_render, write_tiny_bundle
+from tests.support_render import (
+    DESCRIPTION,
+    bbox_of,
+    read_back,
+    run_cli,
+    tiny_render,
+    write_tiny_bundle,
+)
 from tests.support_serve import SIDE, Running, model, running
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
@@ -92,7 +99,8 @@ def test_formats_show_the_same_picture(sample: Running) -> None:
     png = sample.tile("tiny", ZOOM, col, row, "png")
     np.testing.assert_array_equal(png, sample.tile("tiny", ZOOM, col, row, "webp"))
     jpeg = sample.tile("tiny", ZOOM, col, row, "jpg")
-    assert abs(png[..., :3].astype(int) - jpeg[..., :3]).mean() < 12
+    seen = png[..., 3] > 0
+    assert abs(png[..., :3].astype(int) - jpeg[..., :3])[seen].mean() < 12
     for form, media in (("png", "image/png"), ("webp", "image/webp"), ("jpg", "image/jpeg")):
         answer = sample.get(f"/tiny/{ZOOM}/{col}/{row}.{form}")
         assert answer.headers["Content-Type"] == media
@@ -387,3 +395,16 @@ def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) 
     with running(tmp_path / "vrt" / "map.vrt", tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
     assert "--allow-vrt" in command
+
+
+def test_jpeg_has_the_ground_colour_beside_the_map(tmp_path: Path) -> None:
+    """It cannot be transparent; black would frame the map."""
+    box = bbox_of(mercator_grid(ZOOM), Window(37308 * TILE, 18968 * TILE, 128, 512))
+    options = RenderOptions(precision="float32", bbox=box)
+    with running(sample_map(), tmp_path, render=options) as server:
+        for zoom in (ZOOM - 1, ZOOM):
+            col, row = 37308 >> (ZOOM - zoom), 18968 >> (ZOOM - zoom)
+            for layer in ("tiny", "source"):
+                assert not server.tile(layer, zoom, col, row)[:, -100:, 3].any()
+                shown = server.tile(layer, zoom, col, row, "jpg")[..., :3].astype(int)
+                assert abs(shown[:, -100:] - DESCRIPTION["fill"]).max() <= 8
