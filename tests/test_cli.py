@@ -361,6 +361,31 @@ def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
     assert read_back(tmp_path / "out.tif").image.size > 0
 
 
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"]], ids=str)
+@pytest.mark.parametrize("full", [False, True], ids=["nobody reads", "full disk"])
+def test_a_result_that_cannot_be_written(words: list[str], full: bool) -> None:
+    """As after `| head`, which is no trouble worth a word, and on a full disk."""
+    if full and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full on this system")
+    if full:
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, out = os.pipe()
+        os.close(reader)
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, *words],
+        stdout=out,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        check=False,
+    )
+    os.close(out)
+    said = "error: the result cannot be written: No space left on device\n" if full else ""
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_preview_of_the_command_line(tmp_path: Path) -> None:
     preview = tmp_path / "p.png"
     done = render(tmp_path, "--bbox", INSIDE, "--preview", preview)
