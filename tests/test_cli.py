@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 import maptile2sat
@@ -474,6 +475,25 @@ def test_info_on_a_map() -> None:
     done = run_cli("info", sample_map())
     assert done.code == 0
     assert "EPSG:3857" in done.out
+
+
+def test_info_takes_what_its_messages_ask_for(tmp_path: Path, server: TileServer) -> None:
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.zeros((3, 60, 60), np.uint8),
+        crs=None,
+        transform=rasterio.Affine(2.0, 0, 385_000, 0, -2.0, 6_672_000),
+    )
+    template = server.url + "/{z}/{x}/{y}.png"
+    for thing, asked, value, name in (
+        (path, "--src-crs", "EPSG:3067", "crs"),
+        (template, "--zoom", "16", "zoom"),
+    ):
+        refused = run_cli("info", thing)
+        assert refused.code == 1
+        assert f"say {asked}" in refused.err
+        facts = json.loads(run_cli("info", thing, asked, value, "--json").out)
+        assert str(facts[name]) == value
 
 
 def test_info_on_a_render() -> None:
