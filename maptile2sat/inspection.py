@@ -11,6 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
+from maptile2sat.source import SourceInfo
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.pmtiles import FileBytes, PMTiles
 
@@ -41,7 +42,10 @@ def inspect(
     options = SourceOptions(
         zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt, native=True
     )
-    return {**_source(thing, options), **_render_tags(thing)}
+    with closing(open_source(thing, options)) as source:
+        info = source.info
+    # there is no file with tags at the address of a tile server, and GDAL would ask for one
+    return {**_map(info), **({} if info.remote and info.tiled else _render_tags(thing))}
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:
@@ -53,22 +57,20 @@ def _model(bundle: Bundle) -> dict[str, Any]:
     return {"what": "model", "folder": str(bundle.folder), **about}
 
 
-def _source(thing: str, options: SourceOptions) -> dict[str, Any]:
-    with closing(open_source(thing, options)) as source:
-        info = source.info
-        return {
-            "what": "map",
-            "name": info.name,
-            "width": info.extent.width,
-            "height": info.extent.height,
-            "crs": info.grid.crs.to_string(),
-            "zoom": info.grid.zoom,
-            "bounds": list(info.grid.bounds(info.extent)),
-            "bounds_degrees": list(info.grid.lonlat_bounds(info.extent)),
-            "metres_per_pixel": list(info.grid.metres_per_pixel(info.extent)),
-            "attribution": info.attribution,
-            "style": info.style,
-        }
+def _map(info: SourceInfo) -> dict[str, Any]:
+    return {
+        "what": "map",
+        "name": info.name,
+        "width": info.extent.width,
+        "height": info.extent.height,
+        "crs": info.grid.crs.to_string(),
+        "zoom": info.grid.zoom,
+        "bounds": list(info.grid.bounds(info.extent)),
+        "bounds_degrees": list(info.grid.lonlat_bounds(info.extent)),
+        "metres_per_pixel": list(info.grid.metres_per_pixel(info.extent)),
+        "attribution": info.attribution,
+        "style": info.style,
+    }
 
 
 def _render_tags(thing: str) -> dict[str, Any]:

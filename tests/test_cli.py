@@ -496,6 +496,13 @@ def test_info_takes_what_its_messages_ask_for(tmp_path: Path, server: TileServer
         assert str(facts[name]) == value
 
 
+def test_info_asks_a_tile_server_for_nothing_in_vain(server: TileServer) -> None:
+    """There is no picture called {z}/{x}/{y}.png: GDAL would ask for it."""
+    done = run_cli("info", server.url + "/{z}/{x}/{y}.png", "--zoom", "16")
+    assert done.code == 0, done.err
+    assert server.log == []
+
+
 def test_info_on_a_render() -> None:
     facts = json.loads(run_cli("info", large_render().result.output, "--json").out)
     assert facts["what"] == "render"
