@@ -138,7 +138,7 @@ def _extras() -> Finding:
     parts = {
         "osm": ("osmium", "shapely"),
         "pmtiles": ("pmtiles",),
-        "serve": ("starlette", "uvicorn"),
+        "serve": ("starlette", "uvicorn", "xstatic"),
         "stac": ("pystac",),
         "dask": ("dask", "distributed"),
         "s3": ("s3fs",),

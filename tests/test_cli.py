@@ -15,6 +15,7 @@ import rasterio
 from PIL import Image
 
 import maptile2sat
+from maptile2sat import doctor
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.resources import sample_map
 from tests.conftest import TileMap, TileServer, write_mbtiles, write_raster
@@ -535,6 +536,17 @@ def test_doctor() -> None:
     assert all(finding["good"] for finding in findings)
     for name in names:
         assert name in done.out
+
+
+def test_doctor_names_extras_of_which_a_part_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The viewer's Leaflet is such a part: `serve` will not start without it."""
+    found = doctor.find_spec
+    monkeypatch.setattr(
+        doctor, "find_spec", lambda name: None if name == "xstatic" else found(name)
+    )
+    done = run_cli("doctor")
+    assert done.code == 0, done.out
+    assert "without serve" in done.out
 
 
 def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
