@@ -559,6 +559,27 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "set MAPTILE2SAT_CACHE_DIR" in done.out
 
 
+def test_doctor_counts_a_cache_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server throws old tiles away at any moment: also between finding and measuring one."""
+    (tmp_path / "kept").write_bytes(bytes(2_000_000))
+    (tmp_path / "gone").write_bytes(bytes(1_000_000))
+    look = Path.is_file
+
+    def look_and_lose(self: Path) -> bool:
+        found = look(self)
+        if self == tmp_path / "gone":
+            self.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", look_and_lose)
+    monkeypatch.setenv("MAPTILE2SAT_CACHE_DIR", str(tmp_path))
+    done = run_cli("doctor")
+    assert done.code == 0, done.out
+    assert "ok   cache" in done.out
+
+
 @pytest.mark.parametrize(
     ("package", "broken", "finding"),
     [
