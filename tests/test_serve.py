@@ -408,3 +408,24 @@ def test_jpeg_has_the_ground_colour_beside_the_map(tmp_path: Path) -> None:
                 assert not server.tile(layer, zoom, col, row)[:, -100:, 3].any()
                 shown = server.tile(layer, zoom, col, row, "jpg")[..., :3].astype(int)
                 assert abs(shown[:, -100:] - DESCRIPTION["fill"]).max() <= 8
+
+
+def test_geotiffs_of_both_sides_of_180_degrees(tmp_path: Path) -> None:
+    """An area that is served across them begins in the east and ends in the west."""
+    world = 1 << 10
+    both = TileMap(10, tuple((col, 500) for col in (world - 1, 0)))
+    source = write_mbtiles(tmp_path / "date.mbtiles", both)
+    grid = mercator_grid(10)
+    box = bbox_of(grid, Window((world - 1) * TILE, 500 * TILE, 2 * TILE, TILE))
+    options = RenderOptions(precision="float32", bbox=box, zoom=10)
+    with running(source, tmp_path / "tiles", render=options) as server:
+        for col in (world - 1, 0):
+            part = Window(col * TILE + 10, 500 * TILE + 10, 50, 40)
+            answer = server.get(f"/tiny/area.tif?bbox={bbox_of(grid, part)}")
+            assert answer.status_code == 200, answer.text
+            (tmp_path / "area.tif").write_bytes(answer.content)
+            shown = read_back(tmp_path / "area.tif").image
+            tile = server.tile("tiny", 10, col, 500)
+            np.testing.assert_array_equal(shown, tile[10:50, 10:60, :3])
+        beside = bbox_of(grid, Window(5 * TILE, 500 * TILE, 50, 40))
+        assert server.get(f"/tiny/area.tif?bbox={beside}").status_code == 400

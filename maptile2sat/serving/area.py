@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from maptile2sat.bundle import Bundle, open_bundle
 from maptile2sat.errors import BundleError, UsageError
-from maptile2sat.grid import BBox, parse_bbox
+from maptile2sat.grid import TILE, BBox, parse_bbox
 from maptile2sat.rendering import render
 from maptile2sat.resources import sample_map
 from maptile2sat.serving.cell_queue import BusyError
@@ -55,7 +55,9 @@ async def area_response(service: Service, layer: ImageLayer, text: str) -> Respo
             f"{window.width} x {window.height} px are more than the {limit:,} that are rendered "
             "here: use the command"
         )
-    if layer.job.options.bbox is not None and not layer.window.contains(window):
+    turn = TILE << layer.zoom  # of an area across 180 degrees, the west is a turn further
+    inside = any(layer.window.contains(window.shifted(by, 0)) for by in (-turn, 0, turn))
+    if layer.job.options.bbox is not None and not inside:
         raise UsageError("the area is not inside the one that is served")
     if not _rendering.acquire(blocking=False):
         raise BusyError(WAIT_SECONDS)
