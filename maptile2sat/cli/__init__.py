@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["main", "process"]
 
@@ -67,12 +67,17 @@ def main() -> None:
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, previous)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit, once all that was printed is written."""
     try:
         sys.stdout.flush()
     except OSError as error:
         _give_up_stdout(error)
         code = code or 1
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 def process() -> None:
