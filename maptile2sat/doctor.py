@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from maptile2sat.device import BROKEN_IMPORT, REINSTALL, choose_device, load_tensorflow
@@ -130,15 +131,23 @@ def _cache() -> Finding:
     except OSError as error:
         advice = "set MAPTILE2SAT_CACHE_DIR to a folder that can be written"
         return Finding("cache", False, f"{folder}: {error.strerror}", advice)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(_size(path) for path in folder.rglob("*"))
     return Finding("cache", True, f"{folder}, {size / 1e6:.1f} MB")
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 of anything else, and of what a server has just dropped."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def _extras() -> Finding:
     parts = {
         "osm": ("osmium", "shapely"),
         "pmtiles": ("pmtiles",),
-        "serve": ("starlette", "uvicorn"),
+        "serve": ("starlette", "uvicorn", "xstatic"),
         "stac": ("pystac",),
         "dask": ("dask", "distributed"),
         "s3": ("s3fs",),

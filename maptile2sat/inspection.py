@@ -11,15 +11,26 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
+from maptile2sat.source import SourceInfo
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.pmtiles import FileBytes, PMTiles
 
 
-def inspect(thing: str, *, allow_vrt: bool = False) -> dict[str, Any]:
+def inspect(
+    thing: str,
+    *,
+    zoom: int | None = None,
+    src_crs: str | None = None,
+    ca_bundle: Path | None = None,
+    allow_vrt: bool = False,
+) -> dict[str, Any]:
     """Return facts about a model (name or folder), a map, or a rendered file.
 
     Args:
         thing: A name or a path.
+        zoom: Zoom to read a map at, as for a render.
+        src_crs: CRS of a raster that does not state one.
+        ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         allow_vrt: Trust rasters that name other files or servers anywhere.
 
     Raises:
@@ -28,7 +39,13 @@ def inspect(thing: str, *, allow_vrt: bool = False) -> dict[str, Any]:
     shipped = {bundle.description.name for bundle in shipped_bundles()}
     if thing in shipped or (Path(thing) / DESCRIPTION).is_file():
         return _model(find_bundle(thing))
-    return {**_source(thing, allow_vrt), **_render_tags(thing)}
+    options = SourceOptions(
+        zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt, native=True
+    )
+    with closing(open_source(thing, options)) as source:
+        info = source.info
+    # there is no file with tags at the address of a tile server, and GDAL would ask for one
+    return {**_map(info), **({} if info.remote and info.tiled else _render_tags(thing))}
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:
@@ -40,22 +57,20 @@ def _model(bundle: Bundle) -> dict[str, Any]:
     return {"what": "model", "folder": str(bundle.folder), **about}
 
 
-def _source(thing: str, allow_vrt: bool) -> dict[str, Any]:
-    with closing(open_source(thing, SourceOptions(native=True, allow_vrt=allow_vrt))) as source:
-        info = source.info
-        return {
-            "what": "map",
-            "name": info.name,
-            "width": info.extent.width,
-            "height": info.extent.height,
-            "crs": info.grid.crs.to_string(),
-            "zoom": info.grid.zoom,
-            "bounds": list(info.grid.bounds(info.extent)),
-            "bounds_degrees": list(info.grid.lonlat_bounds(info.extent)),
-            "metres_per_pixel": list(info.grid.metres_per_pixel(info.extent)),
-            "attribution": info.attribution,
-            "style": info.style,
-        }
+def _map(info: SourceInfo) -> dict[str, Any]:
+    return {
+        "what": "map",
+        "name": info.name,
+        "width": info.extent.width,
+        "height": info.extent.height,
+        "crs": info.grid.crs.to_string(),
+        "zoom": info.grid.zoom,
+        "bounds": list(info.grid.bounds(info.extent)),
+        "bounds_degrees": list(info.grid.lonlat_bounds(info.extent)),
+        "metres_per_pixel": list(info.grid.metres_per_pixel(info.extent)),
+        "attribution": info.attribution,
+        "style": info.style,
+    }
 
 
 def _render_tags(thing: str) -> dict[str, Any]:

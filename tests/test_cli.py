@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 import maptile2sat
+from maptile2sat import doctor
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.resources import sample_map
 from tests.conftest import TileMap, TileServer, write_mbtiles, write_raster
@@ -361,6 +363,31 @@ def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
     assert read_back(tmp_path / "out.tif").image.size > 0
 
 
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"]], ids=str)
+@pytest.mark.parametrize("full", [False, True], ids=["nobody reads", "full disk"])
+def test_a_result_that_cannot_be_written(words: list[str], full: bool) -> None:
+    """As after `| head`, which is no trouble worth a word, and on a full disk."""
+    if full and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full on this system")
+    if full:
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, out = os.pipe()
+        os.close(reader)
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, *words],
+        stdout=out,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        check=False,
+    )
+    os.close(out)
+    said = "error: the result cannot be written: No space left on device\n" if full else ""
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_preview_of_the_command_line(tmp_path: Path) -> None:
     preview = tmp_path / "p.png"
     done = render(tmp_path, "--bbox", INSIDE, "--preview", preview)
@@ -451,6 +478,32 @@ def test_info_on_a_map() -> None:
     assert "EPSG:3857" in done.out
 
 
+def test_info_takes_what_its_messages_ask_for(tmp_path: Path, server: TileServer) -> None:
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.zeros((3, 60, 60), np.uint8),
+        crs=None,
+        transform=rasterio.Affine(2.0, 0, 385_000, 0, -2.0, 6_672_000),
+    )
+    template = server.url + "/{z}/{x}/{y}.png"
+    for thing, asked, value, name in (
+        (path, "--src-crs", "EPSG:3067", "crs"),
+        (template, "--zoom", "16", "zoom"),
+    ):
+        refused = run_cli("info", thing)
+        assert refused.code == 1
+        assert f"say {asked}" in refused.err
+        facts = json.loads(run_cli("info", thing, asked, value, "--json").out)
+        assert str(facts[name]) == value
+
+
+def test_info_asks_a_tile_server_for_nothing_in_vain(server: TileServer) -> None:
+    """There is no picture called {z}/{x}/{y}.png: GDAL would ask for it."""
+    done = run_cli("info", server.url + "/{z}/{x}/{y}.png", "--zoom", "16")
+    assert done.code == 0, done.err
+    assert server.log == []
+
+
 def test_info_on_a_render() -> None:
     facts = json.loads(run_cli("info", large_render().result.output, "--json").out)
     assert facts["what"] == "render"
@@ -485,6 +538,17 @@ def test_doctor() -> None:
         assert name in done.out
 
 
+def test_doctor_names_extras_of_which_a_part_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The viewer's Leaflet is such a part: `serve` will not start without it."""
+    found = doctor.find_spec
+    monkeypatch.setattr(
+        doctor, "find_spec", lambda name: None if name == "xstatic" else found(name)
+    )
+    done = run_cli("doctor")
+    assert done.code == 0, done.out
+    assert "without serve" in done.out
+
+
 def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
@@ -493,6 +557,27 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert done.code == 1
     assert "BAD  cache" in done.out
     assert "set MAPTILE2SAT_CACHE_DIR" in done.out
+
+
+def test_doctor_counts_a_cache_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server throws old tiles away at any moment: also between finding and measuring one."""
+    (tmp_path / "kept").write_bytes(bytes(2_000_000))
+    (tmp_path / "gone").write_bytes(bytes(1_000_000))
+    look = Path.is_file
+
+    def look_and_lose(self: Path) -> bool:
+        found = look(self)
+        if self == tmp_path / "gone":
+            self.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", look_and_lose)
+    monkeypatch.setenv("MAPTILE2SAT_CACHE_DIR", str(tmp_path))
+    done = run_cli("doctor")
+    assert done.code == 0, done.out
+    assert "ok   cache" in done.out
 
 
 @pytest.mark.parametrize(

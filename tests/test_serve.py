@@ -6,19 +6,30 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import requests
 from PIL import Image
+from rasterio.vrt import WarpedVRT
 
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import open_source
 from tests.conftest import TileMap, write_mbtiles, write_raster
-from tests.support_render import bbox_of, read_back, tiny_render
+from tests.support_render import (
+    DESCRIPTION,
+    bbox_of,
+    read_back,
+    run_cli,
+    tiny_render,
+    write_tiny_bundle,
+)
 from tests.support_serve import SIDE, Running, model, running
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
@@ -88,7 +99,8 @@ def test_formats_show_the_same_picture(sample: Running) -> None:
     png = sample.tile("tiny", ZOOM, col, row, "png")
     np.testing.assert_array_equal(png, sample.tile("tiny", ZOOM, col, row, "webp"))
     jpeg = sample.tile("tiny", ZOOM, col, row, "jpg")
-    assert abs(png[..., :3].astype(int) - jpeg[..., :3]).mean() < 12
+    seen = png[..., 3] > 0
+    assert abs(png[..., :3].astype(int) - jpeg[..., :3])[seen].mean() < 12
     for form, media in (("png", "image/png"), ("webp", "image/webp"), ("jpg", "image/jpeg")):
         answer = sample.get(f"/tiny/{ZOOM}/{col}/{row}.{form}")
         assert answer.headers["Content-Type"] == media
@@ -301,3 +313,119 @@ def test_the_geotiff_of_an_area_is_what_render_makes(sample: Running, tmp_path: 
     assert served.transform == made.raster.transform
     assert served.tags["SYNTHETIC"] == "YES"
     np.testing.assert_array_equal(served.image, made.image)
+
+
+def test_a_raster_of_oblong_pixels_is_warped_too(tmp_path: Path) -> None:
+    """As those of degrees are: `render` has to be told a zoom, a server has one."""
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.full((3, 60, 60), 200, np.uint8),
+        crs="EPSG:4326",
+        transform=rasterio.Affine(2e-5, 0, 24.94, 0, -2e-5, 60.18),
+    )
+    with running(path, tmp_path / "tiles") as server:
+        about = server.get("/tiny/tilejson.json").json()
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    assert about["maxzoom"] == ZOOM
+    np.testing.assert_allclose(about["bounds"], (24.94, 60.1788, 24.9412, 60.18), atol=1e-4)
+    assert f"-z {ZOOM}" in command
+
+
+def test_the_command_has_all_that_decides_the_pixels(tmp_path: Path) -> None:
+    path = write_raster(
+        tmp_path / "map.tif",
+        np.full((3, 60, 60), 200, np.uint8),
+        crs=None,
+        transform=rasterio.Affine(2.0, 0, 385_000, 0, -2.0, 6_672_000),
+    )
+    options = RenderOptions(precision="float32", src_crs="EPSG:3067", seed=3)
+    with running(path, tmp_path / "tiles", render=options) as server:
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    for words in ("--src-crs EPSG:3067", f"-z {ZOOM}", "--seed 3", "--precision float32"):
+        assert words in command
+    template = "http://127.0.0.1:9/{z}/{x}/{y}.png"
+    options = RenderOptions(precision="float32", bbox="24.94,60.17,24.95,60.18", tile_size=512)
+    with running(template, tmp_path / "tiles", render=options) as server:
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    assert "--tile-size 512" in command
+
+
+def test_any_name_of_a_model_makes_an_address(tmp_path: Path) -> None:
+    odd = write_tiny_bundle(tmp_path / "odd", cell=SIDE, name="Mein #1? 100% {z}")
+    with running(sample_map(), tmp_path / "tiles", models=(str(odd),)) as server:
+        path = quote("/Mein #1? 100% {z}")
+        (template,) = server.get(f"{path}/tilejson.json").json()["tiles"]
+        col, row = tiles()[0]
+        address = template.format(z=ZOOM, x=col, y=row)
+        tile = requests.get(address, timeout=60)
+        assert tile.content == server.get(f"{path}/{ZOOM}/{col}/{row}.png").content
+    assert tile.status_code == 200
+    assert address.isascii()
+    assert " " not in address
+
+
+def test_the_tilejson_of_a_map_of_zoom_0(tmp_path: Path) -> None:
+    """TileJSON wants a middle between its zooms, and a version of three numbers."""
+    source = write_mbtiles(tmp_path / "world.mbtiles", TileMap(0, ((0, 0),)))
+    bundle = write_tiny_bundle(tmp_path / "tiny", cell=SIDE, version="2.x.y")
+    with running(source, tmp_path / "tiles", models=(str(bundle),)) as server:
+        about = server.get("/tiny/tilejson.json").json()
+    assert (about["minzoom"], about["maxzoom"]) == (0, 0)
+    assert about["center"] == [0, 0, 0]
+    assert about["version"] == "1.0.0"
+
+
+def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) -> None:
+    """A VRT beyond its folder wants `--allow-vrt`, of `serve` as well as of `render`."""
+    (tmp_path / "vrt").mkdir()
+    pixels = np.full((3, 256, 256), 200, np.uint8)
+    at = mercator_grid(ZOOM).transform(Window(37308 * TILE, 18968 * TILE, TILE, TILE))
+    picture = write_raster(tmp_path / "map.tif", pixels, crs="EPSG:3857", transform=at)
+    with rasterio.open(picture) as dataset, WarpedVRT(dataset) as warped:
+        rasterio.shutil.copy(warped, tmp_path / "vrt" / "map.vrt", driver="VRT")
+    words = ["serve", tmp_path / "vrt" / "map.vrt", "-m", model(), "--precision", "float32"]
+    words += ["--port", "0", "--cache", tmp_path / "tiles", "--rate", "9"]
+    with mock.patch("uvicorn.Server.run"):  # all but answering
+        refused = run_cli(*words)
+        taken = run_cli(*words, "--allow-vrt")
+    assert refused.code == 1
+    assert refused.err.strip().endswith("say --allow-vrt")
+    assert taken.code == 0, taken.err
+    options = RenderOptions(precision="float32", allow_vrt=True)
+    with running(tmp_path / "vrt" / "map.vrt", tmp_path / "tiles", render=options) as server:
+        (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
+    assert "--allow-vrt" in command
+
+
+def test_jpeg_has_the_ground_colour_beside_the_map(tmp_path: Path) -> None:
+    """It cannot be transparent; black would frame the map."""
+    box = bbox_of(mercator_grid(ZOOM), Window(37308 * TILE, 18968 * TILE, 128, 512))
+    options = RenderOptions(precision="float32", bbox=box)
+    with running(sample_map(), tmp_path, render=options) as server:
+        for zoom in (ZOOM - 1, ZOOM):
+            col, row = 37308 >> (ZOOM - zoom), 18968 >> (ZOOM - zoom)
+            for layer in ("tiny", "source"):
+                assert not server.tile(layer, zoom, col, row)[:, -100:, 3].any()
+                shown = server.tile(layer, zoom, col, row, "jpg")[..., :3].astype(int)
+                assert abs(shown[:, -100:] - DESCRIPTION["fill"]).max() <= 8
+
+
+def test_geotiffs_of_both_sides_of_180_degrees(tmp_path: Path) -> None:
+    """An area that is served across them begins in the east and ends in the west."""
+    world = 1 << 10
+    both = TileMap(10, tuple((col, 500) for col in (world - 1, 0)))
+    source = write_mbtiles(tmp_path / "date.mbtiles", both)
+    grid = mercator_grid(10)
+    box = bbox_of(grid, Window((world - 1) * TILE, 500 * TILE, 2 * TILE, TILE))
+    options = RenderOptions(precision="float32", bbox=box, zoom=10)
+    with running(source, tmp_path / "tiles", render=options) as server:
+        for col in (world - 1, 0):
+            part = Window(col * TILE + 10, 500 * TILE + 10, 50, 40)
+            answer = server.get(f"/tiny/area.tif?bbox={bbox_of(grid, part)}")
+            assert answer.status_code == 200, answer.text
+            (tmp_path / "area.tif").write_bytes(answer.content)
+            shown = read_back(tmp_path / "area.tif").image
+            tile = server.tile("tiny", 10, col, 500)
+            np.testing.assert_array_equal(shown, tile[10:50, 10:60, :3])
+        beside = bbox_of(grid, Window(5 * TILE, 500 * TILE, 50, 40))
+        assert server.get(f"/tiny/area.tif?bbox={beside}").status_code == 400

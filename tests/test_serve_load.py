@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +19,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import requests
 
 from maptile2sat.errors import MissingExtraError, SourceError, UsageError
+from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.serving import ServeOptions, serve
@@ -23,11 +30,13 @@ from maptile2sat.serving.cache import BLOCK, Key, TileCache
 from maptile2sat.serving.cell_queue import BusyError, CellQueue
 from maptile2sat.serving.layer import ImageLayer
 from tests.conftest import TileMap, TileServer
-from tests.support_render import copy_of_tiny, write_tiny_bundle
+from tests.support_render import bbox_of, copy_of_tiny, write_tiny_bundle
 from tests.support_serve import SIDE, Running, model, running, wait_for
 
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+
+PROCESS = "import sys; sys.argv[0] = 'm'; from maptile2sat.cli import process; process()"
 
 ZOOM, COL, ROW = 16, 37308, 18968
 """A tile of the sample map that begins a cell."""
@@ -341,7 +350,15 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"port": 70000}, {"models": ()}, {"queue": 0}, {"cors": ("maps.example.com",)}],
+    [
+        {"port": 70000},
+        {"models": ()},
+        {"queue": 0},
+        {"cors": ("maps.example.com",)},
+        {"cors": ("https://maps.example.com/",)},  # which no browser sends: nobody would be let in
+        {"cors": ("https://Maps.example.com",)},
+        {"cors": ("https://maps.example.com/map",)},
+    ],
 )
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
@@ -444,3 +461,109 @@ def test_one_geotiff_is_rendered_at_a_time(tmp_path: Path) -> None:
         assert "gone" in server.get(path).text  # and the next may begin
     assert second.status_code == 503
     assert second.headers["Retry-After"]
+
+
+def test_json_is_there_as_soon_as_the_server_is(tmp_path: Path) -> None:
+    """A program that reads it by a pipe must not wait for the end of the server."""
+    code = (
+        "import os\n"
+        "from unittest import mock\n"
+        "from maptile2sat.cli import process\n"
+        # leaves what was not written yet
+        "with mock.patch('uvicorn.Server.run', lambda self, sockets: os._exit(0)):\n"
+        "    process()\n"
+    )
+    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--json", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told["health"] == f"{told['url']}healthz"
+
+
+def test_a_stop_waits_for_no_map_server_and_prints_no_traceback(
+    server: TileServer, tmp_path: Path
+) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def silent(path: str, number: int) -> None:
+        asked.set()
+        assert gate.wait(120)
+
+    template = server.serve(TileMap.block(ZOOM, COL, ROW, 2, 2))
+    server.answer = silent
+    box = bbox_of(mercator_grid(ZOOM), Window(COL * 256, ROW * 256, 512, 512))
+    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROCESS, "serve", template, "--bbox", box, "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with ThreadPoolExecutor(1) as pool:
+            tile = f"{address}tiny/{ZOOM}/{COL}/{ROW}.png"
+            answer = pool.submit(requests.get, tile, timeout=120)
+            assert asked.wait(60)
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=60)[1]  # the map server is silent for longer
+            assert answer.result().status_code == 503
+    finally:
+        gate.set()
+        process.kill()
+    assert process.returncode == 143
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "error: terminated"
+
+
+@pytest.mark.parametrize("size", ["much", "9" * 400, "-1", "1P"])
+def test_what_is_no_size(size: str) -> None:
+    from tests.support_render import run_cli
+
+    done = run_cli("serve", f"--cache-size={size}")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert "is not a size" in done.err
+
+
+def test_a_stop_waits_for_no_geotiff_and_leaves_none(tmp_path: Path) -> None:
+    code = (
+        "import time\n"
+        "from unittest import mock\n"
+        "from maptile2sat.cli import process\n"
+        "def slow(source, output, options):\n"
+        "    output.write_bytes(b'half of it')\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(600)\n"
+        "with mock.patch('maptile2sat.serving.area.render', slow):\n"
+        "    process()\n"
+    )
+    (tmp_path / "temporary").mkdir()
+    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path / "tiles")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with ThreadPoolExecutor(1) as pool:
+            area = f"{address}tiny/area.tif?bbox=24.94,60.17,24.941,60.1701"
+            answer = pool.submit(requests.get, area, timeout=120)
+            assert process.stdout.readline() == "begun\n"
+            assert list((tmp_path / "temporary").glob("*/area.tif"))
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=60)[1]
+            assert answer.result().status_code == 503
+    finally:
+        process.kill()
+    assert "Traceback" not in said
+    assert not list((tmp_path / "temporary").glob("maptile2sat-*"))

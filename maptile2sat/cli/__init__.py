@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["main", "process"]
 
 INTERRUPTED = 130
 TERMINATED = 143
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _TerminatedError(BaseException):
@@ -56,10 +58,26 @@ def main() -> None:
     except _TerminatedError:
         _complain("terminated")
         code = TERMINATED
+    except OSError as error:
+        # what else cannot be written is told as an error of ours: this is what was printed
+        if error.errno not in UNWRITTEN or error.filename is not None:
+            raise
+        _give_up_stdout(error)
+        code = 1
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, previous)
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit, once all that was printed is written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up_stdout(error)
+        code = code or 1
+    sys.exit(code)
 
 
 def process() -> None:
@@ -72,6 +90,15 @@ def process() -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(leaving.code)  # or Python waits for the threads that download
+
+
+def _give_up_stdout(error: OSError) -> None:
+    """Say why what was printed cannot be written, and have Python not try it again at the end."""
+    if not isinstance(error, BrokenPipeError):  # who reads has enough, as `head` has
+        _complain(f"the result cannot be written: {error.strerror or error}")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _settle_streams() -> None:

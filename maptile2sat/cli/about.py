@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,6 +41,14 @@ def info_command(
             help="A map, a rendered GeoTIFF, the folder of a sharded render, or a model."
         ),
     ],
+    zoom: Annotated[
+        int | None, typer.Option("--zoom", "-z", help="Zoom to read a map at, as for render.")
+    ] = None,
+    src_crs: Annotated[str | None, typer.Option(help="CRS of a raster that states none.")] = None,
+    ca_bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
+    ] = None,
     allow_vrt: Annotated[
         bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
     ] = False,
@@ -62,7 +71,10 @@ def info_command(
         raise UsageError(
             f"--verify is for the folder of a sharded render, which {safe_url(thing)} is not"
         )
-    facts = inspect_folder(thing, verify=verify) if folder else inspect(thing, allow_vrt=allow_vrt)
+    if folder:
+        facts = inspect_folder(thing, verify=verify)
+    else:
+        facts = inspect(thing, zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt)
     if as_json:
         show_json(facts)
     else:

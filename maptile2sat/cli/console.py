@@ -27,7 +27,7 @@ def show_json(value: Any) -> None:
         text.encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8: JSON must be
         text = json.dumps(value, default=_plain, indent=2)
-    print(text)
+    print(text, flush=True)  # a program may wait for it while we go on, as `serve` does
 
 
 def _plain(value: Any) -> Any:

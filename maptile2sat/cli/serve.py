@@ -14,7 +14,7 @@ from maptile2sat.cli.console import note, set_logging, show_json, warn
 from maptile2sat.cli.render import Missing, Precision
 from maptile2sat.errors import UsageError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.I)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)B?", re.I)
 
 
 def parse_size(text: str) -> int:
@@ -25,7 +25,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"'{text}' is not a size: say for example 500M or 2G")
+        raise UsageError(f"'{text[:100]}' is not a size: say for example 500M or 2G")
     return int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1 if match[2] else 0))
 
 
@@ -81,6 +81,14 @@ def serve_command(
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a map server does not have are.")
     ] = Missing.mask,
+    ca_bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Most requests a second to one map server.")] = 50.0,
+    allow_vrt: Annotated[
+        bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
     quiet: Annotated[
@@ -105,6 +113,9 @@ def serve_command(
             src_crs=src_crs,
             tile_size=tile_size,
             missing=missing.value,
+            ca_bundle=ca_bundle,
+            rate=rate,
+            allow_vrt=allow_vrt,
         ),
         host=host,
         port=port,

@@ -92,6 +92,8 @@ def _handler(
         except _GoneError:
             counts["gone"] += 1
             return Response(status_code=499)
+        except asyncio.CancelledError:  # the server is being stopped and has waited for a while
+            return PlainTextResponse("the server is being stopped", 503, {"Cache-Control": NEVER})
 
     return handle
 

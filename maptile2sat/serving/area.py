@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from maptile2sat.bundle import Bundle, open_bundle
 from maptile2sat.errors import BundleError, UsageError
-from maptile2sat.grid import BBox, parse_bbox
+from maptile2sat.grid import TILE, BBox, parse_bbox
 from maptile2sat.rendering import render
 from maptile2sat.resources import sample_map
 from maptile2sat.serving.cell_queue import BusyError
@@ -29,6 +30,9 @@ WAIT_SECONDS = 5
 
 _rendering = threading.Lock()
 """One GeoTIFF at a time: each takes all processors for seconds."""
+
+_thread = ThreadPoolExecutor(1, "area")
+"""Of our own: who stops the server would wait for a thread of asyncio's."""
 
 
 async def area_response(service: Service, layer: ImageLayer, text: str) -> Response:
@@ -51,12 +55,20 @@ async def area_response(service: Service, layer: ImageLayer, text: str) -> Respo
             f"{window.width} x {window.height} px are more than the {limit:,} that are rendered "
             "here: use the command"
         )
-    if layer.job.options.bbox is not None and not layer.window.contains(window):
+    turn = TILE << layer.zoom  # of an area across 180 degrees, the west is a turn further
+    inside = any(layer.window.contains(window.shifted(by, 0)) for by in (-turn, 0, turn))
+    if layer.job.options.bbox is not None and not inside:
         raise UsageError("the area is not inside the one that is served")
     if not _rendering.acquire(blocking=False):
         raise BusyError(WAIT_SECONDS)
+    folder = Path(tempfile.mkdtemp(prefix="maptile2sat-"))
     # the lock goes with the thread: it stays if the client leaves
-    folder = await asyncio.to_thread(_render, service, layer, box)
+    work = asyncio.get_running_loop().run_in_executor(_thread, _render, service, layer, box, folder)
+    try:
+        await work
+    except asyncio.CancelledError:  # the server is being stopped: nobody will send it
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     service.counts.requests["downloads"] += 1
     return _Once(
         folder / "area.tif",
@@ -79,10 +91,9 @@ class _Once(FileResponse):
             shutil.rmtree(Path(self.path).parent, ignore_errors=True)
 
 
-def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
-    """Render into a new temporary folder, which goes away if that fails."""
+def _render(service: Service, layer: ImageLayer, box: BBox, folder: Path) -> None:
+    """Render into a temporary folder, which goes away if that fails."""
     start = time.perf_counter()
-    folder = Path(tempfile.mkdtemp(prefix="maptile2sat-"))
     try:
         _check_unchanged(layer.job.bundle)
         render(layer.job.origin, folder / "area.tif", replace(layer.job.options, bbox=box))
@@ -92,7 +103,6 @@ def _render(service: Service, layer: ImageLayer, box: BBox) -> Path:
     finally:
         _rendering.release()
         service.counts.clock("download", time.perf_counter() - start)
-    return folder
 
 
 def _check_unchanged(bundle: Bundle) -> None:
@@ -144,7 +154,7 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
 
     Args:
         layer: Of what.
-        private: Whether to leave out in which folders map and model lie.
+        private: Whether to leave out in which folders map, model and certificates lie.
     """
     info, options = layer.job.source.info, layer.job.options
     words = ["maptile2sat", "render"]
@@ -158,6 +168,14 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
         words += ["--seed", str(options.seed)]
     if options.precision != "auto":
         words += ["--precision", options.precision]
+    if options.src_crs is not None:
+        words += ["--src-crs", options.src_crs]
+    if options.tile_size is not None:
+        words += ["--tile-size", str(options.tile_size)]
+    if options.ca_bundle is not None:
+        words += ["--ca-bundle", options.ca_bundle.name if private else str(options.ca_bundle)]
+    if options.allow_vrt:
+        words.append("--allow-vrt")
     if info.remote and options.missing != "error":
         words += ["--missing", options.missing]
     return [shlex.join([*words, "--bbox"]), "-o area.tif"]

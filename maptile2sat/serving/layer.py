@@ -25,7 +25,7 @@ from maptile2sat.mosaic import Cell, make_mosaic
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.rendering.job import Job, check_fit, made_of, prepared
 from maptile2sat.serving.options import RESERVED, ServeOptions
-from maptile2sat.serving.pictures import Tile, pack
+from maptile2sat.serving.pictures import Colour, Tile, pack
 from maptile2sat.translator import Translator, load_translator
 
 MAP_CELL = 1024
@@ -47,6 +47,7 @@ class Layer(Protocol):
         zoom: The zoom that its pixels have.
         window: The pixels of that zoom that it has.
         side: Side of a cell in pixels.
+        ground: Colour of masked pixels where nothing can be transparent.
     """
 
     name: str
@@ -54,6 +55,10 @@ class Layer(Protocol):
     zoom: int
     window: Window
     side: int
+
+    @property
+    def ground(self) -> Colour:
+        """Return it."""
 
     def make(self, col: int, row: int) -> Tiles:
         """Make all tiles of a cell; `col` and `row` count cells. May be called from any thread.
@@ -92,6 +97,11 @@ class ImageLayer:
         self.side = self.translator.cell
         self.zoom = _zoom(self.job)
         self.window = self.job.window
+
+    @property
+    def ground(self) -> Colour:
+        """The model's ground colour, as in JPEG tiles of `render`."""
+        return self.job.bundle.description.fill
 
     @property
     def attribution(self) -> str:
@@ -141,6 +151,11 @@ class MapLayer:
         """Take the map's zoom."""
         self.zoom = _zoom(self.job)
         self.window = self.job.window
+
+    @property
+    def ground(self) -> Colour:
+        """The first model's ground colour."""
+        return self.job.bundle.description.fill
 
     def make(self, col: int, row: int) -> Tiles:
         """Read a cell."""
@@ -242,13 +257,17 @@ def open_layers(
 
 def _job(stack: ExitStack, source: Any, options: RenderOptions, warn: Callable[[str], None]) -> Job:
     """Open a map on the web mercator grid, warped to the model's zoom if it has another."""
-    opened = ExitStack()
-    job = opened.enter_context(prepared(source, options, warn))
+    opened, told = ExitStack(), list[str]()
+    # whatever its pixels are like: unless they are web mercator, they are not taken as they are
+    job = opened.enter_context(prepared(source, replace(options, native=True), told.append))
     if job.source.info.grid.zoom is None:
         opened.close()
         zoom = job.bundle.description.zoom
         return stack.enter_context(prepared(source, replace(options, zoom=zoom), warn))
     stack.push(opened)
+    job.notices.tell = warn
+    for text in told:
+        warn(text)
     return job
 
 

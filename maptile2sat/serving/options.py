@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 RESERVED = ("source", "static", "healthz", "viewer.json")
 """First parts of paths that are no model's name."""
+
+_ORIGIN = re.compile(r"https?://[^/?#@\sA-Z]+")
+"""What browsers call a page's origin: compared letter by letter, with no slash at its end."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ class ServeOptions:
         if self.cache_bytes < 0:
             raise UsageError("the cache's size must be 0 bytes or more")
         for origin in self.cors:
-            if origin != "*" and not origin.startswith(("http://", "https://")):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise UsageError(
-                    f"origin '{origin}' is not known: say for example https://maps.example.com or *"
+                    f"'{origin}' is no origin, scheme and host in small letters and nothing after "
+                    "them: say for example https://maps.example.com or *"
                 )
 
     @property

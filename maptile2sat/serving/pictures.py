@@ -15,6 +15,7 @@ from PIL import Image
 from maptile2sat.grid import TILE
 
 Pixels = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
 KEPT = "webp"
 """Format in which tiles are made and kept; others are packed from it."""
 
@@ -72,9 +73,19 @@ def unpack(content: bytes) -> Tile:
     return Tile(pixels[..., :3], pixels[..., 3])
 
 
-def repacked(content: bytes, form: str) -> bytes:
-    """Return a kept tile in another format."""
-    return content if form == KEPT or not content else pack(unpack(content), form)
+def repacked(content: bytes, form: str, ground: Colour) -> bytes:
+    """Return a kept tile in another format; JPEG, never transparent, shows `ground` instead."""
+    if form == KEPT or not content:
+        return content
+    tile = unpack(content)
+    return pack(_on_ground(tile, ground) if form == "jpg" else tile, form)
+
+
+def _on_ground(tile: Tile, ground: Colour) -> Tile:
+    """Return a tile in front of a colour."""
+    share = tile.mask[..., None] / np.float32(255)
+    mixed = tile.image * share + np.array(ground, np.float32) * (1 - share)
+    return Tile(np.rint(mixed).astype(np.uint8), tile.mask)
 
 
 def transparent(form: str) -> bytes | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from maptile2sat.grid import BBox
 from maptile2sat.serving.cache import TileCache
@@ -19,6 +21,9 @@ from maptile2sat.serving.options import ServeOptions
 from maptile2sat.serving.tiles import BELOW, TileMaker
 
 WORLD = BBox(-180.0, -85.051129, 180.0, 85.051129)
+
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+", re.ASCII)
+"""What TileJSON takes for a version."""
 
 
 @dataclass
@@ -93,19 +98,24 @@ class Service:
         layer = self.layers.images[name]
         box = bounds(layer)
         about = layer.job.bundle.description
+        lowest = max(0, layer.zoom - BELOW)
         return {
             "tilejson": "3.0.0",
             "name": f"{name} (synthetic)",
             "description": "Synthetic satellite-style imagery, generated from a map by a neural "
             "network; it does not show the real ground.",
-            "version": about.version if about.version.count(".") == 2 else "1.0.0",
+            "version": about.version if _VERSION.fullmatch(about.version) else "1.0.0",
             "attribution": layer.attribution.replace("&", "&amp;").replace("<", "&lt;"),
             "scheme": "xyz",
-            "tiles": [f"{base}/{name}/{{z}}/{{x}}/{{y}}.png?v={layer.digest[:12]}"],
-            "minzoom": max(0, layer.zoom - BELOW),
+            "tiles": [f"{base}/{quote(name)}/{{z}}/{{x}}/{{y}}.png?v={layer.digest[:12]}"],
+            "minzoom": lowest,
             "maxzoom": layer.zoom,
             "bounds": list(box),
-            "center": [(box.west + box.east) / 2, (box.south + box.north) / 2, layer.zoom - 1],
+            "center": [
+                (box.west + box.east) / 2,
+                (box.south + box.north) / 2,
+                max(lowest, layer.zoom - 1),
+            ],
         }
 
 
@@ -121,7 +131,7 @@ def bounds(layer: ImageLayer) -> BBox:
 def open_service(
     source: Any, options: ServeOptions, warn: Callable[[str], None] = lambda text: None
 ) -> Iterator[Service]:
-    """Open map, models and cache; wait for work that has begun at the end.
+    """Open map, models and cache; at the end wait for work that has begun, but for no server.
 
     Args:
         source: What `open_source` takes; None for the sample map.
@@ -132,19 +142,27 @@ def open_service(
         Maptile2satError: If map, models or cache cannot be used.
     """
     counts = Counts()
-    with open_layers(source, options, counts.clock, warn) as layers:
+    makers: dict[str, TileMaker] = {}
+
+    def make(key: tuple[str, int, int]) -> Any:
+        return makers[key[0]].make_cell(key[1], key[2])
+
+    cells, reads = CellQueue(make, options.queue), CellQueue(make, options.queue)
+    with (
+        closing(cells),
+        closing(reads),
+        open_layers(source, options, counts.clock, warn) as layers,
+    ):
         cache = TileCache(options.cache_folder, options.cache_bytes)
-        makers: dict[str, TileMaker] = {}
-
-        def make(key: tuple[str, int, int]) -> Any:
-            return makers[key[0]].make_cell(key[1], key[2])
-
-        cells, reads = CellQueue(make, options.queue), CellQueue(make, options.queue)
         makers["source"] = TileMaker(layers.map, cache, reads)
         for name, layer in layers.images.items():
             makers[name] = TileMaker(layer, cache, cells)
         try:
             yield Service(options, layers, makers, cells, reads, counts)
         finally:
-            cells.close()
-            reads.close()
+            info = layers.map.job.source.info
+            # closing a map server ends its downloads, which may take as long as it likes; any
+            # other map must not be closed while it is read
+            if not (info.remote and info.tiled):
+                cells.close()
+                reads.close()

@@ -94,7 +94,7 @@ class TileMaker:
         return Key(self.layer.digest, zoom, col, row, form)
 
     def _repack(self, key: Key, base: Kept, zoom: int) -> Kept:
-        content = repacked(base.content, key.form)
+        content = repacked(base.content, key.form, self.layer.ground)
         if zoom < self.layer.zoom - BELOW:  # changes with what is kept
             return Kept(content, "")
         return self.cache.write(key, content)
