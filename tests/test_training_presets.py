@@ -430,3 +430,38 @@ def test_command_line_knows_the_presets(tmp_path: Path) -> None:
         assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
         assert message in refused.err
     assert not (tmp_path / "other").exists()
+
+
+def config_of(*arguments: Any) -> TrainConfig:
+    """Return what `maptile2sat train` would train on these arguments."""
+    with mock.patch("maptile2sat.cli.train._train", side_effect=UsageError("enough")) as taken:
+        done = run_cli("train", *arguments)
+    assert taken.called, done.err
+    config = taken.call_args.args[0]
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def test_side_and_style_are_what_the_data_says(tmp_path: Path) -> None:
+    """A set that was built with the map on the left is not learned the wrong way round."""
+    said = {"map_side": "left", "style": "osm"}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    words = [tmp_path, "--out", tmp_path / "run"]
+    config = config_of(*words)
+    assert (config.map_side, config.style) == ("left", "osm")
+    config = config_of(*words, "--map-side", "right", "--style", "mine")
+    assert (config.map_side, config.style) == ("right", "mine")
+    (tmp_path / "dataset.json").write_text(json.dumps({"style": None}))
+    config = config_of(*words)
+    assert (config.map_side, config.style) == ("right", "maps")
+
+
+def test_side_that_the_data_says_wrongly(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"map_side": "top"}')
+    done = run_cli("train", tmp_path, "--out", tmp_path / "run")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "map side 'top' is not left or right" in done.err
+    (tmp_path / "dataset.json").write_text("{")
+    done = run_cli("train", tmp_path, "--out", tmp_path / "run")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "dataset.json cannot be read" in done.err

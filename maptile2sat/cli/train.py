@@ -52,8 +52,12 @@ def train_command(
             help="Of the generator: 2e-4, cleaner: 1e-3; local's discriminator has twice it."
         ),
     ] = None,
-    map_side: Annotated[str, typer.Option(help="Half of a pair that is the map.")] = "right",
-    style: Annotated[str, typer.Option(help="Name of the style that the maps have.")] = "maps",
+    map_side: Annotated[
+        str | None, typer.Option(help="Half that is the map; default: dataset.json, or right.")
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(help="Name of the maps' style; default: dataset.json, or maps.")
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(help="Model to start from: a bundle's folder or name. cleaner needs one."),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maptile2sat.errors import TrainingError
+from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.sources.decode import DAMAGE as DECODER_ERRORS
 
 Pixels = npt.NDArray[np.uint8]
@@ -112,6 +112,29 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise TrainingError(f"{path} is not a JSON object: delete or mend it")
     return said
+
+
+def choose_map_side(folder: Path, given: str | None = None) -> str:
+    """Return which half is the map: what is given, what `dataset.json` says, else `right`.
+
+    Raises:
+        UsageError: If it is neither `left` nor `right`.
+        TrainingError: If `dataset.json` cannot be read.
+    """
+    side = given or str(read_description(folder).get("map_side", "right"))
+    if side not in ("left", "right"):
+        raise UsageError(f"map side '{side}' is not left or right")
+    return side
+
+
+def stated_style(folder: Path) -> str | None:
+    """Return the style of a set's maps as `dataset.json` says it, None if it does not.
+
+    Raises:
+        TrainingError: If `dataset.json` cannot be read.
+    """
+    style = read_description(folder).get("style")
+    return style if isinstance(style, str) and style.isprintable() and style else None
 
 
 def write_json(path: Path, value: Any) -> None:

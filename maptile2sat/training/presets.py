@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat.bundle import find_bundle
-from maptile2sat.datasets.layout import list_pairs
+from maptile2sat.datasets.layout import choose_map_side, list_pairs, stated_style
 from maptile2sat.errors import UsageError
 from maptile2sat.networks.local import LocalConfig
 from maptile2sat.training.config import TrainConfig
@@ -132,11 +132,13 @@ def preset_config(
         steps: Length of the run, if not the preset's.
         epochs: The same in epochs; at most one of the two.
         learning_rate: Of the generator; the discriminator's keeps its ratio to it.
-        changes: Other fields; None stands for the preset's value.
+        changes: Other fields; None stands for the preset's value, and for `map_side` and `style`
+            for what `dataset.json` of the data says.
 
     Raises:
         UsageError: If a value makes no sense.
-        TrainingError: If the data has no pairs and their number is needed.
+        TrainingError: If the data has no pairs and their number is needed, or its `dataset.json`
+            cannot be read.
         BundleError: If the bundle to start from cannot be used.
     """
     if preset not in PRESETS:
@@ -144,6 +146,10 @@ def preset_config(
     if steps is not None and epochs is not None:
         raise UsageError("give --epochs or --steps, not both")
     values = {"preset": preset, "data": str(data), **PRESETS[preset]}
+    if changes.get("map_side") is None:
+        values["map_side"] = choose_map_side(data)
+    if changes.get("style") is None and (style := stated_style(data)) is not None:
+        values["style"] = style
     values.update({key: value for key, value in changes.items() if value is not None})
     if values.get("init"):
         values.update(_shape(values["init"], changes, preset))
