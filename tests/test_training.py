@@ -350,6 +350,17 @@ def test_pairs_smaller_than_the_crop(tmp_path: Path) -> None:
         run_training(tiny(crop=384, loss_crop=320), tmp_path / "run")
 
 
+def test_a_few_pairs_smaller_than_the_crop(tmp_path: Path) -> None:
+    """The advice is for the smallest pair, not for the many that are large enough."""
+    folder = copy_of_data(tmp_path)
+    for path in sorted(folder.glob("*/*.png"))[1:]:
+        with Image.open(path) as picture:
+            picture.resize((1200, 600)).save(path)
+    advice = r"^1 of 10 pairs .* 256 px.*320.*--loss-crop 256 --crop 320"
+    with pytest.raises(TrainingError, match=advice):
+        run_training(tiny(data=str(folder), crop=384, loss_crop=320), tmp_path / "run")
+
+
 # runs
 
 
