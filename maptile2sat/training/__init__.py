@@ -18,6 +18,7 @@ from maptile2sat.training.devices import (
     Devices,
     check_devices,
     choose_devices,
+    memory_errors,
     resolve_precision,
 )
 from maptile2sat.training.logs import Progress
@@ -63,6 +64,7 @@ def train(
         TrainingError: If the data cannot be used, the run is of another configuration or another
             process trains in its folder, or training fails.
         BundleError: If the bundle to start from cannot be used.
+        DeviceError: If the memory does not suffice; checkpoints stay.
     """
     check_devices(devices)
     pairs, validation = Pairs.of(config, "train"), Pairs.of(config, "val")
@@ -81,7 +83,7 @@ def train(
         sample_every or (epoch if classic else 500),
         epoch,
     )
-    with _alone(run):
+    with _alone(run), memory_errors():
         _note(run, config)
         trainer = build_trainer(config, starting_palette(run, pairs, config), chosen)
         for name, (total, trained) in trainer.parameters().items():
