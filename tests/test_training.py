@@ -680,3 +680,21 @@ def test_command_line_of_train_refuses(tmp_path: Path) -> None:
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "no pairs in" in done.err
     assert files_in(tmp_path) == []
+
+
+def test_folders_with_names_that_cannot_be(tmp_path: Path) -> None:
+    """One line for names longer than file systems take, or of bytes that are no text."""
+    long, odd = "a" * 300, os.fsdecode(b"caf\xe9")
+    shutil.copytree(data(), tmp_path / odd)
+    cases = {
+        ("train", data(), "--resize", "320", "--out", tmp_path / long): "too long",
+        ("train", tmp_path / long, "--out", tmp_path / "run"): "too long",
+        ("dataset", "check", tmp_path / long): "too long",
+        ("train", data(), "--out", tmp_path / odd): "is not UTF-8: rename it",
+        ("train", tmp_path / odd, "--out", tmp_path / "run"): "is not UTF-8: rename it",
+    }
+    for arguments, words in cases.items():
+        done = run_cli(*arguments)
+        assert (done.code, done.err.count("\n")) == (1, 1), done.err
+        assert words in done.err
+    assert {path.name for path in tmp_path.iterdir()} == {odd}

@@ -41,11 +41,14 @@ def list_pairs(folder: Path) -> list[Path]:
     Raises:
         TrainingError: If it is missing or has none.
     """
-    files = sorted(
-        path
-        for path in folder.glob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    try:
+        files = sorted(
+            path
+            for path in folder.glob("*")
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+    except OSError as error:  # a name longer than the file system takes, for example
+        raise TrainingError(f"{folder} cannot be read: {error.strerror or error}") from error
     if not files:
         raise TrainingError(
             f"no pairs in {folder}: give a folder that has train/ and val/ with "
@@ -103,10 +106,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         TrainingError: If it is not a JSON object.
     """
     path = folder / DESCRIPTION
-    if not path.exists():
-        return {}
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read: {error}; delete or mend it") from error
     if not isinstance(said, dict):

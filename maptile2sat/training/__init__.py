@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from maptile2sat.datasets.files import require_sound
-from maptile2sat.errors import TrainingError, UsageError
+from maptile2sat.errors import TrainingError, UsageError, refuse_undecodable
 from maptile2sat.training import checkpoint
 from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
@@ -67,6 +67,8 @@ def train(
         DeviceError: If the memory does not suffice; checkpoints stay.
     """
     check_devices(devices)
+    for folder in (config.data, run):  # what a run writes is text, names of folders in it too
+        refuse_undecodable(folder, TrainingError)
     pairs, validation = Pairs.of(config, "train"), Pairs.of(config, "val")
     least = 0 if config.resize else config.loss_crop
     require_sound(Path(config.data), least, instead=config.words_for_small_pairs)
@@ -132,7 +134,11 @@ def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     new length from the start.
     """
     path = run / "config.json"
-    if not path.exists():
+    try:
+        begun = path.exists()
+    except OSError as error:  # a name longer than the file system takes, for example
+        raise _unmade(run, error) from error
+    if not begun:
         return config
     old = TrainConfig.load(path)
     if config.precision == "auto":
