@@ -595,6 +595,33 @@ def test_export_takes_notes_into_the_card(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_export_refuses_what_no_bundle_can_say(tmp_path: Path) -> None:
+    run, _ = finished_run()
+    cases = {
+        ("--zoom", "31"): "zoom must be in 0..30",
+        ("--metres-per-pixel", "nan"): "metres per pixel must be above 0",
+        ("--name", ".."): "must be a plain file name",
+        ("--licence", "one\ntwo"): "licence must be in one line",
+    }
+    for options, words in cases.items():
+        done = run_cli("export", run, "-o", tmp_path / "bundle", *options)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
+        assert words in done.err
+    assert files_in(tmp_path) == []
+
+
+def test_data_that_says_its_scale_wrongly(tmp_path: Path) -> None:
+    data_set, run = copy_of_data(tmp_path), tmp_path / "run"
+    shutil.copytree(finished_run()[0], run)
+    (data_set / "dataset.json").write_text('{"metres_per_pixel": "1.8"}')
+    tiny(data=str(data_set)).save(run / "config.json")
+    done = run_cli("export", run, "-o", tmp_path / "bundle")
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "metres_per_pixel in dataset.json" in done.err
+    assert "--metres-per-pixel in 'maptile2sat export'" in done.err
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_export_says_what_the_data_says(tmp_path: Path) -> None:
     """Scale and attribution of the user's own pairs come from their `dataset.json`."""
     run, _ = finished_run()
@@ -671,6 +698,7 @@ def test_command_line_of_train_refuses(tmp_path: Path) -> None:
         ("--time-limit", "soon"): "is not a length of time",
         ("--steps", "0"): "--steps",
         ("--map-side", "top"): "map_side must be",
+        ("--name", "my/town"): "name 'my/town' must be a plain file name",
     }
     for options, words in cases.items():
         done = run_cli("train", data(), "--out", tmp_path / "run", *options)

@@ -91,8 +91,10 @@ def train_command(
     Ctrl-C, SIGTERM and --time-limit save first and end well; the same words go on from there.
     """
     from maptile2sat.training import preset_config
+    from maptile2sat.training.export import About, export
     from maptile2sat.training.presets import parse_settings
 
+    about = About(name or out.resolve().name)  # what it refuses should not wait for the training
     config = preset_config(
         preset,
         data.resolve(),
@@ -120,10 +122,9 @@ def train_command(
             -quiet,
         )
         return
-    from maptile2sat.training.export import About, export
     from maptile2sat.training.report import write_report
 
-    print(export(out, out / "bundle", About(name or out.resolve().name)).folder)
+    print(export(out, out / "bundle", about).folder)
     note(f"how it went: {write_report(out)}", -quiet)  # now with the model's figures
 
 
