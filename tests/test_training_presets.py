@@ -465,3 +465,32 @@ def test_side_that_the_data_says_wrongly(tmp_path: Path) -> None:
     done = run_cli("train", tmp_path, "--out", tmp_path / "run")
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "dataset.json cannot be read" in done.err
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting"),
+    [
+        ("pix2pix", "width=32"),
+        ("pix2pix", "l1_weight=5"),
+        ("seed", "cleaner=1,2"),
+        ("seed", "critic_norm=spectral"),
+        ("local", "unet_base=32"),
+    ],
+)
+def test_setting_that_would_change_nothing(preset: str, setting: str, tmp_path: Path) -> None:
+    words = ["--preset", preset, "--set", setting]
+    done = run_cli("train", data(), "--out", tmp_path / "run", *words)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"--set {setting.partition('=')[0]}=" in done.err
+    assert "have no such part" in done.err
+    # nor is a value refused that is the preset's own
+    config_of(data(), "--out", tmp_path / "run", "--preset", "pix2pix", "--set", "grid_weight=0")
+
+
+def test_palette_of_a_model_keeps_its_colours(tmp_path: Path) -> None:
+    words = [data(), "--out", tmp_path / "run", "--init", "maps"]
+    own = config_of(*words).colours
+    done = run_cli("train", *words, "--set", f"colours={own + 1}")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"the palette of maps has {own} colours" in done.err
+    assert config_of(*words, "--set", f"colours={own}").colours == own

@@ -83,6 +83,18 @@ SETTINGS = (
 """Fields of a recipe that have no option of their own: for experiments, by `--set`."""
 
 
+LOCAL_ALONE = (
+    *("width", "dilations", "smooth", "deep_noise", "coarse_rgb", "colours"),
+    *("cleaner", "cleaner_width", "keep_cleaner", "deep", "deep_width"),
+    *("critic_photo", "photo_weight", "critic_norm", "critic_scales", "critic_sees"),
+    *("critic_translate", "l1_weight", "l1_pool", "feature_weight", "grid_weight"),
+)
+"""Fields that the classic networks have no use for."""
+
+UNET_ALONE = ("unet_base",)
+"""Fields that a `local` generator has no use for."""
+
+
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     """Return fields by name from `NAME=VALUE`, as `train --set` takes them.
 
@@ -154,6 +166,7 @@ def preset_config(
     if values.get("init"):
         values.update(_shape(values["init"], changes, preset))
     start = TrainConfig(**values)
+    _refuse_idle(start, changes)
     if learning_rate is not None:
         ratio = start.critic_rate / start.generator_rate
         values.update(generator_rate=learning_rate, critic_rate=ratio * learning_rate)
@@ -163,6 +176,27 @@ def preset_config(
     if steps is not None:
         values["steps"] = steps
     return TrainConfig(**values)
+
+
+def _refuse_idle(config: TrainConfig, changes: dict[str, Any]) -> None:
+    """Refuse to change what would change nothing.
+
+    Raises:
+        UsageError: If one of the changes is such.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    usual |= PRESETS[config.preset]
+    for name in UNET_ALONE if config.kind == "local" else LOCAL_ALONE:
+        if changes.get(name) not in (None, usual[name]):
+            raise UsageError(
+                f"--set {name}={_written(changes[name])}: networks of the preset {config.preset} "
+                "have no such part"
+            )
+    if config.init and changes.get("colours") not in (None, config.colours):
+        raise UsageError(
+            f"--set colours={changes['colours']}: the palette of {config.init} has "
+            f"{config.colours} colours, and goes on with them"
+        )
 
 
 def command(config: TrainConfig) -> str:
@@ -224,8 +258,9 @@ def _shape(init: str, changes: dict[str, Any], preset: str) -> dict[str, Any]:
     }
     if preset == "cleaner" and not taken.get("cleaner"):  # it is to get one
         taken.pop("cleaner", None)
-    if isinstance(architecture.get("palette"), list):
-        taken["colours"] = len(architecture["palette"])
     if isinstance(architecture.get("base"), int):
         taken["unet_base"] = architecture["base"]
-    return {name: value for name, value in taken.items() if changes.get(name) is None}
+    taken = {name: value for name, value in taken.items() if changes.get(name) is None}
+    if isinstance(architecture.get("palette"), list):  # a run starts from it, whatever is said
+        taken["colours"] = len(architecture["palette"])
+    return taken
