@@ -494,3 +494,19 @@ def test_palette_of_a_model_keeps_its_colours(tmp_path: Path) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert f"the palette of maps has {own} colours" in done.err
     assert config_of(*words, "--set", f"colours={own}").colours == own
+
+
+@pytest.mark.parametrize("preset", ["pix2pix", "seed"])
+def test_discriminator_of_a_unet_is_given_the_clean_map(preset: str) -> None:
+    """Labels that are drawn over a map for the generator are none of its business."""
+    from maptile2sat.training.building import build_trainer
+
+    config = small(preset, batch_size=1)
+    given = make_batch(Pairs.of(config, "train"), config, 0)
+    np.testing.assert_array_equal(given.map, given.clean)
+    told = [
+        float(build_trainer(config, []).step(given._replace(**changes), 0)["critic_real"])
+        for changes in ({}, {"map": 255 - given.map}, {"clean": 255 - given.clean})
+    ]
+    assert told[0] == told[1]
+    assert told[0] != told[2]
