@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ from PIL import Image
 
 from maptile2sat.bundle import open_bundle
 from maptile2sat.errors import BundleError, TrainingError, UsageError
-from maptile2sat.resources import sample_map
+from maptile2sat.resources import models_folder, sample_map
 from maptile2sat.training import TrainConfig, preset_config, train
 from maptile2sat.training import checkpoint as checkpoints
 from maptile2sat.training.export import About, export
@@ -510,3 +511,20 @@ def test_discriminator_of_a_unet_is_given_the_clean_map(preset: str) -> None:
     ]
     assert told[0] == told[1]
     assert told[0] != told[2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"palette": None}, {"palette": ["x"]}, {"width": "x"}, {"width": 8.5}, {"dilations": 5}],
+    ids=str,
+)
+def test_start_from_a_model_that_makes_no_sense(changes: dict[str, Any], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(models_folder() / "maps", tmp_path / "bundle"))
+    about = json.loads((bundle / "model.json").read_text())
+    about["architecture"] |= changes
+    (bundle / "model.json").write_text(json.dumps(about))
+    words = ["--init", bundle, "--resize", "320"]
+    done = run_cli("train", data(), "--out", tmp_path / "run", *words)
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "bundle: the architecture is not valid" in done.err
+    assert not (tmp_path / "run").exists()

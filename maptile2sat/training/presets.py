@@ -11,6 +11,7 @@ from typing import Any
 from maptile2sat.bundle import find_bundle
 from maptile2sat.datasets.layout import choose_map_side, list_pairs, stated_style
 from maptile2sat.errors import UsageError
+from maptile2sat.networks.generator import architecture_of
 from maptile2sat.networks.local import LocalConfig
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import epoch_steps
@@ -247,7 +248,9 @@ def _defaults() -> dict[str, Any]:
 
 def _shape(init: str, changes: dict[str, Any], preset: str) -> dict[str, Any]:
     """Return what a run takes over from the bundle that it starts from, unless told otherwise."""
-    description = find_bundle(init).description
+    bundle = find_bundle(init)
+    architecture_of(bundle)  # refuses what makes no sense
+    description = bundle.description
     architecture = description.architecture
     # what an older description does not name, its network has not
     given = {**_defaults(), **architecture} if description.kind == "local" else architecture
