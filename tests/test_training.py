@@ -595,6 +595,27 @@ def test_export_takes_notes_into_the_card(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_held_out_pairs_are_tried_on_their_middle(tmp_path: Path) -> None:
+    """Pairs of thousands of pixels would take minutes and all memory at every checkpoint."""
+    found = []
+    for name, side in (("large", 1000), ("middle", 640)):
+        folder = tmp_path / name
+        shutil.copytree(data() / "train", folder / "train")
+        write_pairs(folder / "val", 2)
+        for path in sorted((folder / "val").iterdir()):
+            with Image.open(path) as picture:
+                large = picture.resize((2000, 1000), Image.Resampling.NEAREST)
+            low = (1000 // 16 * 16 - side) // 2 if side < 1000 else 0
+            halves = [large.crop((x + low, low, x + low + side, low + side)) for x in (0, 1000)]
+            Image.fromarray(np.concatenate(list(map(np.asarray, halves)), 1)).save(path)
+        run = tmp_path / f"run-{name}"
+        run_training(tiny(data=str(folder), steps=1), run)
+        best = json.loads((run / "checkpoints" / "best.json").read_text())
+        figures = export(run, tmp_path / f"to-{name}", About("x")).description.metrics
+        found.append({**figures, **best})
+    assert found[0] == pytest.approx(found[1], rel=5e-4)
+
+
 def test_export_refuses_what_no_bundle_can_say(tmp_path: Path) -> None:
     run, _ = finished_run()
     cases = {
