@@ -250,6 +250,8 @@ def test_setting_that_is_wrong(text: str, words: str, tmp_path: Path) -> None:
         ({"grid_weight": -1.0}, "weights must be"),
         ({"feature_weight": float("inf")}, "weights must be"),
         ({"exposure": 0.0}, "exposure must be"),
+        ({"critic_rate": float("nan")}, "learning rates must be"),
+        ({"generator_rate": float("inf")}, "learning rates must be"),
         ({"cleaner": (0,)}, "dilations must be"),
         ({"deep_width": 0}, "deep_width must be"),
         ({"beta_1": 1.0}, "beta_1"),

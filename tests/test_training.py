@@ -350,6 +350,17 @@ def test_pairs_smaller_than_the_crop(tmp_path: Path) -> None:
         run_training(tiny(crop=384, loss_crop=320), tmp_path / "run")
 
 
+def test_a_few_pairs_smaller_than_the_crop(tmp_path: Path) -> None:
+    """The advice is for the smallest pair, not for the many that are large enough."""
+    folder = copy_of_data(tmp_path)
+    for path in sorted(folder.glob("*/*.png"))[1:]:
+        with Image.open(path) as picture:
+            picture.resize((1200, 600)).save(path)
+    advice = r"^1 of 10 pairs .* 256 px.*320.*--loss-crop 256 --crop 320"
+    with pytest.raises(TrainingError, match=advice):
+        run_training(tiny(data=str(folder), crop=384, loss_crop=320), tmp_path / "run")
+
+
 # runs
 
 
@@ -584,6 +595,54 @@ def test_export_takes_notes_into_the_card(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_held_out_pairs_are_tried_on_their_middle(tmp_path: Path) -> None:
+    """Pairs of thousands of pixels would take minutes and all memory at every checkpoint."""
+    found = []
+    for name, side in (("large", 1000), ("middle", 640)):
+        folder = tmp_path / name
+        shutil.copytree(data() / "train", folder / "train")
+        write_pairs(folder / "val", 2)
+        for path in sorted((folder / "val").iterdir()):
+            with Image.open(path) as picture:
+                large = picture.resize((2000, 1000), Image.Resampling.NEAREST)
+            low = (1000 // 16 * 16 - side) // 2 if side < 1000 else 0
+            halves = [large.crop((x + low, low, x + low + side, low + side)) for x in (0, 1000)]
+            Image.fromarray(np.concatenate(list(map(np.asarray, halves)), 1)).save(path)
+        run = tmp_path / f"run-{name}"
+        run_training(tiny(data=str(folder), steps=1), run)
+        best = json.loads((run / "checkpoints" / "best.json").read_text())
+        figures = export(run, tmp_path / f"to-{name}", About("x")).description.metrics
+        found.append({**figures, **best})
+    assert found[0] == pytest.approx(found[1], rel=5e-4)
+
+
+def test_export_refuses_what_no_bundle_can_say(tmp_path: Path) -> None:
+    run, _ = finished_run()
+    cases = {
+        ("--zoom", "31"): "zoom must be in 0..30",
+        ("--metres-per-pixel", "nan"): "metres per pixel must be above 0",
+        ("--name", ".."): "must be a plain file name",
+        ("--licence", "one\ntwo"): "licence must be in one line",
+    }
+    for options, words in cases.items():
+        done = run_cli("export", run, "-o", tmp_path / "bundle", *options)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
+        assert words in done.err
+    assert files_in(tmp_path) == []
+
+
+def test_data_that_says_its_scale_wrongly(tmp_path: Path) -> None:
+    data_set, run = copy_of_data(tmp_path), tmp_path / "run"
+    shutil.copytree(finished_run()[0], run)
+    (data_set / "dataset.json").write_text('{"metres_per_pixel": "1.8"}')
+    tiny(data=str(data_set)).save(run / "config.json")
+    done = run_cli("export", run, "-o", tmp_path / "bundle")
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "metres_per_pixel in dataset.json" in done.err
+    assert "--metres-per-pixel in 'maptile2sat export'" in done.err
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_export_says_what_the_data_says(tmp_path: Path) -> None:
     """Scale and attribution of the user's own pairs come from their `dataset.json`."""
     run, _ = finished_run()
@@ -660,6 +719,7 @@ def test_command_line_of_train_refuses(tmp_path: Path) -> None:
         ("--time-limit", "soon"): "is not a length of time",
         ("--steps", "0"): "--steps",
         ("--map-side", "top"): "map_side must be",
+        ("--name", "my/town"): "name 'my/town' must be a plain file name",
     }
     for options, words in cases.items():
         done = run_cli("train", data(), "--out", tmp_path / "run", *options)
@@ -669,3 +729,21 @@ def test_command_line_of_train_refuses(tmp_path: Path) -> None:
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "no pairs in" in done.err
     assert files_in(tmp_path) == []
+
+
+def test_folders_with_names_that_cannot_be(tmp_path: Path) -> None:
+    """One line for names longer than file systems take, or of bytes that are no text."""
+    long, odd = "a" * 300, os.fsdecode(b"caf\xe9")
+    shutil.copytree(data(), tmp_path / odd)
+    cases = {
+        ("train", data(), "--resize", "320", "--out", tmp_path / long): "too long",
+        ("train", tmp_path / long, "--out", tmp_path / "run"): "too long",
+        ("dataset", "check", tmp_path / long): "too long",
+        ("train", data(), "--out", tmp_path / odd): "is not UTF-8: rename it",
+        ("train", tmp_path / odd, "--out", tmp_path / "run"): "is not UTF-8: rename it",
+    }
+    for arguments, words in cases.items():
+        done = run_cli(*arguments)
+        assert (done.code, done.err.count("\n")) == (1, 1), done.err
+        assert words in done.err
+    assert {path.name for path in tmp_path.iterdir()} == {odd}

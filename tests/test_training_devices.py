@@ -19,6 +19,7 @@ from maptile2sat.training import checkpoint as checkpoints
 from maptile2sat.training import train
 from maptile2sat.training.collapse import CollapseError, Watch
 from maptile2sat.training.devices import Devices, check_devices, choose_devices, resolve_precision
+from tests.support_render import run_cli
 from tests.test_training import data, finished_run, newest, run_training, tiny
 
 LOSSES = """
@@ -166,6 +167,17 @@ def test_precision_is_that_of_the_run(tmp_path: Path) -> None:
     assert _agreed(tmp_path, tiny(precision="auto")).precision == "bfloat16"
     with pytest.raises(TrainingError, match="precision: bfloat16 != float32"):
         _agreed(tmp_path, tiny(precision="float32"))
+
+
+def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
+    """One line, not a traceback, of a network whose arrays no address space holds."""
+    shape = ["--crop", "64", "--loss-crop", "64", "--steps", "1", "--precision", "float32"]
+    parts = ["cleaner=", "deep=", "critic_photo=false", "photo_weight=0", "critic_base=1200000"]
+    words = [word for part in parts for word in ("--set", part)]
+    done = run_cli("train", data(), "--out", tmp_path / "run", *shape, *words)
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "memory does not suffice" in done.err
+    assert "--batch-size" in done.err
 
 
 def test_second_signal_does_not_wait(tmp_path: Path) -> None:

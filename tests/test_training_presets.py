@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ from PIL import Image
 
 from maptile2sat.bundle import open_bundle
 from maptile2sat.errors import BundleError, TrainingError, UsageError
-from maptile2sat.resources import sample_map
+from maptile2sat.resources import models_folder, sample_map
 from maptile2sat.training import TrainConfig, preset_config, train
 from maptile2sat.training import checkpoint as checkpoints
 from maptile2sat.training.export import About, export
@@ -430,3 +431,100 @@ def test_command_line_knows_the_presets(tmp_path: Path) -> None:
         assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
         assert message in refused.err
     assert not (tmp_path / "other").exists()
+
+
+def config_of(*arguments: Any) -> TrainConfig:
+    """Return what `maptile2sat train` would train on these arguments."""
+    with mock.patch("maptile2sat.cli.train._train", side_effect=UsageError("enough")) as taken:
+        done = run_cli("train", *arguments)
+    assert taken.called, done.err
+    config = taken.call_args.args[0]
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def test_side_and_style_are_what_the_data_says(tmp_path: Path) -> None:
+    """A set that was built with the map on the left is not learned the wrong way round."""
+    said = {"map_side": "left", "style": "osm"}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    words = [tmp_path, "--out", tmp_path / "run"]
+    config = config_of(*words)
+    assert (config.map_side, config.style) == ("left", "osm")
+    config = config_of(*words, "--map-side", "right", "--style", "mine")
+    assert (config.map_side, config.style) == ("right", "mine")
+    (tmp_path / "dataset.json").write_text(json.dumps({"style": None}))
+    config = config_of(*words)
+    assert (config.map_side, config.style) == ("right", "maps")
+
+
+def test_side_that_the_data_says_wrongly(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"map_side": "top"}')
+    done = run_cli("train", tmp_path, "--out", tmp_path / "run")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "map side 'top' is not left or right" in done.err
+    (tmp_path / "dataset.json").write_text("{")
+    done = run_cli("train", tmp_path, "--out", tmp_path / "run")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "dataset.json cannot be read" in done.err
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting"),
+    [
+        ("pix2pix", "width=32"),
+        ("pix2pix", "l1_weight=5"),
+        ("seed", "cleaner=1,2"),
+        ("seed", "critic_norm=spectral"),
+        ("local", "unet_base=32"),
+    ],
+)
+def test_setting_that_would_change_nothing(preset: str, setting: str, tmp_path: Path) -> None:
+    words = ["--preset", preset, "--set", setting]
+    done = run_cli("train", data(), "--out", tmp_path / "run", *words)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"--set {setting.partition('=')[0]}=" in done.err
+    assert "have no such part" in done.err
+    # nor is a value refused that is the preset's own
+    config_of(data(), "--out", tmp_path / "run", "--preset", "pix2pix", "--set", "grid_weight=0")
+
+
+def test_palette_of_a_model_keeps_its_colours(tmp_path: Path) -> None:
+    words = [data(), "--out", tmp_path / "run", "--init", "maps"]
+    own = config_of(*words).colours
+    done = run_cli("train", *words, "--set", f"colours={own + 1}")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"the palette of maps has {own} colours" in done.err
+    assert config_of(*words, "--set", f"colours={own}").colours == own
+
+
+@pytest.mark.parametrize("preset", ["pix2pix", "seed"])
+def test_discriminator_of_a_unet_is_given_the_clean_map(preset: str) -> None:
+    """Labels that are drawn over a map for the generator are none of its business."""
+    from maptile2sat.training.building import build_trainer
+
+    config = small(preset, batch_size=1)
+    given = make_batch(Pairs.of(config, "train"), config, 0)
+    np.testing.assert_array_equal(given.map, given.clean)
+    told = [
+        float(build_trainer(config, []).step(given._replace(**changes), 0)["critic_real"])
+        for changes in ({}, {"map": 255 - given.map}, {"clean": 255 - given.clean})
+    ]
+    assert told[0] == told[1]
+    assert told[0] != told[2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"palette": None}, {"palette": ["x"]}, {"width": "x"}, {"width": 8.5}, {"dilations": 5}],
+    ids=str,
+)
+def test_start_from_a_model_that_makes_no_sense(changes: dict[str, Any], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(models_folder() / "maps", tmp_path / "bundle"))
+    about = json.loads((bundle / "model.json").read_text())
+    about["architecture"] |= changes
+    (bundle / "model.json").write_text(json.dumps(about))
+    words = ["--init", bundle, "--resize", "320"]
+    done = run_cli("train", data(), "--out", tmp_path / "run", *words)
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "bundle: the architecture is not valid" in done.err
+    assert not (tmp_path / "run").exists()

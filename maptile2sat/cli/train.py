@@ -52,8 +52,12 @@ def train_command(
             help="Of the generator: 2e-4, cleaner: 1e-3; local's discriminator has twice it."
         ),
     ] = None,
-    map_side: Annotated[str, typer.Option(help="Half of a pair that is the map.")] = "right",
-    style: Annotated[str, typer.Option(help="Name of the style that the maps have.")] = "maps",
+    map_side: Annotated[
+        str | None, typer.Option(help="Half that is the map; default: dataset.json, or right.")
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(help="Name of the maps' style; default: dataset.json, or maps.")
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(help="Model to start from: a bundle's folder or name. cleaner needs one."),
@@ -87,8 +91,10 @@ def train_command(
     Ctrl-C, SIGTERM and --time-limit save first and end well; the same words go on from there.
     """
     from maptile2sat.training import preset_config
+    from maptile2sat.training.export import About, export
     from maptile2sat.training.presets import parse_settings
 
+    about = About(name or out.resolve().name)  # what it refuses should not wait for the training
     config = preset_config(
         preset,
         data.resolve(),
@@ -116,10 +122,9 @@ def train_command(
             -quiet,
         )
         return
-    from maptile2sat.training.export import About, export
     from maptile2sat.training.report import write_report
 
-    print(export(out, out / "bundle", About(name or out.resolve().name)).folder)
+    print(export(out, out / "bundle", about).folder)
     note(f"how it went: {write_report(out)}", -quiet)  # now with the model's figures
 
 

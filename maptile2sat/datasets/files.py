@@ -104,8 +104,8 @@ def require_sound(
         folder: The set, with `train` and `val`.
         min_side: Smallest side that the training can use.
         progress: Called after each file.
-        instead: Called if all that is wrong are small pairs, with the side that most have; returns
-            what else to do about it.
+        instead: Called if all that is wrong are small pairs, with the smallest side; returns what
+            else to do about it.
 
     Returns:
         The state of each file by split.
@@ -118,12 +118,12 @@ def require_sound(
     bad = [f"{_short(state.path)} {state.problem}" for state in states if state.problem]
     advice = "replace or delete them"
     if not bad:
+        small = [state for state in states if state.side < min_side]
         bad = [
             f"{_short(state.path)} has pairs of {state.side} px, and {min_side} px are needed"
-            for state in states
-            if state.side < min_side
+            for state in small
         ]
-        advice += instead(common_side(states))
+        advice += instead(min(state.side for state in small)) if small else ""
     if bad:
         more = f"; and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
         raise TrainingError(

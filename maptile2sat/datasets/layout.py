@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maptile2sat.errors import TrainingError
+from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.sources.decode import DAMAGE as DECODER_ERRORS
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,11 +41,14 @@ def list_pairs(folder: Path) -> list[Path]:
     Raises:
         TrainingError: If it is missing or has none.
     """
-    files = sorted(
-        path
-        for path in folder.glob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    try:
+        files = sorted(
+            path
+            for path in folder.glob("*")
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+    except OSError as error:  # a name longer than the file system takes, for example
+        raise TrainingError(f"{folder} cannot be read: {error.strerror or error}") from error
     if not files:
         raise TrainingError(
             f"no pairs in {folder}: give a folder that has train/ and val/ with "
@@ -103,15 +106,36 @@ def read_description(folder: Path) -> dict[str, Any]:
         TrainingError: If it is not a JSON object.
     """
     path = folder / DESCRIPTION
-    if not path.exists():
-        return {}
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read: {error}; delete or mend it") from error
     if not isinstance(said, dict):
         raise TrainingError(f"{path} is not a JSON object: delete or mend it")
     return said
+
+
+def choose_map_side(folder: Path, given: str | None = None) -> str:
+    """Return which half is the map: what is given, what `dataset.json` says, else `right`.
+
+    Raises:
+        UsageError: If it is neither `left` nor `right`.
+        TrainingError: If `dataset.json` cannot be read.
+    """
+    side = given or str(read_description(folder).get("map_side", "right"))
+    if side not in ("left", "right"):
+        raise UsageError(f"map side '{side}' is not left or right")
+    return side
+
+
+def stated_style(folder: Path) -> str | None:
+    """Return the style of a set's maps as `dataset.json` says it, None if it does not.
+
+    Raises:
+        TrainingError: If `dataset.json` cannot be read.
+    """
+    style = read_description(folder).get("style")
+    return style if isinstance(style, str) and style.isprintable() and style else None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat.bundle import Bundle, find_bundle, redescribe
+from maptile2sat.datasets.layout import choose_map_side
 from maptile2sat.device import choose_device
 from maptile2sat.errors import OutputError, UsageError
 from maptile2sat.evaluation.fcn import load_fcn
 from maptile2sat.evaluation.inception import LeftOutError, find_weights, load_inception
 from maptile2sat.evaluation.measuring import Held, Pixels, Progress, measure, prepare
 from maptile2sat.evaluation.result import LIMIT, Evaluation
-from maptile2sat.evaluation.samples import (
-    PROTOCOLS,
-    choose_files,
-    choose_map_side,
-    read_pairs,
-)
+from maptile2sat.evaluation.samples import PROTOCOLS, choose_files, read_pairs
 from maptile2sat.evaluation.sheet import draw_sheet
 from maptile2sat.evaluation.spectrum import decibels
 from maptile2sat.evaluation.verdict import judge

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from maptile2sat.datasets.layout import Pixels, list_pairs, read_description, read_pair
+from maptile2sat.datasets.layout import Pixels, list_pairs, read_pair
 from maptile2sat.errors import UsageError
 
 CROP = 256
@@ -52,19 +52,6 @@ def choose_files(data: Path, limit: int) -> list[Path]:
         )
     chosen = np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int)
     return [files[index] for index in chosen]
-
-
-def choose_map_side(data: Path, given: str | None) -> str:
-    """Return which half is the map: what is given, what `dataset.json` says, else `right`.
-
-    Raises:
-        UsageError: If it is neither `left` nor `right`.
-        TrainingError: If `dataset.json` cannot be read.
-    """
-    side = given or str(read_description(data).get("map_side", "right"))
-    if side not in ("left", "right"):
-        raise UsageError(f"map side '{side}' is not left or right")
-    return side
 
 
 def read_pairs(files: Sequence[Path], map_side: str, protocol: str) -> list[Pair]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,25 +33,45 @@ def build_generator(bundle: Bundle, precision: str) -> Any:
     Raises:
         BundleError: If the architecture makes no sense or the weights do not fit it.
     """
-    about = bundle.description
-    try:
-        if about.kind == "local":
-            model = build_local(_local_config(about.architecture), precision)
+    config = architecture_of(bundle)
+    with _described(bundle):
+        if isinstance(config, LocalConfig):
+            model = build_local(config, precision)
         else:
-            config = UnetConfig(**about.architecture)
-            if config.size % 256 or not 256 <= config.size <= 2048:
-                raise BundleError(f"{bundle.folder}: a unet's size is a multiple of 256 to 2048")
             # batch statistics of one window are instance statistics: as at training's batch 1,
             # and no tile influences another in the batch
-            if not 1 <= config.base <= MAX_UNET_BASE:
-                raise BundleError(f"{bundle.folder}: a unet's base is 1 to {MAX_UNET_BASE}")
             model = build_unet(dataclasses.replace(config, norm="instance"), precision)
+    set_weights(model, bundle.weights(), str(bundle.folder))
+    return model
+
+
+def architecture_of(bundle: Bundle) -> LocalConfig | UnetConfig:
+    """Return the architecture that a bundle describes; TensorFlow is not needed.
+
+    Raises:
+        BundleError: If it makes no sense.
+    """
+    about = bundle.description
+    with _described(bundle):
+        if about.kind == "local":
+            return _local_config(about.architecture)
+        config = UnetConfig(**about.architecture)
+        if config.size % 256 or not 256 <= config.size <= 2048:
+            raise BundleError(f"{bundle.folder}: a unet's size is a multiple of 256 to 2048")
+        if not 1 <= config.base <= MAX_UNET_BASE:
+            raise BundleError(f"{bundle.folder}: a unet's base is 1 to {MAX_UNET_BASE}")
+        return config
+
+
+@contextmanager
+def _described(bundle: Bundle) -> Iterator[None]:
+    """Say whose description it is that makes no sense."""
+    try:
+        yield
     except KeyError as error:
         raise BundleError(f"{bundle.folder}: the architecture lacks {error}") from error
     except (TypeError, ValueError) as error:
         raise BundleError(f"{bundle.folder}: the architecture is not valid: {error}") from error
-    set_weights(model, bundle.weights(), str(bundle.folder))
-    return model
 
 
 def _local_config(architecture: dict[str, Any]) -> LocalConfig:
@@ -65,7 +87,8 @@ def _local_config(architecture: dict[str, Any]) -> LocalConfig:
     )
     blocks = (*config.dilations, *config.cleaner, *config.deep)
     right = (
-        palette.ndim == 2
+        all(isinstance(number, int) for number in (*widths, *blocks))
+        and palette.ndim == 2
         and palette.shape[1] == 3
         and 1 <= len(palette) <= MAX_COLOURS
         and all(1 <= width <= MAX_WIDTH for width in widths)

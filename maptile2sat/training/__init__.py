@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from maptile2sat.datasets.files import require_sound
-from maptile2sat.errors import TrainingError, UsageError
+from maptile2sat.errors import TrainingError, UsageError, refuse_undecodable
 from maptile2sat.training import checkpoint
 from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
@@ -18,6 +18,7 @@ from maptile2sat.training.devices import (
     Devices,
     check_devices,
     choose_devices,
+    memory_errors,
     resolve_precision,
 )
 from maptile2sat.training.logs import Progress
@@ -63,8 +64,11 @@ def train(
         TrainingError: If the data cannot be used, the run is of another configuration or another
             process trains in its folder, or training fails.
         BundleError: If the bundle to start from cannot be used.
+        DeviceError: If the memory does not suffice; checkpoints stay.
     """
     check_devices(devices)
+    for folder in (config.data, run):  # what a run writes is text, names of folders in it too
+        refuse_undecodable(folder, TrainingError)
     pairs, validation = Pairs.of(config, "train"), Pairs.of(config, "val")
     least = 0 if config.resize else config.loss_crop
     require_sound(Path(config.data), least, instead=config.words_for_small_pairs)
@@ -81,7 +85,7 @@ def train(
         sample_every or (epoch if classic else 500),
         epoch,
     )
-    with _alone(run):
+    with _alone(run), memory_errors():
         _note(run, config)
         trainer = build_trainer(config, starting_palette(run, pairs, config), chosen)
         for name, (total, trained) in trainer.parameters().items():
@@ -130,7 +134,11 @@ def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     new length from the start.
     """
     path = run / "config.json"
-    if not path.exists():
+    try:
+        begun = path.exists()
+    except OSError as error:  # a name longer than the file system takes, for example
+        raise _unmade(run, error) from error
+    if not begun:
         return config
     old = TrainConfig.load(path)
     if config.precision == "auto":

@@ -181,7 +181,9 @@ class TrainConfig:
             f"precision must be one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,
             "critic_norm must be instance or spectral": self.critic_norm
             in ("instance", "spectral"),
-            "learning rates must be above 0": min(self.generator_rate, self.critic_rate) > 0,
+            "learning rates must be finite and above 0": all(
+                0 < rate < math.inf for rate in (self.generator_rate, self.critic_rate)
+            ),
             "ema must be in 0..1": 0.0 <= self.ema < 1.0,
             "decay_from must be in 0..1": 0.0 <= self.decay_from <= 1.0,
             "l1_pool must divide loss_crop": (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from maptile2sat.device import PRECISIONS, cpu_precision, gpu_precision, load_tensorflow
-from maptile2sat.errors import TrainingError, UsageError
+from maptile2sat.errors import DeviceError, TrainingError, UsageError
 
 FORM = re.compile(r"auto|gpu|cpu(?::[1-9]\d*)?|[1-9]\d*")
 
@@ -98,3 +100,21 @@ def resolve_precision(wanted: str, devices: Devices) -> str:
     if wanted not in PRECISIONS:
         raise UsageError(f"precision '{wanted}' is not one of {', '.join(PRECISIONS)}")
     return devices.precision if wanted == "auto" else wanted
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Say what to lower when the memory does not suffice.
+
+    Raises:
+        DeviceError: If it does not.
+    """
+    exhausted = load_tensorflow().errors.ResourceExhaustedError
+    try:
+        yield
+    except (exhausted, MemoryError) as error:
+        raise DeviceError(
+            "the memory does not suffice for training: start another run (--out) with a smaller "
+            "--batch-size, or a smaller --crop and --loss-crop, or with --devices cpu instead of "
+            "a GPU"
+        ) from error

@@ -10,6 +10,7 @@ from typing import Any
 from maptile2sat._version import __version__
 from maptile2sat.bundle import Bundle, check_place, redescribe, save_bundle
 from maptile2sat.datasets.layout import read_description
+from maptile2sat.description import is_plain_name
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.training import checkpoint
@@ -49,6 +50,27 @@ class About:
     attribution: str | None = None
     version: str = __version__
     notes: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no bundle can say, before a run is trained or read for it.
+
+        Raises:
+            UsageError: If a value makes no sense.
+        """
+        texts = {"data": self.data, "licence": self.licence, "attribution": self.attribution or ""}
+        checks = {
+            f"name '{self.name}' must be a plain file name in one line": (
+                is_plain_name(self.name) and self.name.isprintable()
+            ),
+            "zoom must be in 0..30": self.zoom is None or self.zoom in range(31),
+            "metres per pixel must be above 0, and less than a million": (
+                self.metres_per_pixel is None or 0 < self.metres_per_pixel < 1e6
+            ),
+            **{f"{name} must be in one line": text.isprintable() for name, text in texts.items()},
+        }
+        for message, right in checks.items():
+            if not right:
+                raise UsageError(f"the model's {message}")
 
 
 def export(
@@ -109,8 +131,14 @@ def _stated(about: About, config: TrainConfig) -> About:
     """Return what the bundle says, with what only the data set says of itself."""
     said = {"zoom": 16, "metres_per_pixel": 1.8, "attribution": ""}
     said |= {key: value for key, value in read_description(Path(config.data)).items() if value}
-    names = ("zoom", "metres_per_pixel", "attribution")
-    unknown: dict[str, Any] = {name: said[name] for name in names if getattr(about, name) is None}
+    kinds = {"zoom": int, "metres_per_pixel": int | float, "attribution": str}
+    unknown: dict[str, Any] = {name: said[name] for name in kinds if getattr(about, name) is None}
+    wrong = [name for name, value in unknown.items() if not isinstance(value, kinds[name])]
+    if wrong:
+        raise TrainingError(
+            f"{wrong[0]} in dataset.json of {config.data} makes no sense: mend it there, or say "
+            f"--{wrong[0].replace('_', '-')} in 'maptile2sat export'"
+        )
     return dataclasses.replace(about, **unknown)
 
 

@@ -19,7 +19,7 @@ from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.logs import Log, Progress
 from maptile2sat.training.painting import middle
 from maptile2sat.training.pairs import Batch, Pairs, make_batch
-from maptile2sat.training.validation import pooled_l1
+from maptile2sat.training.validation import HELD_OUT, pooled_l1
 
 if TYPE_CHECKING:
     from maptile2sat.training.adversarial import Trainer
@@ -231,9 +231,10 @@ class Loop:
         return pooled_l1(self.trainer.generate(), self.scored)
 
     def _held_out(self, validation: Pairs, count: int) -> list[tuple[Any, Any]]:
-        """Return fixed held-out pairs of a size that the generator takes."""
-        chosen = sheet.choose(validation, count)
-        if self.config.kind == "local":
-            return chosen
-        side = self.config.crop
-        return [(middle(drawn, side), middle(image, side)) for drawn, image in chosen]
+        """Return fixed held-out pairs, or their middles, of a size that the generator takes."""
+        made = []
+        for drawn, image in sheet.choose(validation, count):
+            whole, local = drawn.shape[0], self.config.kind == "local"
+            side = min(whole, HELD_OUT) if local else self.config.crop
+            made.append((middle(drawn, side), middle(image, side)))
+        return made

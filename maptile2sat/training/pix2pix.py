@@ -77,12 +77,13 @@ class UnetTrainer(Trainer):
         return from_unet(self._shown)
 
     def losses(self, batch: Batch) -> Losses:
-        """Compute the losses; the discriminator sees the map beside the image."""
-        drawn, real = (tf.cast(part, tf.float32) / 127.5 - 1.0 for part in batch[:2])
+        """Compute the losses; the discriminator sees the map, without labels, beside the image."""
+        parts = (batch.map, batch.image, batch.clean)
+        drawn, real, clean = (tf.cast(part, tf.float32) / 127.5 - 1.0 for part in parts)
         fake = self.generator(drawn, training=True)
         # two calls, since batch statistics of real and fake images must not mix
-        told_real = self.critic([drawn, real], training=True)
-        told_fake = self.critic([drawn, fake], training=True)
+        told_real = self.critic([clean, real], training=True)
+        told_fake = self.critic([clean, fake], training=True)
         figures = {
             "critic_real": self._cross_entropy(told_real, 1.0),
             "critic_fake": self._cross_entropy(told_fake, 0.0),

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat.bundle import find_bundle
-from maptile2sat.datasets.layout import list_pairs
+from maptile2sat.datasets.layout import choose_map_side, list_pairs, stated_style
 from maptile2sat.errors import UsageError
+from maptile2sat.networks.generator import architecture_of
 from maptile2sat.networks.local import LocalConfig
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import epoch_steps
@@ -83,6 +84,18 @@ SETTINGS = (
 """Fields of a recipe that have no option of their own: for experiments, by `--set`."""
 
 
+LOCAL_ALONE = (
+    *("width", "dilations", "smooth", "deep_noise", "coarse_rgb", "colours"),
+    *("cleaner", "cleaner_width", "keep_cleaner", "deep", "deep_width"),
+    *("critic_photo", "photo_weight", "critic_norm", "critic_scales", "critic_sees"),
+    *("critic_translate", "l1_weight", "l1_pool", "feature_weight", "grid_weight"),
+)
+"""Fields that the classic networks have no use for."""
+
+UNET_ALONE = ("unet_base",)
+"""Fields that a `local` generator has no use for."""
+
+
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     """Return fields by name from `NAME=VALUE`, as `train --set` takes them.
 
@@ -132,11 +145,13 @@ def preset_config(
         steps: Length of the run, if not the preset's.
         epochs: The same in epochs; at most one of the two.
         learning_rate: Of the generator; the discriminator's keeps its ratio to it.
-        changes: Other fields; None stands for the preset's value.
+        changes: Other fields; None stands for the preset's value, and for `map_side` and `style`
+            for what `dataset.json` of the data says.
 
     Raises:
         UsageError: If a value makes no sense.
-        TrainingError: If the data has no pairs and their number is needed.
+        TrainingError: If the data has no pairs and their number is needed, or its `dataset.json`
+            cannot be read.
         BundleError: If the bundle to start from cannot be used.
     """
     if preset not in PRESETS:
@@ -144,10 +159,15 @@ def preset_config(
     if steps is not None and epochs is not None:
         raise UsageError("give --epochs or --steps, not both")
     values = {"preset": preset, "data": str(data), **PRESETS[preset]}
+    if changes.get("map_side") is None:
+        values["map_side"] = choose_map_side(data)
+    if changes.get("style") is None and (style := stated_style(data)) is not None:
+        values["style"] = style
     values.update({key: value for key, value in changes.items() if value is not None})
     if values.get("init"):
         values.update(_shape(values["init"], changes, preset))
     start = TrainConfig(**values)
+    _refuse_idle(start, changes)
     if learning_rate is not None:
         ratio = start.critic_rate / start.generator_rate
         values.update(generator_rate=learning_rate, critic_rate=ratio * learning_rate)
@@ -157,6 +177,27 @@ def preset_config(
     if steps is not None:
         values["steps"] = steps
     return TrainConfig(**values)
+
+
+def _refuse_idle(config: TrainConfig, changes: dict[str, Any]) -> None:
+    """Refuse to change what would change nothing.
+
+    Raises:
+        UsageError: If one of the changes is such.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    usual |= PRESETS[config.preset]
+    for name in UNET_ALONE if config.kind == "local" else LOCAL_ALONE:
+        if changes.get(name) not in (None, usual[name]):
+            raise UsageError(
+                f"--set {name}={_written(changes[name])}: networks of the preset {config.preset} "
+                "have no such part"
+            )
+    if config.init and changes.get("colours") not in (None, config.colours):
+        raise UsageError(
+            f"--set colours={changes['colours']}: the palette of {config.init} has "
+            f"{config.colours} colours, and goes on with them"
+        )
 
 
 def command(config: TrainConfig) -> str:
@@ -207,7 +248,9 @@ def _defaults() -> dict[str, Any]:
 
 def _shape(init: str, changes: dict[str, Any], preset: str) -> dict[str, Any]:
     """Return what a run takes over from the bundle that it starts from, unless told otherwise."""
-    description = find_bundle(init).description
+    bundle = find_bundle(init)
+    architecture_of(bundle)  # refuses what makes no sense
+    description = bundle.description
     architecture = description.architecture
     # what an older description does not name, its network has not
     given = {**_defaults(), **architecture} if description.kind == "local" else architecture
@@ -218,8 +261,9 @@ def _shape(init: str, changes: dict[str, Any], preset: str) -> dict[str, Any]:
     }
     if preset == "cleaner" and not taken.get("cleaner"):  # it is to get one
         taken.pop("cleaner", None)
-    if isinstance(architecture.get("palette"), list):
-        taken["colours"] = len(architecture["palette"])
     if isinstance(architecture.get("base"), int):
         taken["unet_base"] = architecture["base"]
-    return {name: value for name, value in taken.items() if changes.get(name) is None}
+    taken = {name: value for name, value in taken.items() if changes.get(name) is None}
+    if isinstance(architecture.get("palette"), list):  # a run starts from it, whatever is said
+        taken["colours"] = len(architecture["palette"])
+    return taken

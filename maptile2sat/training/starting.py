@@ -11,6 +11,7 @@ import numpy as np
 from maptile2sat.bundle import Bundle, find_bundle
 from maptile2sat.datasets.layout import write_json
 from maptile2sat.errors import BundleError
+from maptile2sat.networks.generator import architecture_of
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import Pairs, map_colours
 from maptile2sat.weights import Weights
@@ -43,7 +44,7 @@ def starting_bundle(config: TrainConfig) -> Bundle:
     """Return the bundle that a run starts from.
 
     Raises:
-        BundleError: If there is none, or it is of another kind.
+        BundleError: If there is none, it is of another kind, or its description makes no sense.
     """
     bundle = find_bundle(config.init)
     kind = bundle.description.kind
@@ -52,6 +53,7 @@ def starting_bundle(config: TrainConfig) -> Bundle:
             f"{config.init} is a {kind} generator, the preset {config.preset} trains a "
             f"{config.kind} one: give another bundle or preset"
         )
+    architecture_of(bundle)
     return bundle
 
 

@@ -18,6 +18,8 @@ from maptile2sat.training.sheet import Generate
 
 STRIDE = 16
 
+HELD_OUT = 640
+"""Largest side in pixels of what a `local` model is tried on: memory grows with its square."""
 
 POOL = 8
 """Side in pixels of the averages by which checkpoints are compared."""
@@ -46,8 +48,8 @@ def validate(bundle: Bundle, pairs: Pairs, limit: int = 60) -> dict[str, float]:
     """Generate images for held-out maps and compare them with the real ones.
 
     Args:
-        bundle: A model; the weights measured are those in its file. A `unet` is given the
-            middle window of a pair that is larger.
+        bundle: A model; the weights measured are those in its file. Of a larger pair a `unet` is
+            given the middle window, a `local` one the middle `HELD_OUT` px.
         pairs: Held-out pairs; at most `limit` of them, evenly chosen, are used.
         limit: Most pairs to use.
 
@@ -64,7 +66,8 @@ def validate(bundle: Bundle, pairs: Pairs, limit: int = 60) -> dict[str, float]:
         pair = pairs[int(index)]
         if bundle.description.kind == "local":
             side = pair.map.shape[0] // STRIDE * STRIDE
-            drawn, image = pair.map[:side, :side], pair.image[:side, :side]
+            whole, side = slice(side), min(side, HELD_OUT)
+            drawn, image = (middle(part[whole, whole], side) for part in pair)
             grains = noise(0, Window(int(index) * 4096, 0, side, side))
             inputs = (drawn.astype(np.float32), grains.fine, grains.coarse)
             made = np.asarray(model([np.asarray(part)[None] for part in inputs], training=False))[0]
