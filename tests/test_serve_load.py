@@ -381,6 +381,16 @@ def test_listening_to_other_machines_prints_a_warning(
     assert ("everyone who reaches this machine" in done.err) is warned
 
 
+@pytest.mark.parametrize("host", ["ä" * 80, "a" * 300])
+def test_host_that_cannot_be_is_one_line(host: str, tmp_path: Path) -> None:
+    from tests.support_render import run_cli
+
+    done = run_cli("serve", "-m", model(), "--host", host, "--port", "0", "--cache", tmp_path)
+    assert done.code == 2
+    assert done.err.startswith(f"error: cannot listen at {host} port 0: ")
+    assert done.err.count("\n") == 1
+
+
 def test_model_of_the_environment_may_have_blanks_in_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

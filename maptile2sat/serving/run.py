@@ -92,9 +92,10 @@ def listening(options: ServeOptions) -> socket.socket:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         return socket.create_server((options.host, options.port), family=family, backlog=512)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # names that cannot be sent are a TypeError
+        reason = getattr(error, "strerror", None) or "that is no name of a host"
         raise UsageError(
-            f"cannot listen at {options.host} port {options.port}: {error.strerror or error}: "
+            f"cannot listen at {options.host} port {options.port}: {reason}: "
             "give another --port or --host"
         ) from error
 
