@@ -744,6 +744,6 @@ def test_folders_with_names_that_cannot_be(tmp_path: Path) -> None:
     }
     for arguments, words in cases.items():
         done = run_cli(*arguments)
-        assert (done.code, done.err.count("\n")) == (1, 1), done.err
+        assert (done.code, done.err.count("\n")) == (1, 1), ascii(done.err)
         assert words in done.err
     assert {path.name for path in tmp_path.iterdir()} == {odd}

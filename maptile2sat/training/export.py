@@ -12,7 +12,7 @@ from maptile2sat.bundle import Bundle, check_place, redescribe, save_bundle
 from maptile2sat.datasets.layout import read_description
 from maptile2sat.description import is_plain_name
 from maptile2sat.device import load_tensorflow
-from maptile2sat.errors import TrainingError, UsageError
+from maptile2sat.errors import TrainingError, UsageError, refuse_undecodable
 from maptile2sat.training import checkpoint
 from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
@@ -56,7 +56,9 @@ class About:
 
         Raises:
             UsageError: If a value makes no sense.
+            TrainingError: If the name, which may be that of a folder, is not UTF-8.
         """
+        refuse_undecodable(self.name, TrainingError)
         texts = {"data": self.data, "licence": self.licence, "attribution": self.attribution or ""}
         checks = {
             f"name '{self.name}' must be a plain file name in one line": (
