@@ -245,18 +245,18 @@ def test_crops_begin_at_every_place_of_a_jpeg_block(crop: int, loss_crop: int) -
             (row, col)
             for drawn, photo in wholes
             for row, col in places
-            if np.array_equal(_piece(photo, around + row, around + col, loss_crop), made.image[0])
-            and np.array_equal(
-                _piece(drawn, around + row - margin, around + col - margin, crop), made.map[0]
-            )
+            if _lies_at(photo, around + row, around + col, made.image[0])
+            and _lies_at(drawn, around + row - margin, around + col - margin, made.map[0])
         ]
         found.add(place)
     for starts in zip(*found, strict=True):
         assert {start % 8 for start in starts} == set(range(8))
 
 
-def _piece(whole: Any, row: int, col: int, side: int) -> Any:
-    return whole[row : row + side, col : col + side]
+def _lies_at(whole: Pixels, row: int, col: int, piece: Pixels) -> bool:
+    there = whole[row : row + len(piece), col : col + len(piece)]
+    corner = slice(4), slice(4)  # grain differs nearly everywhere: few pieces need be compared
+    return np.array_equal(there[corner], piece[corner]) and np.array_equal(there, piece)
 
 
 def test_crop_of_a_unet_is_the_pair_itself() -> None:
