@@ -684,27 +684,25 @@ def test_export_without_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
-@dataclasses.dataclass(frozen=True)
-class SmallConfig(TrainConfig):
-    """Of a network as small as those of the other tests."""
-
-    width: int = 8
-    dilations: tuple[int, ...] = (1, 2)
-    colours: int = 6
-    critic_base: int = 8
-
-
 def test_command_line_of_train(tmp_path: Path) -> None:
     """At its end a run becomes a bundle; the same words again do nothing more."""
     run = tmp_path / "town"
     options = ["--steps", "2", "--crop", "96", "--loss-crop", "64", "--batch-size", "2"]
+    for setting in (
+        "width=8",
+        "dilations=1,2",
+        "cleaner=",
+        "deep=",
+        "critic_photo=false",
+        "critic_base=8",
+    ):
+        options += ["--set", setting]  # a network as small as those of the other tests
     arguments = ["train", data(), "--out", run, *options, "--precision", "float32"]
-    with mock.patch("maptile2sat.training.TrainConfig", SmallConfig):
-        for _ in range(2):
-            done = run_cli(*arguments)
-            assert done.code == 0, done.err
-            assert done.out == f"{run / 'bundle'}\n"
-        refused = run_cli(*arguments, "--seed", "1")
+    for _ in range(2):
+        done = run_cli(*arguments)
+        assert done.code == 0, done.err
+        assert done.out == f"{run / 'bundle'}\n"
+    refused = run_cli(*arguments, "--seed", "1")
     assert (refused.code, refused.err.count("\n")) == (1, 1)
     assert "seed: 0 != 1" in refused.err
     about = open_bundle(run / "bundle").description
