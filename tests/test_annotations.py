@@ -20,7 +20,7 @@ from maptile2sat.training.presets import SETTINGS, parse_settings, preset_config
 from maptile2sat.training.stamping import Place, Sheet, road_places
 from maptile2sat.training.symbols import ICONS, SHIELDS, arrow, icon, shield
 from tests.support_render import Pixels, run_cli
-from tests.test_training import data, run_training, tiny
+from tests.test_training import data, figures_of, run_training, tiny
 
 GROUND, ROAD = (234, 230, 222), (254, 254, 254)
 
@@ -273,14 +273,6 @@ def trainer(**changes: Any) -> Any:
 
     palette = [[234.0, 230.0, 222.0], [254.0, 254.0, 254.0], [178.0, 210.0, 254.0]]
     return build_trainer(tiny(**changes), palette)
-
-
-def figures_of(part: Any, given: Batch) -> dict[str, float]:
-    """Return the losses of a batch by which nothing is learned, without compiling a step."""
-    import tensorflow as tf
-
-    figures = part.losses(Batch(*map(tf.constant, given))).figures
-    return {name: float(value) for name, value in figures.items()}
 
 
 def test_discriminator_is_given_the_clean_map() -> None:

@@ -95,6 +95,14 @@ def run_training(config: TrainConfig, run: Path, **settings: Any) -> int:
         return train(config, run, **arguments)
 
 
+def figures_of(part: Any, given: Batch) -> dict[str, float]:
+    """Return the losses of a batch by which nothing is learned, without compiling a step."""
+    import tensorflow as tf
+
+    figures = part.losses(Batch(*map(tf.constant, given))).figures
+    return {name: float(value) for name, value in figures.items()}
+
+
 @functools.cache
 def finished_run() -> tuple[Path, list[Progress]]:
     """Return a run that went through at once, and its reports; do not change it."""

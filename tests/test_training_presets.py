@@ -22,7 +22,7 @@ from maptile2sat.training.export import About, export
 from maptile2sat.training.pairs import Pairs, epoch_steps, make_batch
 from maptile2sat.training.presets import command
 from tests.support_render import files_in, read_back, run_cli, scratch
-from tests.test_training import INSIDE, data, finished_run, newest, run_training, tiny
+from tests.test_training import INSIDE, data, figures_of, finished_run, newest, run_training, tiny
 
 SMALL: dict[str, Any] = {"unet_base": 4, "critic_base": 4, "precision": "float32"}
 
@@ -505,8 +505,9 @@ def test_discriminator_of_a_unet_is_given_the_clean_map(preset: str) -> None:
     config = small(preset, batch_size=1)
     given = make_batch(Pairs.of(config, "train"), config, 0)
     np.testing.assert_array_equal(given.map, given.clean)
+    trainer = build_trainer(config, [])
     told = [
-        float(build_trainer(config, []).step(given._replace(**changes), 0)["critic_real"])
+        figures_of(trainer, given._replace(**changes))["critic_real"]
         for changes in ({}, {"map": 255 - given.map}, {"clean": 255 - given.clean})
     ]
     assert told[0] == told[1]
