@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from maptile2sat.cli.console import show_json
+from maptile2sat.cli.options import AllowVrt, CaBundle, ReadZoom, SrcCrs
 from maptile2sat.errors import UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -41,17 +41,10 @@ def info_command(
             help="A map, a rendered GeoTIFF, the folder of a sharded render, or a model."
         ),
     ],
-    zoom: Annotated[
-        int | None, typer.Option("--zoom", "-z", help="Zoom to read a map at, as for render.")
-    ] = None,
-    src_crs: Annotated[str | None, typer.Option(help="CRS of a raster that states none.")] = None,
-    ca_bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
-    ] = None,
-    allow_vrt: Annotated[
-        bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
-    ] = False,
+    zoom: ReadZoom = None,
+    src_crs: SrcCrs = None,
+    ca_bundle: CaBundle = None,
+    allow_vrt: AllowVrt = False,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Compare the checksums of a sharded render's files."),

@@ -23,6 +23,7 @@ from maptile2sat.cli.console import (
     show_json,
     warn,
 )
+from maptile2sat.cli.options import AllowVrt, CaBundle, Rate, SrcCrs
 from maptile2sat.cli.sharded import check_sharded, has_unfinished, show_sharded
 from maptile2sat.errors import Maptile2satError, UnfinishedError, UsageError
 
@@ -143,7 +144,7 @@ def render_command(
     max_zoom: Annotated[
         int | None, typer.Option(help="Highest zoom of tiles; default: the map's.")
     ] = None,
-    src_crs: Annotated[str | None, typer.Option(help="CRS of a raster that states none.")] = None,
+    src_crs: SrcCrs = None,
     native: Annotated[
         bool, typer.Option("--native", help="Take rasters with oblong pixels as they are.")
     ] = False,
@@ -166,14 +167,9 @@ def render_command(
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a server does not have are.")
     ] = Missing.error,
-    ca_bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
-    ] = None,
-    rate: Annotated[float, typer.Option(help="Most requests a second to one server.")] = 50.0,
-    allow_vrt: Annotated[
-        bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
-    ] = False,
+    ca_bundle: CaBundle = None,
+    rate: Rate = 50.0,
+    allow_vrt: AllowVrt = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,

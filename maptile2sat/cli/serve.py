@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from maptile2sat.cli.console import note, set_logging, show_json, warn
+from maptile2sat.cli.options import AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
 from maptile2sat.cli.render import Missing, Precision
 from maptile2sat.errors import UsageError
 
@@ -68,27 +69,20 @@ def serve_command(
     bbox: Annotated[
         str | None, typer.Option(metavar="W,S,E,N", help="Serve only this area (degrees).")
     ] = None,
-    zoom: Annotated[
-        int | None, typer.Option("--zoom", "-z", help="Zoom to read the map at, as for render.")
-    ] = None,
+    zoom: ReadZoom = None,
     seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
     precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
-    src_crs: Annotated[str | None, typer.Option(help="CRS of a raster that states none.")] = None,
+    src_crs: SrcCrs = None,
     tile_size: Annotated[
         int | None, typer.Option(help="Side of a server's tiles if its URL does not say: 256, 512.")
     ] = None,
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a map server does not have are.")
     ] = Missing.mask,
-    ca_bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
-    ] = None,
-    rate: Annotated[float, typer.Option(help="Most requests a second to one map server.")] = 50.0,
-    allow_vrt: Annotated[
-        bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
-    ] = False,
+    ca_bundle: CaBundle = None,
+    rate: Rate = 50.0,
+    allow_vrt: AllowVrt = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
     quiet: Annotated[
