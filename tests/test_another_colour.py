@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,23 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maptile2sat.bundle import open_bundle, save_bundle
+from maptile2sat.bundle import open_bundle
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
-from tests.support_render import DESCRIPTION, PALETTE, Pixels, tiny_config, tiny_model
+from tests.support_render import PALETTE, Pixels
+from tests.test_average import bundle
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "another_colour.py"
 WATER = tuple(round(value) for value in PALETTE[2])
 NEW = (150, 120, 200)
-
-
-def bundle(folder: Path, **changes: Any) -> Path:
-    model = tiny_model(**changes)
-    from maptile2sat.networks.generator import get_weights
-
-    architecture = dataclasses.asdict(tiny_config(**changes))
-    save_bundle(folder, {**DESCRIPTION, "architecture": architecture}, get_weights(model))
-    return folder
 
 
 def teach(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -53,7 +44,7 @@ def image(folder: Path, drawn: Pixels) -> Any:
 
 @pytest.mark.parametrize("changes", [{}, {"cleaner": (1,), "cleaner_width": 4}], ids=str)
 def test_new_colour_looks_like_the_known_one(changes: dict[str, Any], tmp_path: Path) -> None:
-    old, made = bundle(tmp_path / "old", **changes), tmp_path / "made"
+    old, made = bundle(tmp_path / "old", 1, **changes), tmp_path / "made"
     done = teach(old, f"rgb{NEW}", f"rgb{WATER}", "-o", made)
     assert done.returncode == 0, done.stderr
     expected = image(old, lake(WATER))
@@ -66,7 +57,7 @@ def test_new_colour_looks_like_the_known_one(changes: dict[str, Any], tmp_path: 
 
 
 def test_what_is_no_colour(tmp_path: Path) -> None:
-    done = teach(bundle(tmp_path / "old"), "#aad3df", "wet", "-o", tmp_path / "made")
+    done = teach(bundle(tmp_path / "old", 1), "#aad3df", "wet", "-o", tmp_path / "made")
     assert done.returncode == 2
     assert "wet is no colour" in done.stderr
     assert not (tmp_path / "made").exists()
