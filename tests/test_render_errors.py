@@ -183,6 +183,13 @@ def test_more_tiles_than_allowed(tmp_path: Path, server: TileServer) -> None:
     assert server.log == []
 
 
+def test_a_file_has_as_many_tiles_as_it_has(tmp_path: Path, monkeypatch: Any) -> None:
+    """Nobody's server is asked, so that nobody need allow it."""
+    monkeypatch.setattr("maptile2sat.rendering.job.DEFAULT_MAX_TILES", 5)
+    done = run_cli("render", sample_map(), "-o", tmp_path / "out.tif", "-m", tiny_bundle())
+    assert done.code == 0, done.err
+
+
 def test_box_outside_the_sample_shows_three_commands(tmp_path: Path) -> None:
     """The only message of more than a line."""
     done = run_cli("render", "-o", tmp_path / "out.tif", "--bbox", "2.1,41.3,2.2,41.4")

@@ -174,7 +174,7 @@ def render_command(
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,
     max_tiles: Annotated[
-        int | None, typer.Option(min=1, help="Most tiles to read; default 20,000.")
+        int | None, typer.Option(min=1, help="Most tiles to read; default 20,000 of a server.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output.")] = False,
     resume: Annotated[

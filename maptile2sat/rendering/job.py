@@ -280,8 +280,13 @@ def _file_state(origin: str | os.PathLike[str]) -> list[int] | None:
 
 
 def checked_tiles(job: Job, translator: Translator) -> int:
-    """Return how many tiles the render reads, or refuse if they are too many."""
-    limit = DEFAULT_MAX_TILES if job.options.max_tiles is None else job.options.max_tiles
+    """Return how many tiles the render reads, or refuse if they are too many.
+
+    Without a word from the user that is only so on a network, where each is a request.
+    """
+    limit = job.options.max_tiles
+    if limit is None and job.source.info.remote:
+        limit = DEFAULT_MAX_TILES
     near = job.area.wanted(translator.cell)
     if near is None:
         tiles = tile_count(job.source, mosaic.context_of(job.window, translator))
@@ -289,7 +294,7 @@ def checked_tiles(job: Job, translator: Translator) -> int:
         cells = filter(near, mosaic.cells_of(job.window, translator.cell))
         contexts = (mosaic.context_of(job.window, translator, cell) for cell in cells)
         tiles = tile_count_of_rows(job.source, contexts)
-    if tiles > limit:
+    if limit is not None and tiles > limit:
         raise UsageError(
             f"the area takes {tiles:,} tiles, more than {limit:,}: give a smaller --bbox or "
             f"--zoom, or say --max-tiles {tiles} if the map's owner allows it"

@@ -11,6 +11,7 @@ from maptile2sat.pyramid import Zooms
 
 DEFAULT_MODEL = "maps"
 DEFAULT_MAX_TILES = 20_000
+"""Most tiles that a server is asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class RenderOptions:
         ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         rate: Most requests a second to one server.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
-        max_tiles: Most tiles to fetch. None: 20,000.
+        max_tiles: Most tiles to read. None: 20,000 from a server, any number from a file.
         overwrite: Whether an existing output is replaced, and unfinished work thrown away.
         resume: Whether to go on with the work of a render that was interrupted.
     """
