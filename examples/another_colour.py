@@ -141,13 +141,18 @@ def taught(model: Bundle, pairs: list[tuple[str, str]], folder: Path) -> Bundle:
         if critic is not None:
             critic = widened_critic(critic, mixture)
         palette.append(wanted.tolist())
-        told.append({"new": new, "like": like})
+        told.append({"new": written(wanted), "like": written(known)})
     described = {name: value for name, value in about.items() if name not in HASHES}
     described |= {"architecture": {**about["architecture"], "palette": palette}}
     described |= {"training": {**about["training"], "colours_told": told}}
     described |= {"palette": [*about["palette"], *(ImageColor.getrgb(new)[:3] for new, _ in pairs)]}
     described |= {"evaluation": {}, "metrics": {}}
     return save_bundle(folder, described, weights, critic)
+
+
+def written(colour: Floats) -> str:
+    """Return a colour (3,) as #rrggbb."""
+    return "#" + colour.astype(np.uint8).tobytes().hex()
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -35,6 +35,10 @@ def lake(colour: tuple[int, ...]) -> Pixels:
     return drawn
 
 
+def written(colour: tuple[int, ...]) -> str:
+    return "#" + bytes(colour).hex()
+
+
 def image(folder: Path, drawn: Pixels) -> Any:
     from maptile2sat.networks.generator import build_generator
 
@@ -56,7 +60,7 @@ def test_new_colour_looks_like_the_known_one(changes: dict[str, Any], tmp_path: 
     about = open_bundle(made).description
     assert about.architecture["palette"][-1] == list(NEW)
     assert about.palette[-1] == NEW
-    assert about.training["colours_told"] == [{"new": f"rgb{NEW}", "like": f"rgb{WATER}"}]
+    assert about.training["colours_told"] == [{"new": "#9678c8", "like": written(WATER)}]
 
 
 def test_colours_beside_known_ones(tmp_path: Path) -> None:

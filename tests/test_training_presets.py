@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maptile2sat.bundle import open_bundle
+from maptile2sat.bundle import open_bundle, redescribe
 from maptile2sat.errors import BundleError, TrainingError, UsageError
 from maptile2sat.resources import models_folder, sample_map
 from maptile2sat.training import TrainConfig, preset_config, train
@@ -240,6 +240,9 @@ def test_start_from_a_bundle(tmp_path: Path) -> None:
 def test_start_with_the_discriminator(tmp_path: Path) -> None:
     first, said = finished_run()[0], []
     bundle = export(first, tmp_path / "bundle", About("x"), discriminator=True)
+    told = [{"new": "#aad3df", "like": "#b5d0d0"}]
+    trained = {**bundle.description.training, "colours_told": [*told, {"new": 7}, "no pair"]}
+    bundle = redescribe(bundle, training=trained)
     init = str(bundle.folder)
     config = tiny(steps=2, init=init)
     run = tmp_path / "run"
@@ -256,6 +259,8 @@ def test_start_with_the_discriminator(tmp_path: Path) -> None:
         after = export(run, bundle.folder, About("x"))
     assert after.discriminator() is None
     assert not (bundle.folder / "discriminator.weights.h5").exists()
+    assert after.description.training["colours_told"] == told
+    assert after.description.palette[-1] == (0xAA, 0xD3, 0xDF)
     (before,) = after.description.training["before"]
     assert before["command"] == bundle.description.training["command"]
     seen = before["crops_of_256_px"] + after.description.training["crops_of_256_px"]

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageColor
+
 from maptile2sat._version import __version__
 from maptile2sat.bundle import Bundle, check_place, redescribe, save_bundle
 from maptile2sat.datasets.layout import read_description
@@ -160,14 +162,14 @@ def _describe(
     config: TrainConfig, pairs: Pairs, about: About, step: int, start: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a bundle's description, but for its architecture and metrics."""
-    colours = dominant_colours(pairs, SHOWN_COLOURS)
+    colours, told = dominant_colours(pairs, SHOWN_COLOURS), start["told"]
     return {
         **dataclasses.asdict(about),
         "kind": config.kind,
         "cell": CELL,
         "fill": colours[0],
         "style": config.style,
-        "palette": colours,
+        "palette": [*colours, *(list(ImageColor.getrgb(pair["new"])[:3]) for pair in told)],
         "precision": config.precision,
         "training": {
             "command": command(config),
@@ -176,6 +178,7 @@ def _describe(
             "crops_of_256_px": round(step * config.crops_per_step),
             "pairs": len(pairs),
             "before": start["before"],
+            **({"colours_told": told} if told else {}),
             "settings": {
                 key: value
                 for key, value in dataclasses.asdict(config).items()

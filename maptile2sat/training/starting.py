@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from maptile2sat.training.adversarial import Trainer
 
 START = "start.json"
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
 def starting_palette(run: Path, pairs: Pairs, config: TrainConfig) -> list[list[float]]:
@@ -62,10 +64,12 @@ def start_of(run: Path) -> dict[str, Any]:
 
     Returns:
         `before`: `command`, `steps` and `crops_of_256_px` of each run that this one builds on, the
-        oldest first; `new`: what of its networks was new.
+        oldest first; `new`: what of its networks was new; `told`: the colours (`new`) that the
+        bundle was told to look like others (`like`), which no pair has.
     """
     path = run / START
-    return dict(json.loads(path.read_text())) if path.exists() else {"before": [], "new": []}
+    none: dict[str, Any] = {"before": [], "new": [], "told": []}
+    return none | dict(json.loads(path.read_text())) if path.exists() else none
 
 
 def start_from_bundle(trainer: Trainer, run: Path) -> list[str]:
@@ -103,7 +107,15 @@ def _note(bundle: Bundle, run: Path, new: list[str]) -> None:
     last = {name: done.get(name) for name in ("command", "steps", "crops_of_256_px")}
     before = done.get("before", [])
     before = before if isinstance(before, list) else []
-    write_json(run / START, {"before": [*before, last], "new": new})
+    told = done.get("colours_told", [])
+    told = [pair for pair in told if _is_pair(pair)] if isinstance(told, list) else []
+    write_json(run / START, {"before": [*before, last], "new": new, "told": told})
+
+
+def _is_pair(pair: object) -> bool:
+    """Return whether a bundle of unknown making names two colours there."""
+    colours = [pair.get("new"), pair.get("like")] if isinstance(pair, dict) else [None]
+    return all(isinstance(colour, str) and COLOUR.fullmatch(colour) for colour in colours)
 
 
 def _set(model: Any, weights: Weights, origin: str) -> None:
