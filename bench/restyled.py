@@ -67,6 +67,7 @@ AREAS = {
 """Fill of each class of area whose colour is another today."""
 
 OUTLINES = {"building": "#bfb0a3", "pitch": "#82cfb2", "parking": "#cbb5b5"}
+"""Borders of areas today; others are drawn without."""
 
 LINES = {
     "river": ("#aad3df", None),
