@@ -11,21 +11,17 @@ putting LIKE under labels, which looks the same.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ImageColor
 
-from maptile2sat.bundle import Bundle, find_bundle, save_bundle
+from maptile2sat.bundle import Bundle, find_bundle, save_variant
 from maptile2sat.weights import Weights
 
 TOLD = ("conv2", "conv2_half", "quarter0", "eighth0", "sixteenth0")
 """Layers of a discriminator that are told the classes, after what else they see."""
-
-HASHES = ("format", "weights_sha256", "discriminator_sha256")
-"""What a bundle says of itself that follows from its files."""
 
 NEVER = -30.0
 """Logit of a class that a cleaner is not to choose."""
@@ -126,15 +122,15 @@ def taught(model: Bundle, pairs: list[tuple[str, str]], folder: Path) -> Bundle:
     Raises:
         SystemExit: If the model is not `local`, or its discriminator is told classes otherwise.
     """
-    about = dataclasses.asdict(model.description)
-    if about["kind"] != "local":
-        raise SystemExit(f"{about['name']} has no classes of colours")
+    about = model.description
+    if about.kind != "local":
+        raise SystemExit(f"{about.name} has no classes of colours")
     weights, critic = model.weights(), model.discriminator()
-    late = about["training"].get("settings", {}).get("critic_sees", "late") == "late"
+    late = about.training.get("settings", {}).get("critic_sees", "late") == "late"
     if critic is not None and not late:
         raise SystemExit("the discriminator is not told the classes late")
-    palette, kept = list(about["architecture"]["palette"]), np.float32(about["palette"])
-    told = list(about["training"].get("colours_told", []))
+    palette, kept = list(about.architecture["palette"]), np.float32(about.palette)
+    told = list(about.training.get("colours_told", []))
     for new, like in pairs:
         wanted, known = (np.array(ImageColor.getrgb(text)[:3], np.float32) for text in (new, like))
         weights, mixture = widened(weights, wanted, known, kept)
@@ -142,12 +138,15 @@ def taught(model: Bundle, pairs: list[tuple[str, str]], folder: Path) -> Bundle:
             critic = widened_critic(critic, mixture)
         palette.append(wanted.tolist())
         told.append({"new": written(wanted), "like": written(known)})
-    described = {name: value for name, value in about.items() if name not in HASHES}
-    described |= {"architecture": {**about["architecture"], "palette": palette}}
-    described |= {"training": {**about["training"], "colours_told": told}}
-    described |= {"palette": [*about["palette"], *(ImageColor.getrgb(new)[:3] for new, _ in pairs)]}
-    described |= {"evaluation": {}, "metrics": {}}
-    return save_bundle(folder, described, weights, critic)
+    return save_variant(
+        model,
+        folder,
+        weights,
+        critic,
+        architecture={**about.architecture, "palette": palette},
+        training={**about.training, "colours_told": told},
+        palette=[*about.palette, *(ImageColor.getrgb(new)[:3] for new, _ in pairs)],
+    )
 
 
 def written(colour: Floats) -> str:

@@ -12,15 +12,11 @@ that were measured, so the new bundle has none: `maptile2sat evaluate --record` 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
-from maptile2sat.bundle import Bundle, find_bundle, save_bundle
+from maptile2sat.bundle import Bundle, find_bundle, save_variant
 from maptile2sat.networks.local import is_cleaner
 from maptile2sat.weights import Weights
-
-HASHES = ("format", "weights_sha256", "discriminator_sha256")
-"""What a bundle says of itself that follows from its files."""
 
 
 def mixed(model: Weights, earlier: Weights, share: float) -> Weights:
@@ -40,12 +36,9 @@ def mixed(model: Weights, earlier: Weights, share: float) -> Weights:
 
 def average(model: Bundle, earlier: Bundle, share: float, folder: Path) -> Bundle:
     """Write the mixed model as a bundle."""
-    about = dataclasses.asdict(model.description)
-    training = {**about["training"], "averaged": {"with": earlier.id, "share": share}}
-    described = {name: value for name, value in about.items() if name not in HASHES}
-    described |= {"training": training, "evaluation": {}, "metrics": {}}
+    training = {**model.description.training, "averaged": {"with": earlier.id, "share": share}}
     weights = mixed(model.weights(), earlier.weights(), share)
-    return save_bundle(folder, described, weights, model.discriminator())
+    return save_variant(model, folder, weights, model.discriminator(), training=training)
 
 
 def main() -> None:

@@ -10,13 +10,9 @@ than those that it is measured on, which no training finds out.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
-from maptile2sat.bundle import Bundle, find_bundle, save_bundle
-
-HASHES = ("format", "weights_sha256", "discriminator_sha256")
-"""What a bundle says of itself that follows from its files."""
+from maptile2sat.bundle import Bundle, find_bundle, save_variant
 
 LAST = "rgb_full/bias"
 """What is added to the colours of a `local` generator (3,)."""
@@ -28,16 +24,14 @@ def toned(model: Bundle, amount: float, folder: Path) -> Bundle:
     Raises:
         SystemExit: If the model is not `local`.
     """
-    about = dataclasses.asdict(model.description)
-    if about["kind"] != "local":
-        raise SystemExit(f"{about['name']} is no local model")
+    about = model.description
+    if about.kind != "local":
+        raise SystemExit(f"{about.name} is no local model")
     weights = dict(model.weights())
     weights[LAST] = weights[LAST] + amount
-    total = round(about["training"].get("brightened", 0.0) + amount, 4)
-    described = {name: value for name, value in about.items() if name not in HASHES}
-    described |= {"training": {**about["training"], "brightened": total}}
-    described |= {"evaluation": {}, "metrics": {}}
-    return save_bundle(folder, described, weights, model.discriminator())
+    total = round(about.training.get("brightened", 0.0) + amount, 4)
+    training = {**about.training, "brightened": total}
+    return save_variant(model, folder, weights, model.discriminator(), training=training)
 
 
 def main() -> None:

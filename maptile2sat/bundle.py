@@ -28,6 +28,9 @@ DISCRIMINATOR = "discriminator.weights.h5"
 CARD = "README.md"
 MAX_DESCRIPTION_BYTES = 1 << 20
 
+FROM_FILES = ("format", "weights_sha256", "discriminator_sha256")
+"""Fields of a description that writing the files gives."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -197,6 +200,33 @@ def save_bundle(
     if discriminator is None:
         (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of an older bundle
     return open_bundle(folder)
+
+
+def save_variant(
+    bundle: Bundle,
+    folder: Path,
+    weights: Weights,
+    discriminator: Weights | None,
+    **changes: Any,
+) -> Bundle:
+    """Write a bundle with other weights than the one that it was made from.
+
+    Figures are of the weights that were measured: the new bundle has none.
+
+    Args:
+        bundle: What it was made from, which stays.
+        folder: As for `save_bundle`.
+        weights: Arrays by name `layer/weight`.
+        discriminator: Likewise, if it is to be kept.
+        changes: New values of fields of `Description`.
+
+    Raises:
+        BundleError: As for `save_bundle`.
+    """
+    about = dataclasses.asdict(bundle.description)
+    unhashed = {name: value for name, value in about.items() if name not in FROM_FILES}
+    described = unhashed | {"evaluation": {}, "metrics": {}} | changes
+    return save_bundle(folder, described, weights, discriminator)
 
 
 def redescribe(bundle: Bundle, **changes: Any) -> Bundle:

@@ -98,8 +98,10 @@ def test_brightness_of_a_constant_shift_is_the_shift() -> None:
     halves = halve(range(6), 0)
     for shift in (30, -20):
         made = (real.astype(int) + shift).astype(np.uint8)
-        found = compare_pixels(made, real, halves)["brightness"]
-        assert (found.value, found.floor) == pytest.approx((abs(shift), 0.0), abs=1e-6)
+        found = compare_pixels(made, real, halves)
+        distance = found["brightness"]
+        assert (distance.value, distance.floor) == pytest.approx((abs(shift), 0.0), abs=1e-6)
+        assert found["brighter"].value == pytest.approx(shift)
     green = real.copy()
     green[..., 1] += 10
     assert compare_pixels(green, real, halves)["brightness"].value == pytest.approx(5.87)

@@ -135,6 +135,14 @@ METRICS: dict[str, Metric] = {
         1,
         "As the literature has it, to be compared with that of as many pictures alone.",
     ),
+    "brighter": Metric(
+        "Brighter (+) or darker (-)",
+        "neither",
+        False,
+        1,
+        "The mean of all pictures less that of the real photos of the same places.",
+        "levels",
+    ),
     "noise": Metric(
         "Response to the seed",
         "neither",

@@ -31,11 +31,13 @@ PERIODS = (4, 2)
 
 
 def compare_pixels(made: Pixels, real: Pixels, halves: Sequence[Halves]) -> dict[str, Figure]:
-    """Return L1, RMSE, PSNR and SSIM, means over pictures, and the distance in brightness."""
+    """Return L1, RMSE, PSNR and SSIM, means over pictures, and what differs in brightness."""
     found = measure_distortion(made, real)
     figures = {name: _mean_figure(values, halves) for name, values in found.items()}
     mine, theirs = (side.mean((1, 2)) @ LUMA for side in (made, real))
     figures["brightness"] = against_real(brightness_distance, mine, theirs, halves)
+    # a distance has no sign, but who mends a model has to know which way
+    figures["brighter"] = _mean_figure(mine - theirs, halves)
     return figures
 
 
