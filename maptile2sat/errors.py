@@ -51,6 +51,10 @@ class DeviceError(Maptile2satError):
     """A processor cannot do what was asked, for example for lack of memory."""
 
 
+class AddressError(Maptile2satError):
+    """A server cannot listen at its port: it is in use, or not for this user."""
+
+
 class ClusterError(Maptile2satError):
     """A Dask cluster, or a worker of it, cannot be used."""
 

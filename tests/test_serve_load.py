@@ -381,6 +381,17 @@ def test_listening_to_other_machines_prints_a_warning(
     assert ("everyone who reaches this machine" in done.err) is warned
 
 
+def test_port_in_use_is_one_line(tmp_path: Path) -> None:
+    from tests.support_render import run_cli
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run_cli("serve", "-m", model(), "--port", port, "--cache", tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"error: cannot listen at 127.0.0.1 port {port}: ")
+    assert done.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("host", ["ä" * 80, "a" * 300])
 def test_host_that_cannot_be_is_one_line(host: str, tmp_path: Path) -> None:
     from tests.support_render import run_cli

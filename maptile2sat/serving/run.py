@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import socket
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from maptile2sat.errors import MissingExtraError, UsageError
+from maptile2sat.errors import AddressError, MissingExtraError, UsageError
 from maptile2sat.serving.options import ServeOptions
 
 if TYPE_CHECKING:
@@ -87,14 +88,17 @@ def listening(options: ServeOptions) -> socket.socket:
     """Return a socket that listens at the address asked for.
 
     Raises:
-        UsageError: If it cannot.
+        UsageError: If the host is none of this machine.
+        AddressError: If the port is in use, or not for this user.
     """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         return socket.create_server((options.host, options.port), family=family, backlog=512)
     except (OSError, TypeError) as error:  # names that cannot be sent are a TypeError
         reason = getattr(error, "strerror", None) or "that is no name of a host"
-        raise UsageError(
+        there = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+        kind = AddressError if there else UsageError
+        raise kind(
             f"cannot listen at {options.host} port {options.port}: {reason}: "
             "give another --port or --host"
         ) from error
