@@ -314,15 +314,3 @@ def _cut(cell: Cell, window: Window) -> Cell:
     part = cell.window.intersection(window)
     rows, cols = part.slices(cell.window)
     return Cell(part, cell.map[rows, cols], cell.image[rows, cols], cell.mask[rows, cols])
-
-
-def seconds_per_cell(translator: Translator) -> float:
-    """Return how long one cell takes on this machine, the first call's tracing left out."""
-    window = Window(0, 0, translator.cell, translator.cell).grown(translator.halo)
-    image = np.full((window.height, window.width, 3), 230, np.uint8)
-    packed = translator.pack(image, noise(0, window))
-    batch = [packed] * translator.batch
-    translator.finish(translator.start(batch))
-    start = time.perf_counter()
-    translator.finish(translator.start(batch))
-    return (time.perf_counter() - start) / translator.batch

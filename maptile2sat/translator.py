@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from copy import copy
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,14 @@ class Translator(Protocol):
         """Wait for what `start` returned: image pixels, uint8 (cell, cell, 3), of each cell."""
 
 
-_kept: dict[Any, Translator] = {}
+class NetworkTranslator(Translator, Protocol):
+    """One that holds a network, which takes cells of any side."""
+
+    def resized(self, cell: int) -> Self:
+        """Return a translator with this network for cells of that side, or a little more."""
+
+
+_kept: dict[Any, NetworkTranslator] = {}
 _keeping = threading.Lock()
 
 
@@ -71,7 +79,7 @@ def load_translator(
     cell: int | None = None,
     batch_size: int = 8,
     cells: int = 1,
-) -> Translator:
+) -> NetworkTranslator:
     """Build a bundle's generator on a device, or take the one of an earlier call.
 
     Args:
@@ -101,7 +109,9 @@ def load_translator(
         return _kept[key]
 
 
-def _build(bundle: Bundle, device: Device, side: int, batch_size: int, cells: int) -> Translator:
+def _build(
+    bundle: Bundle, device: Device, side: int, batch_size: int, cells: int
+) -> NetworkTranslator:
     tf = load_tensorflow()
     from maptile2sat.networks.generator import build_generator
 
@@ -201,6 +211,13 @@ class LocalTranslator:
         with _memory_errors(tf):
             return list(np.asarray(made)[:count])
 
+    def resized(self, cell: int) -> Self:
+        """Trace the generator anew for cells of another side."""
+        other = copy(self)
+        other.cell = cell
+        other._run = other._traced()
+        return other
+
 
 class UnetTranslator:
     """Runs a `unet` generator over overlapping windows and blends them.
@@ -263,6 +280,12 @@ class UnetTranslator:
         core = slice(self.halo, self.halo + self.cell)
         levels = np.rint((total[core, core] + 1.0) * 127.5)
         return [np.clip(levels, 0, 255).astype(np.uint8)]
+
+    def resized(self, cell: int) -> Self:
+        """Take cells of that side, or the next into which windows fit."""
+        other = copy(self)
+        other.cell = -(-cell // self.halo) * self.halo
+        return other
 
 
 def _stacked(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -378,9 +378,11 @@ def test_cleaner_that_is_kept_while_the_rest_learns() -> None:
         assert bool(moved[kept] & cleaners) is not kept
         if kept:
             assert moved[True] == moved[False] - cleaners
-            assert first[True].items() <= first[False].items()
             left_out = first[False].keys() - first[True].keys()
             assert left_out == {"labels_found", "labels_classes", "labels_cleaned"}
+            # another graph may add up in another order
+            others = {name: first[False][name] for name in first[True]}
+            assert first[True] == pytest.approx(others, rel=1e-5)
 
 
 @pytest.mark.parametrize(

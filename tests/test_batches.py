@@ -21,6 +21,8 @@ CPU = Device("/CPU:0", "cpu", "float32")
 LEFT, TOP = 37_304, 18_964
 """Column and row of the first tile of the map; tiles are as large as cells here."""
 
+WINDOW = Window(LEFT * 256 + 30, TOP * 256 + 10, 6 * 256, 400)
+
 
 @pytest.fixture(scope="module")
 def holey_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,9 +35,8 @@ def holey_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def mosaic(path: Path, translator: LocalTranslator) -> tuple[list[Cell], MosaicStats]:
     made: list[Cell] = []
-    window = Window(LEFT * 256 + 30, TOP * 256 + 10, 6 * 256, 400)
     with closing(open_source(path)) as source:
-        stats = make_mosaic(source, translator, window, seed=5, fill=FILL, take=made.append)
+        stats = make_mosaic(source, translator, WINDOW, seed=5, fill=FILL, take=made.append)
     return made, stats
 
 
@@ -57,6 +58,20 @@ def test_batches_change_nothing(holey_map: Path, cells: int, overlap: int) -> No
         np.testing.assert_array_equal(cell.mask, right.mask)
         # other shapes may have other kernels, and so other roundings
         np.testing.assert_allclose(cell.image.astype(int), right.image.astype(int), atol=1)
+
+
+def test_cells_of_another_side(holey_map: Path) -> None:
+    """What is timed before a render is the network that will make it."""
+    usual = LocalTranslator(tiny_model(), CPU, CELL)
+    larger = usual.resized(2 * CELL)
+    assert (usual.cell, larger.cell, larger.halo) == (CELL, 2 * CELL, usual.halo)
+    whole = np.zeros((2, 400, 6 * CELL, 3), int)
+    for image, translator in zip(whole, (usual, larger), strict=True):
+        for cell in mosaic(holey_map, translator)[0]:
+            place = cell.window.slices(WINDOW)
+            image[place] = np.where(cell.mask[..., None] > 0, cell.image, 0)
+    assert whole[0].std() > 5
+    np.testing.assert_allclose(whole[1], whole[0], atol=1)
 
 
 def test_batch_is_what_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,14 @@ def test_cells_meet_without_a_seam() -> None:
             np.testing.assert_array_equal(part, large[row : row + 128, col : col + 128])
 
 
+def test_cells_of_another_side_hold_whole_windows() -> None:
+    large = translator("place", cell=256)
+    part = large.resized(100)
+    assert (large.cell, part.cell) == (256, 128)
+    cell = Window(512, 768, 128, 128)
+    np.testing.assert_array_equal(generate(part, cell), generate(translator("place"), cell))
+
+
 def test_blending_hides_where_windows_end() -> None:
     """The stub's own steps at a window's end are far larger than any step of the blend."""
     made_by = translator("place", cell=256)

@@ -35,7 +35,7 @@ from maptile2sat.sources import (
     tile_count_of_rows,
 )
 from maptile2sat.sources.naming import address_mark
-from maptile2sat.translator import Translator, load_translator
+from maptile2sat.translator import NetworkTranslator, Translator, load_translator
 
 CACHE_BYTES = 128 << 20
 """What GDAL may keep of decoded blocks; its own limit grows with the machine's memory."""
@@ -310,7 +310,7 @@ def wanted_cells(job: Job, translator: Translator) -> int:
     return sum(map(near, mosaic.cells_of(job.window, translator.cell)))
 
 
-def translator_of(job: Job, device: Device) -> Translator:
+def translator_of(job: Job, device: Device) -> NetworkTranslator:
     """Return the generator of a render on a device."""
     size = job.options.batch_size
     return load_translator(job.bundle, device, cell=job.options.cell, batch_size=size, cells=size)

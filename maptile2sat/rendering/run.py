@@ -21,6 +21,7 @@ from maptile2sat.raw_blocks import BYTES_PER_PIXEL, RawBlocks
 from maptile2sat.regrid import regrid
 from maptile2sat.rendering.area import Area
 from maptile2sat.rendering.destination import Destinations, check_different, destinations
+from maptile2sat.rendering.estimate import seconds_per_cell
 from maptile2sat.rendering.item import accompanied
 from maptile2sat.rendering.job import (
     Job,
@@ -242,7 +243,7 @@ def plan(
     warn: Callable[[str], None] = lambda text: None,
     **changes: Any,
 ) -> RenderPlan:
-    """Return what `render` would do, writing nothing; times one cell for the estimate.
+    """Return what `render` would do, writing nothing; times a small cell for the estimate.
 
     No tile is fetched from a server for it; what describes a map (TileJSON, a PMTiles
     directory) is, and goes into the cache of downloads.
@@ -282,7 +283,7 @@ def plan(
             zooms=form.zooms(job.area.target),
             cells=cells,
             tiles=tiles,
-            seconds=round(cells * mosaic.seconds_per_cell(translator), 1),
+            seconds=round(cells * seconds_per_cell(translator), 1),
             output_bytes=size,
             temporary_bytes=_raw_bytes(job.area) + temporary + size,
             warnings=job.notices.texts,
