@@ -18,13 +18,21 @@ from maptile2sat.bundle import Bundle, find_bundle, save_variant
 from maptile2sat.networks.local import is_cleaner
 from maptile2sat.weights import Weights
 
+COLOURS = "palette/palette"
+"""The colours (classes, 3) that a model knows."""
+
 
 def mixed(model: Weights, earlier: Weights, share: float) -> Weights:
     """Return weights between those of two models, the cleaner's being the first one's.
 
     Raises:
-        SystemExit: If they are of different networks.
+        SystemExit: If they are of different networks, or know different colours.
     """
+    if len(model.get(COLOURS, ())) != len(earlier.get(COLOURS, ())):
+        raise SystemExit(
+            "one model was told colours that the other was not: tell them both the same with "
+            "another_colour.py first"
+        )
     for name, value in model.items():
         if not is_cleaner(name) and (name not in earlier or earlier[name].shape != value.shape):
             raise SystemExit(f"the models are of different networks: {name}")

@@ -50,7 +50,13 @@ def test_weights_lie_between(share: float, tmp_path: Path) -> None:
 def test_other_networks_and_shares_are_refused(tmp_path: Path) -> None:
     one = bundle(tmp_path / "one", 1)
     two = bundle(tmp_path / "two", 2, width=8)
-    for words, said in (((two, "0.5"), "different networks"), ((one, "1.5"), "0 to 1")):
+    known = tiny_config().palette
+    more = bundle(tmp_path / "more", 2, palette=(*known, (1.0, 2.0, 3.0)))
+    for words, said in (
+        ((two, "0.5"), "different networks"),
+        ((more, "0.5"), "told colours"),
+        ((one, "1.5"), "0 to 1"),
+    ):
         done = mix(one, *words, "-o", tmp_path / "out")
         assert done.returncode != 0
         assert said in done.stderr
