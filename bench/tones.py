@@ -2,9 +2,9 @@
 
     python bench/tones.py MODEL DATA [--split val] [--pairs 40]
 
-The middle of maps, evenly chosen, is rendered with the halo that it needs. Printed are the mean and
-the percentiles of all levels of 0..255 of the three colours. `examples/brightness.py` mends a mean
-that is off by a few levels.
+The middle of maps, evenly chosen, is rendered with the halo that it needs. Printed are the mean, the
+standard deviation and the percentiles of all levels of 0..255 of the three colours.
+`examples/brightness.py` mends a mean or a contrast that is a little off.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def tones(levels: npt.NDArray[np.uint8]) -> dict[str, float | list[float]]:
-    """Return the mean and the percentiles of levels."""
+    """Return the mean, the standard deviation and the percentiles of levels."""
     return {
         "mean": round(float(levels.mean()), 1),
+        "deviation": round(float(levels.std()), 1),
         "percentiles": [round(float(value), 1) for value in np.percentile(levels, PERCENTILES)],
     }
 

@@ -17,11 +17,14 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "brightness.py"
 
 def test_colours_move_before_the_last_tanh(tmp_path: Path) -> None:
     old = bundle(tmp_path / "old", 1)
-    for turn in ("once", "twice"):
-        command = [sys.executable, str(SCRIPT), str(old), "-0.1", "-o", str(tmp_path / turn)]
+    for turn, contrast in (("once", 1.0), ("twice", 1.2)):
+        words = [str(old), "-0.1", "--contrast", str(contrast), "-o", str(tmp_path / turn)]
+        command = [sys.executable, str(SCRIPT), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         before, after = image(old, lake(WATER)), image(tmp_path / turn, lake(WATER))
-        np.testing.assert_allclose(np.arctanh(after), np.arctanh(before) - 0.1, atol=5e-3)
+        expected = contrast * np.arctanh(before) - 0.1
+        np.testing.assert_allclose(np.arctanh(after), expected, atol=5e-3)
         old = tmp_path / turn
-    assert open_bundle(old).description.training["brightened"] == -0.2
+    about = open_bundle(old).description.training
+    assert (about["brightened"], about["contrast"]) == (-0.22, 1.2)
