@@ -2,8 +2,8 @@
 
     python bench/tones.py MODEL DATA [--split val] [--pairs 40]
 
-The middle of maps, evenly chosen, is rendered with the halo that it needs. Printed are the mean,
-the standard deviation and the percentiles of all levels of 0..255 of the three colours.
+The middle of the first 512 px of maps, evenly chosen, is rendered. Printed are the
+mean, the standard deviation and the percentiles of all levels of 0..255 of the three colours.
 `examples/brightness.py` mends a mean or a contrast that is a little off.
 """
 

@@ -30,8 +30,9 @@ def mixed(model: Weights, earlier: Weights, share: float) -> Weights:
     """
     if len(model.get(COLOURS, ())) != len(earlier.get(COLOURS, ())):
         raise SystemExit(
-            "one model was told colours that the other was not: tell them both the same with "
-            "another_colour.py first"
+            f"the models know {len(model.get(COLOURS, ()))} and {len(earlier.get(COLOURS, ()))} "
+            "colours: two stages of one model differ so if one was told more; tell the other the "
+            "same with another_colour.py first"
         )
     for name, value in model.items():
         if not is_cleaner(name) and (name not in earlier or earlier[name].shape != value.shape):

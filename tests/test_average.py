@@ -54,7 +54,7 @@ def test_other_networks_and_shares_are_refused(tmp_path: Path) -> None:
     more = bundle(tmp_path / "more", 2, palette=(*known, (1.0, 2.0, 3.0)))
     for words, said in (
         ((two, "0.5"), "different networks"),
-        ((more, "0.5"), "told colours"),
+        ((more, "0.5"), f"know {len(known)} and {len(known) + 1} colours"),
         ((one, "1.5"), "0 to 1"),
     ):
         done = mix(one, *words, "-o", tmp_path / "out")
