@@ -21,7 +21,7 @@ from unittest import mock
 import pytest
 import requests
 
-from maptile2sat.errors import MissingExtraError, SourceError, UsageError
+from maptile2sat.errors import AddressError, MissingExtraError, SourceError, UsageError
 from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
@@ -344,7 +344,7 @@ def test_missing_parts_are_named() -> None:
 def test_a_port_in_use_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port}.*give another --port"):
+        with pytest.raises(AddressError, match=f"port {port}.*give another --port"):
             serve(sample_map(), models=("no such model",), port=port, cache=tmp_path)
 
 
