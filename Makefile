@@ -1,5 +1,6 @@
 # make demo   render the sample map with the shipped model
-# make test   linters, type checks and all tests
+# make test   linters, type checks and tests, but for those that take long
+# make test-all  the same with all tests
 # make faults the long form of tests/faults; its table goes into docs/reliability.md
 # make audit  known flaws of what is installed, where the service that knows them can be reached
 # All need nothing but Python 3.11 to 3.13 with its venv module.
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test faults audit lint wheel check-wheel sample clean
+.PHONY: demo test test-all faults audit lint wheel check-wheel sample clean
 
 demo: .venv/user
 	mkdir -p demo
@@ -19,9 +20,12 @@ demo: .venv/user
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
+test-all: lint
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m ""
+
 faults: .venv/developer
 	MAPTILE2SAT_FAULTS=long MAPTILE2SAT_FAULTS_TABLE=docs/reliability.md \
-		$(BIN)/pytest tests/faults
+		$(BIN)/pytest -m "" tests/faults
 
 audit: .venv/developer
 	@if $(BIN)/python -c "import requests; \

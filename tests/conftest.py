@@ -309,6 +309,20 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) ->
 
 
 @pytest.fixture
+def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the diagrams of training runs blank; `test_training_report` has them drawn.
+
+    They take a third of the time of a run of some steps.
+    """
+    blank = encode(np.full((2, 3, 3), 255, np.uint8))
+    monkeypatch.setattr("maptile2sat.training.report.panel_png", lambda panel, theme: blank)
+    monkeypatch.setattr(
+        "maptile2sat.training.logs.draw_curves",
+        lambda metrics, validation, path: path.write_bytes(blank),
+    )
+
+
+@pytest.fixture
 def quick() -> SourceOptions:
     """Options that do not wait for servers for long."""
     return SourceOptions(zoom=13, timeout=2.0, retries=1)

@@ -22,6 +22,8 @@ from maptile2sat.training.symbols import ICONS, SHIELDS, arrow, icon, shield
 from tests.support_render import Pixels, run_cli
 from tests.test_training import data, figures_of, run_training, tiny
 
+pytestmark = pytest.mark.usefixtures("plain_charts")
+
 GROUND, ROAD = (234, 230, 222), (254, 254, 254)
 
 
@@ -362,6 +364,7 @@ def test_cleaner_learns_from_labels_alone() -> None:
         assert (of_own is None) is not is_ours
 
 
+@pytest.mark.slow
 def test_cleaner_that_is_kept_while_the_rest_learns() -> None:
     given = batch(annotate=1.0)
     first, moved = {}, {}
@@ -393,6 +396,7 @@ def test_keeping_a_cleaner_that_there_is_not_or_that_is_to_learn(changes: dict[s
         tiny(**{"keep_cleaner": True, "cleaner": (1,), "init": "any", **changes})
 
 
+@pytest.mark.slow
 def test_under_labels_come_colours_that_no_palette_has() -> None:
     import keras
 
@@ -491,6 +495,7 @@ def test_heads_judge_photo_features_and_classes() -> None:
         assert np.abs(one - np.asarray(elsewhere.logits[which])).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_photo_features_draw_images_to_photos() -> None:
     """Nothing else being asked for, their distance falls; the fixed network is no part of a run."""
     weights = {"l1_weight": 0.0, "fine_l1_weight": 0.0, "feature_weight": 0.0}
@@ -549,6 +554,7 @@ def test_squares_are_larger_steps_at_one_place_in_eight() -> None:
     assert squares(*shifted) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_grid_weight_takes_the_grid_away() -> None:
     import tensorflow as tf
 
@@ -657,6 +663,7 @@ def test_generator_with_noise_at_one_depth() -> None:
         assert found == expected
 
 
+@pytest.mark.slow
 def test_run_with_all_switches_becomes_a_bundle(tmp_path: Path) -> None:
     from maptile2sat.bundle import open_bundle
     from maptile2sat.networks.generator import build_generator

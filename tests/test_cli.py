@@ -328,6 +328,7 @@ def test_dry_run_fetches_no_tile(tmp_path: Path, server: TileServer) -> None:
     assert server.log == []
 
 
+@pytest.mark.slow
 def test_nothing_else_is_said(tmp_path: Path) -> None:
     """No library has a word to say when all is well."""
     command = ["render", "-o", str(tmp_path / "out.tif"), "--bbox", INSIDE, "--profile", "jpeg"]
@@ -344,6 +345,7 @@ def test_nothing_else_is_said(tmp_path: Path) -> None:
     assert done.stdout == f"{tmp_path / 'out.tif'}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [(2,), (1, 2)])
 def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
     """What would go to stderr does not turn up on stdout, nor in the output."""
@@ -644,6 +646,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 def test_a_block_of_many_colours_is_no_warning(tmp_path: Path) -> None:
     block = "24.933472,60.172257,24.944458,60.177721"
-    arguments = ("render", sample_map("osm"), "-o", tmp_path / "out.tif", "--dry-run", "-m")
+    where = ("render", sample_map("osm"), "-o", tmp_path / "out.tif")
+    arguments = (*where, "--dry-run", "--cell", 256, "-m")
     assert "warning" not in run_cli(*arguments, "osm", "--bbox", block).err
     assert "'osm' fits better" in run_cli(*arguments, "maps", "--bbox", block).err

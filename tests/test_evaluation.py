@@ -206,6 +206,7 @@ def test_l1_is_that_of_the_pictures(tmp_path: Path) -> None:
     assert found["models"][0]["figures"]["l1"]["value"] == pytest.approx(np.mean(gaps), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_request_gives_the_same_figures() -> None:
     found = [
         maptile2sat.evaluate(tiny_bundle(), data(), inception_weights="none", precision="float32")
@@ -228,6 +229,7 @@ def test_the_report_needs_no_other_file() -> None:
         assert word in page
 
 
+@pytest.mark.slow
 def test_the_table_explains_itself(tmp_path: Path) -> None:
     done = evaluate(tmp_path / "out", "--compare", tiny_bundle())
     assert done.code == 0
@@ -239,6 +241,7 @@ def test_the_table_explains_itself(tmp_path: Path) -> None:
     assert set(metrics(tmp_path / "out")["better"].values()) == {"even"}
 
 
+@pytest.mark.slow
 def test_resized_pairs_are_whole(tmp_path: Path) -> None:
     write_pairs(tmp_path / "set" / "val", 4, side=520)
     crops = evaluate(tmp_path / "crops", "--json", pairs=tmp_path / "set")
@@ -264,6 +267,7 @@ def test_maps_of_no_known_style_leave_the_classes_out(tmp_path: Path) -> None:
     assert "FCN-score" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_map_side_comes_from_the_set(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "val").mkdir(parents=True)
@@ -278,6 +282,7 @@ def test_map_side_comes_from_the_set(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_overwrites_its_own_files_only_when_told(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
@@ -330,6 +335,7 @@ def test_data_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_another_style_is_warned_of(tmp_path: Path) -> None:
     bundle = copy_of_tiny(tmp_path)
     about = json.loads((bundle / "model.json").read_text())
@@ -356,6 +362,7 @@ def test_weights_that_are_not_inceptions_are_refused(tmp_path: Path) -> None:
     assert (done.code, "InceptionV3" in done.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_inception_figures_come_with_a_floor(tmp_path: Path) -> None:
     weights = tmp_path / "weights.h5"
     weights.write_bytes(b"")
@@ -404,6 +411,7 @@ def test_a_damaged_classifier_is_refused(tmp_path: Path) -> None:
         load_fcn(folder)
 
 
+@pytest.mark.slow
 def test_the_classifier_can_be_trained_anew_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -523,6 +523,7 @@ def test_process_exits_2(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_process_stops_after_tensorflow_started(tmp_path: Path) -> None:
     """What TensorFlow prints while it loads does not reach the user either."""
     bundle = copy_of_tiny(tmp_path)

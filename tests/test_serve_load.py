@@ -505,6 +505,7 @@ def test_json_is_there_as_soon_as_the_server_is(tmp_path: Path) -> None:
     assert told["health"] == f"{told['url']}healthz"
 
 
+@pytest.mark.slow
 def test_a_stop_waits_for_no_map_server_and_prints_no_traceback(
     server: TileServer, tmp_path: Path
 ) -> None:
@@ -552,6 +553,7 @@ def test_what_is_no_size(size: str) -> None:
     assert "is not a size" in done.err
 
 
+@pytest.mark.slow
 def test_a_stop_waits_for_no_geotiff_and_leaves_none(tmp_path: Path) -> None:
     code = (
         "import time\n"

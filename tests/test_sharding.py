@@ -142,6 +142,7 @@ def test_pixels_of_one_machine(tmp_path: Path, address: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_blocks_lie_at_fixed_places(tmp_path: Path, address: str) -> None:
     """Of a box inside, the inner block has the name and the bytes that it has of all."""
     with rasterio.open(large_render().result.output) as whole:
@@ -179,6 +180,7 @@ def test_blocks_without_a_map_have_no_file(tmp_path: Path, address: str) -> None
     assert_same(tmp_path / "out", tiny_render(source, tmp_path))
 
 
+@pytest.mark.slow
 def test_raster_with_negative_columns_and_holes(tmp_path: Path, address: str) -> None:
     window = Window(-300, -200, 900, 700)
     image = np.moveaxis(random_map(window), -1, 0)
@@ -205,6 +207,7 @@ def test_missing_tile_beside_a_block_is_an_error_too(
     assert (result.blocks, result.empty_blocks) == (8, 1)
 
 
+@pytest.mark.slow
 def test_workers_ask_a_server_together_as_one(
     tmp_path: Path, address: str, server: TileServer
 ) -> None:
@@ -299,6 +302,7 @@ def workers_of(client: Any) -> list[int]:
     return [worker.process.pid for worker in client.cluster.workers.values() if worker.process]
 
 
+@pytest.mark.slow
 def test_kill_9_at_random(tmp_path: Path, client: Any, address: str) -> None:
     """Workers die while they make, write and upload; nothing is lost and nothing half there."""
     random = np.random.default_rng(8)
@@ -348,6 +352,7 @@ def test_resume_makes_what_is_missing(tmp_path: Path, address: str) -> None:
     assert_same(output, large_render())
 
 
+@pytest.mark.slow
 def test_another_render_is_not_gone_on_with(tmp_path: Path, address: str) -> None:
     output = tmp_path / "out"
     sharded(sample_map(), output, address, block=4)
@@ -384,6 +389,7 @@ def test_error_leaves_nothing_behind(tmp_path: Path, address: str) -> None:
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_unlike_workers_are_not_mixed(tmp_path: Path, address: str) -> None:
     """A worker whose processor sums in another order is found before anything is made."""
     command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
@@ -425,6 +431,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, address: str) -> None:
     output = tmp_path / "out"
@@ -485,6 +492,7 @@ def test_no_scheduler_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_client_needs_no_tensorflow(tmp_path: Path, address: str) -> None:
     """What shares out the work loads neither TensorFlow nor, before it is used, Dask."""
     code = (

@@ -24,6 +24,7 @@ def address() -> Iterator[str]:
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 4])
 def test_masked_tiles_are_listed_at_the_end(
     tmp_path: Path, address: str, server: TileServer, block: int

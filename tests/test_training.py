@@ -33,6 +33,8 @@ from tests.support_render import (
     scratch,
 )
 
+pytestmark = pytest.mark.usefixtures("plain_charts")
+
 INSIDE = "24.940,60.166,24.942,60.167"
 SIDE = 256
 STEPS = 6

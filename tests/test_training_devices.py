@@ -22,6 +22,8 @@ from maptile2sat.training.devices import Devices, check_devices, choose_devices,
 from tests.support_render import run_cli
 from tests.test_training import data, finished_run, newest, run_training, tiny
 
+pytestmark = pytest.mark.usefixtures("plain_charts")
+
 LOSSES = """
 import json, sys
 from pathlib import Path
@@ -84,6 +86,7 @@ def test_two_devices_compute_the_losses_of_one() -> None:
             assert value == pytest.approx(other[name], abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     """Killed with -9 one step after a checkpoint; identical to the last bit."""
     process = python(RUN, data(), tmp_path, "hang")
@@ -112,6 +115,7 @@ def test_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) ->
         assert not list((tmp_path / name / "checkpoints").glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_float16_scales_each_loss(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert run_training(tiny(precision="float16", steps=2), run) == 2
@@ -257,6 +261,7 @@ def test_best_checkpoint_is_kept(tmp_path: Path) -> None:
     assert checkpoints.find_best(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_best_checkpoint_of_a_run() -> None:
     best = checkpoints.find_best(finished_run()[0] / "checkpoints")
     assert best is not None
@@ -290,6 +295,7 @@ def test_run_that_cannot_be_written(name: str, tmp_path: Path) -> None:
         train(tiny(steps=1), run)
 
 
+@pytest.mark.slow
 def test_two_cannot_train_in_one_folder(tmp_path: Path) -> None:
     """A second start is refused while the first goes on, and changes nothing of it."""
     config, said = tiny(steps=1), []

@@ -24,6 +24,8 @@ from maptile2sat.training.presets import command
 from tests.support_render import files_in, read_back, run_cli, scratch
 from tests.test_training import INSIDE, data, figures_of, finished_run, newest, run_training, tiny
 
+pytestmark = pytest.mark.usefixtures("plain_charts")
+
 SMALL: dict[str, Any] = {"unet_base": 4, "critic_base": 4, "precision": "float32"}
 
 
@@ -160,6 +162,7 @@ def test_unet_run(preset: str) -> None:
     assert {"critic_real", "critic_fake", "adversarial", "l1"} <= set(line)
 
 
+@pytest.mark.slow
 def test_epochs_are_told(tmp_path: Path) -> None:
     said: list[str] = []
     train(small("pix2pix", batch_size=4, steps=4, crop=256), tmp_path / "run", say=said.append)
@@ -237,6 +240,7 @@ def test_start_from_a_bundle(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_start_with_the_discriminator(tmp_path: Path) -> None:
     first, said = finished_run()[0], []
     bundle = export(first, tmp_path / "bundle", About("x"), discriminator=True)
@@ -287,6 +291,7 @@ def test_damaged_discriminator_is_refused(tmp_path: Path) -> None:
         bundle.discriminator()
 
 
+@pytest.mark.slow
 def test_train_the_cleaner_alone(tmp_path: Path) -> None:
     """Of a model with or without one; nothing else changes, and its discriminator is kept."""
     first = export(finished_run()[0], tmp_path / "first", About("x"), discriminator=True)
@@ -415,6 +420,7 @@ def test_old_configuration_is_a_local_one(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_command_line_knows_the_presets(tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = ["--set", "unet_base=4", "--set", "critic_base=4", "--precision", "float32"]

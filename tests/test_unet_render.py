@@ -169,6 +169,7 @@ def unet_render(folder: Path, bundle: Path, **changes: Any) -> Rendered:
 INNER = Window(MAP.extent.col + 301, MAP.extent.row + 140, 90, 33)
 
 
+@pytest.mark.slow
 def test_real_unet(tmp_path: Path) -> None:
     """Boxes are parts of the whole, and the file says that it was blended."""
     whole = unet_render(tmp_path, unet_bundle())

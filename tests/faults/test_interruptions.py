@@ -76,6 +76,7 @@ def assert_same_as_uninterrupted(output: Path) -> None:
 # killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(KILLS))
 def test_killed_at_any_moment(tmp_path: Path, moment: int) -> None:
     """What the journal held at the kill is not done again, and the pixels are the same."""
@@ -129,6 +130,7 @@ def test_torn_journal(tmp_path: Path) -> None:
     assert_same_as_uninterrupted(output)
 
 
+@pytest.mark.slow
 def test_preview_of_a_resumed_render_is_whole(tmp_path: Path) -> None:
     output = unfinished(tmp_path)
     resumed(output, "--preview", tmp_path / "resumed.png")
@@ -238,6 +240,7 @@ def test_folder_that_another_render_takes_first_stays_its_own(
 # stopped
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_a_server(tmp_path: Path, server: TileServer) -> None:
     """Tiles under way would take a minute and a half to time out."""
     tile_map = TileMap(16, TileMap.block(16, 37_306, 18_964, 3, 6).tiles, random_map)
@@ -283,6 +286,7 @@ def maptile2sat_box(tile_map: TileMap) -> Any:
 # starved
 
 
+@pytest.mark.slow
 def test_limit_on_file_sizes(tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
 

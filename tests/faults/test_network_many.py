@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from maptile2sat.grid import TILE, Window
 from maptile2sat.sources import SourceOptions, open_source
@@ -43,6 +44,7 @@ def asks_needed(path: str) -> int:
     return next(number for number in range(100) if choose(path, number) is None) + 1
 
 
+@pytest.mark.slow
 def test_one_answer_in_twenty_is_wrong(tmp_path: Path, record_property: Any) -> None:
     """Tiles from a server with 5 % random faults: all there, all right, none asked for in vain."""
     tile_map = TileMap.block(14, 8000, 5000, ACROSS, DOWN)
