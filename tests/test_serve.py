@@ -387,14 +387,14 @@ def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) 
     words += ["--port", "0", "--cache", tmp_path / "tiles", "--rate", "9"]
     with mock.patch("uvicorn.Server.run"):  # all but answering
         refused = run_cli(*words)
-        taken = run_cli(*words, "--allow-vrt")
+        taken = run_cli(*words, "--allow-vrt", "--allow-repeats")
     assert refused.code == 1
     assert refused.err.strip().endswith("say --allow-vrt")
     assert taken.code == 0, taken.err
-    options = RenderOptions(precision="float32", allow_vrt=True)
+    options = RenderOptions(precision="float32", allow_vrt=True, allow_repeats=True)
     with running(tmp_path / "vrt" / "map.vrt", tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
-    assert "--allow-vrt" in command
+    assert "--allow-vrt --allow-repeats" in command
 
 
 def test_jpeg_has_the_ground_colour_beside_the_map(tmp_path: Path) -> None:

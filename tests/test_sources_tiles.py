@@ -29,6 +29,7 @@ from tests.conftest import (
     write_mbtiles,
     write_pmtiles,
 )
+from tests.support_render import read_back, run_cli, tiny_bundle
 
 FILL = (200, 100, 50)
 
@@ -188,6 +189,34 @@ def test_one_picture_at_many_places_is_an_error_picture(tmp_path: Path) -> None:
     assert allowed.read(sorry.extent).mask.all()
     few = dataclasses.replace(sorry, tiles=sorry.tiles[:3])
     assert open_source(write_mbtiles(tmp_path / "few.mbtiles", few)).read(few.extent).mask.any()
+
+
+def test_a_map_that_repeats_is_rendered_when_asked(tmp_path: Path) -> None:
+    block = TileMap.block(16, 37_307, 18_966, 2, 2)
+    path = write_mbtiles(tmp_path / "map.mbtiles", dataclasses.replace(block, picture=_text_tile))
+    words = ("render", path, "-o", tmp_path / "out.tif", "-m", tiny_bundle())
+    refused = run_cli(*words)
+    assert refused.code == 1
+    assert "if it is map, say --allow-repeats" in refused.err
+    done = run_cli(*words, "--allow-repeats")
+    assert done.code == 0, done.err
+    assert (read_back(tmp_path / "out.tif").mask == 255).all()
+
+
+def test_pairs_of_a_map_that_repeats(tmp_path: Path) -> None:
+    block = TileMap.block(16, 37_307, 18_966, 6, 4)
+    path = write_mbtiles(tmp_path / "map.mbtiles", dataclasses.replace(block, picture=_text_tile))
+    photo = write_mbtiles(tmp_path / "photo.mbtiles", block)
+    words = [
+        *("dataset", "build", "--map", path, "--image", photo, "--out", tmp_path / "pairs"),
+        *("--count", "4", "--size", "256", "--val-fraction", "0.25", "--keep-uniform"),
+    ]
+    refused = run_cli(*words)
+    assert refused.code == 1
+    assert "say --allow-repeats" in refused.err
+    done = run_cli(*words, "--allow-repeats")
+    assert done.code == 0, done.err
+    assert list((tmp_path / "pairs" / "train").iterdir())
 
 
 def _wooded(period: int) -> Callable[[Window], np.ndarray]:

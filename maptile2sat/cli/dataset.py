@@ -11,6 +11,7 @@ import typer
 
 from maptile2sat.cli.console import note, progress_bar, set_logging, show_json, warn
 from maptile2sat.cli.draw import StyleName
+from maptile2sat.cli.options import AllowRepeats
 from maptile2sat.cli.render import Missing
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def build_command(
     allow_vrt: Annotated[
         bool, typer.Option("--allow-vrt", help="Trust rasters that read other files or servers.")
     ] = False,
+    allow_repeats: AllowRepeats = False,
     max_tiles: Annotated[int, typer.Option(min=1, help="Most tiles to read.")] = 20_000,
     as_json: AsJson = False,
     verbose: Verbose = 0,
@@ -167,6 +169,7 @@ def build_command(
         keep_uniform=keep_uniform,
         missing=missing.value,
         allow_vrt=allow_vrt,
+        allow_repeats=allow_repeats,
     )
     with progress_bar("squares", level) as move:
         result = build(map_source, image, out, options, max_tiles=max_tiles, progress=move)

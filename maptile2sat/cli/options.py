@@ -16,6 +16,10 @@ CaBundle = Annotated[
     typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
 ]
 Rate = Annotated[float, typer.Option(help="Most requests a second to one map server.")]
+AllowRepeats = Annotated[
+    bool,
+    typer.Option("--allow-repeats", help="One picture at many places is map, no error picture."),
+]
 AllowVrt = Annotated[
     bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
 ]

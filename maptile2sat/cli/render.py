@@ -23,7 +23,7 @@ from maptile2sat.cli.console import (
     show_json,
     warn,
 )
-from maptile2sat.cli.options import AllowVrt, CaBundle, Rate, SrcCrs
+from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, Rate, SrcCrs
 from maptile2sat.cli.sharded import check_sharded, has_unfinished, show_sharded
 from maptile2sat.errors import Maptile2satError, UnfinishedError, UsageError
 
@@ -170,6 +170,7 @@ def render_command(
     ca_bundle: CaBundle = None,
     rate: Rate = 50.0,
     allow_vrt: AllowVrt = False,
+    allow_repeats: AllowRepeats = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,
@@ -236,6 +237,7 @@ def render_command(
         ca_bundle=ca_bundle,
         rate=rate,
         allow_vrt=allow_vrt,
+        allow_repeats=allow_repeats,
         max_tiles=max_tiles,
         overwrite=overwrite,
         resume=resume,

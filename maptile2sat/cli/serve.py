@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from maptile2sat.cli.console import note, set_logging, show_json, warn
-from maptile2sat.cli.options import AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
+from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
 from maptile2sat.cli.render import Missing, Precision
 from maptile2sat.errors import UsageError
 
@@ -83,6 +83,7 @@ def serve_command(
     ca_bundle: CaBundle = None,
     rate: Rate = 50.0,
     allow_vrt: AllowVrt = False,
+    allow_repeats: AllowRepeats = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
     quiet: Annotated[
@@ -110,6 +111,7 @@ def serve_command(
             ca_bundle=ca_bundle,
             rate=rate,
             allow_vrt=allow_vrt,
+            allow_repeats=allow_repeats,
         ),
         host=host,
         port=port,

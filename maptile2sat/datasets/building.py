@@ -53,6 +53,7 @@ class BuildOptions:
         keep_uniform: Keep pairs whose map or image is of one colour, such as open sea.
         missing: What a tile that a server does not have is: `error` or `mask`.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
+        allow_repeats: Take one picture at many places for map or photo, not for a server's excuse.
     """
 
     zoom: int = 16
@@ -67,6 +68,7 @@ class BuildOptions:
     keep_uniform: bool = False
     missing: Literal["error", "mask"] = "error"
     allow_vrt: bool = False
+    allow_repeats: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
@@ -143,6 +145,7 @@ def build(
         **asdict(options),
         "bbox": None if options.bbox is None else list(options.bbox),
     }
+    del arguments["allow_repeats"]  # which decides whether pairs can be read, not what they are
     try:
         if is_complete(out, arguments):
             shutil.rmtree(out / FOLDER, ignore_errors=True)
@@ -203,6 +206,7 @@ def _open(text: str, options: BuildOptions, stack: ExitStack) -> Source:
         style=options.style,
         missing=options.missing,
         allow_vrt=options.allow_vrt,
+        max_repeats=0 if options.allow_repeats else SourceOptions.max_repeats,
     )
     source = open_source(text, how)
     stack.callback(source.close)

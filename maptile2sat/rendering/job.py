@@ -141,6 +141,7 @@ def open_job(
         ca_bundle=options.ca_bundle,
         rate=options.rate,
         allow_vrt=options.allow_vrt,
+        max_repeats=0 if options.allow_repeats else SourceOptions.max_repeats,
         fill=about.fill,
         warn=notices.add,
         masked=masked,

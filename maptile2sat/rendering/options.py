@@ -54,6 +54,7 @@ class RenderOptions:
         ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         rate: Most requests a second to one server.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
+        allow_repeats: Take one picture at many places for map, not for a server's excuse.
         max_tiles: Most tiles to read. None: 20,000 from a server, any number from a file.
         overwrite: Whether an existing output is replaced, and unfinished work thrown away.
         resume: Whether to go on with the work of a render that was interrupted.
@@ -88,6 +89,7 @@ class RenderOptions:
     ca_bundle: Path | None = None
     rate: float = 50.0
     allow_vrt: bool = False
+    allow_repeats: bool = False
     max_tiles: int | None = None
     overwrite: bool = False
     resume: bool = False

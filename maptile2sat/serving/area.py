@@ -176,6 +176,8 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
         words += ["--ca-bundle", options.ca_bundle.name if private else str(options.ca_bundle)]
     if options.allow_vrt:
         words.append("--allow-vrt")
+    if options.allow_repeats:
+        words.append("--allow-repeats")
     if info.remote and options.missing != "error":
         words += ["--missing", options.missing]
     return [shlex.join([*words, "--bbox"]), "-o area.tif"]

@@ -140,7 +140,7 @@ class EncodedTiles:
         raise SourceError(
             f"{self._tiles.name} has one and the same picture at {len(seen)} places (such as "
             f"{shown}): that is an error picture, not a map (look at it; the zoom may be beyond "
-            "the source's)"
+            "the source's; if it is map, say --allow-repeats)"
         )
 
     def close(self) -> None:
