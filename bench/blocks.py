@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from labels import STRIDE, Pixels, painter, spread
 
+from maptile2sat.datasets.layout import choose_map_side
 from maptile2sat.training.pairs import JPEG_BLOCK, Pairs
 
 
@@ -41,11 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name or folder of a model")
     parser.add_argument("data", type=Path, help="folder with val/, as for training")
-    parser.add_argument("--map-side", default="right")
+    parser.add_argument("--map-side", help="left or right; default: as dataset.json says")
     parser.add_argument("--pairs", type=int, default=24)
     options = parser.parse_args()
     paint = painter(options.model)
-    pairs = Pairs.find(options.data / "val", options.map_side)
+    pairs = Pairs.find(options.data / "val", choose_map_side(options.data, options.map_side))
     chosen = spread(pairs, options.pairs)
     made, real = [], []
     for number in chosen:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from labels import STRIDE, Pixels, gap, labelled, spread
 
 from maptile2sat.bundle import find_bundle
+from maptile2sat.datasets.layout import choose_map_side
 from maptile2sat.device import load_tensorflow
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
@@ -90,10 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name or folder of a model with a cleaner")
     parser.add_argument("data", type=Path, help="folder with val/, as for training")
-    parser.add_argument("--map-side", default="right")
+    parser.add_argument("--map-side", help="left or right; default: as dataset.json says")
     parser.add_argument("--pairs", type=int, default=8)
     options = parser.parse_args()
-    model, pairs = Halves(options.model), Pairs.find(options.data / "val", options.map_side)
+    model, pairs = (
+        Halves(options.model),
+        Pairs.find(options.data / "val", choose_map_side(options.data, options.map_side)),
+    )
     rows = []
     for number in spread(pairs, options.pairs):
         drawn = pairs[number].map

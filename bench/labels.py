@@ -24,6 +24,7 @@ from PIL import Image
 
 from maptile2sat import open_source
 from maptile2sat.bundle import find_bundle
+from maptile2sat.datasets.layout import choose_map_side
 from maptile2sat.device import load_tensorflow
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("model", help="name or folder of a model")
     parser.add_argument("data", type=Path, help="folder with val/, as for training")
     parser.add_argument("--against", help="a second model to compare with")
-    parser.add_argument("--map-side", default="right")
+    parser.add_argument("--map-side", help="left or right; default: as dataset.json says")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--opacity", type=float, default=1.0, help="of the labels, 0..1")
@@ -159,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     names = [options.model, *([options.against] if options.against else [])]
     paints = [painter(name) for name in names]
-    pairs = Pairs.find(options.data / "val", options.map_side)
+    pairs = Pairs.find(options.data / "val", choose_map_side(options.data, options.map_side))
     figures = measure(paints, pairs, options.pairs, options.seed, options.opacity)
     report: dict[str, object] = {"model": {"name": options.model, **figures[0]}}
     if options.against:

@@ -2,8 +2,10 @@
 
     python bench/tones.py MODEL DATA [--split val] [--pairs 40]
 
-The middle of the first 512 px of maps, evenly chosen, is rendered. Printed are the
-mean, the standard deviation and the percentiles of all levels of 0..255 of the three colours.
+Maps, evenly chosen, are rendered, of large ones the first 512 px, with what is mirrored at their
+borders around them: a model sees nothing beyond a border, and paints there what it never paints
+elsewhere. Printed are the mean, the standard deviation and the percentiles of all levels of 0..255
+of the three colours.
 `examples/brightness.py` mends a mean or a contrast that is a little off.
 """
 
@@ -17,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from labels import painter, spread
 
+from maptile2sat.datasets.layout import choose_map_side
 from maptile2sat.training.pairs import Pairs
 
-SIDE, MARGIN = 512, 128
+SIDE, MARGIN, STRIDE = 512, 128, 16
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -38,18 +41,22 @@ def main() -> None:
     parser.add_argument("model", help="name or folder of a local model")
     parser.add_argument("data", type=Path, help="folder with train/ and val/, as for training")
     parser.add_argument("--split", default="val", choices=("train", "val"))
-    parser.add_argument("--map-side", default="right")
+    parser.add_argument("--map-side", help="left or right; default: as dataset.json says")
     parser.add_argument("--pairs", type=int, default=40)
     options = parser.parse_args()
     paint = painter(options.model)
-    pairs = Pairs.find(options.data / options.split, options.map_side)
-    middle = slice(MARGIN, SIDE - MARGIN)
+    pairs = Pairs.find(
+        options.data / options.split, choose_map_side(options.data, options.map_side)
+    )
     made, photos = [], []
     for number in spread(pairs, options.pairs):
         pair = pairs[number]
-        made.append(paint(pair.map[:SIDE, :SIDE], number)[middle, middle])
-        photos.append(pair.image[middle, middle])
-    found = {"made": tones(np.stack(made)), "photos": tones(np.stack(photos))}
+        side = min(SIDE, pair.map.shape[0]) // STRIDE * STRIDE
+        around = ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+        wide = np.pad(pair.map[:side, :side], around, "symmetric")
+        made.append(paint(wide, number)[MARGIN:-MARGIN, MARGIN:-MARGIN].ravel())
+        photos.append(pair.image[:side, :side].ravel())
+    found = {"made": tones(np.concatenate(made)), "photos": tones(np.concatenate(photos))}
     print(json.dumps({**found, "pairs": len(made)}, indent=2))
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import ImageColor
 
 from maptile2sat.bundle import Bundle, find_bundle, save_variant
+from maptile2sat.errors import Maptile2satError
 from maptile2sat.weights import Weights
 
 TOLD = ("conv2", "conv2_half", "quarter0", "eighth0", "sixteenth0")
@@ -184,7 +185,10 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="bundle to write")
     options = parser.parse_args()
-    print(taught(find_bundle(options.model), options.pairs, options.output).folder)
+    try:
+        print(taught(find_bundle(options.model), options.pairs, options.output).folder)
+    except Maptile2satError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from maptile2sat.bundle import Bundle, find_bundle, save_variant
+from maptile2sat.errors import Maptile2satError
 from maptile2sat.networks.local import is_cleaner
 from maptile2sat.weights import Weights
 
@@ -60,10 +61,11 @@ def main() -> None:
     options = parser.parse_args()
     if not 0.0 <= options.share <= 1.0:
         parser.error("SHARE must be 0 to 1")
-    made = average(
-        find_bundle(options.model), find_bundle(options.earlier), options.share, options.output
-    )
-    print(made.folder)
+    try:
+        pair = find_bundle(options.model), find_bundle(options.earlier)
+        print(average(*pair, options.share, options.output).folder)
+    except Maptile2satError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ photos were lighter or darker than those that it is measured on, which no traini
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from maptile2sat.bundle import Bundle, find_bundle, save_variant
+from maptile2sat.errors import Maptile2satError
 
 LAST = "rgb_full/bias"
 """What is added to the colours of a `local` generator (3,)."""
@@ -54,10 +56,15 @@ def main() -> None:
     parser.add_argument("--contrast", type=float, default=1.0, help="above 1 is more")
     parser.add_argument("-o", "--output", type=Path, required=True, help="bundle to write")
     options = parser.parse_args()
-    if not options.contrast > 0:
+    if not 0 < options.contrast < math.inf:
         parser.error("--contrast must be above 0")
-    model = find_bundle(options.model)
-    print(toned(model, options.amount, options.contrast, options.output).folder)
+    if not math.isfinite(options.amount):
+        parser.error("AMOUNT must be a number")
+    try:
+        model = find_bundle(options.model)
+        print(toned(model, options.amount, options.contrast, options.output).folder)
+    except Maptile2satError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Where the bundles and the sample map that come with the package are.
+"""Where the bundles and the sample map that come with the package are, and where downloads go.
 
 A wheel carries them inside the package; in a checkout they lie beside it.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from platformdirs import user_cache_dir
 
 PACKAGE = Path(__file__).parent
 
@@ -23,6 +26,11 @@ def sample_map(style: str = "maps") -> Path:
     """
     name = "helsinki-osm.mbtiles" if style == "osm" else "helsinki.mbtiles"
     return _first(PACKAGE / "data" / name, PACKAGE.parent / "examples" / name)
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads: `MAPTILE2SAT_CACHE_DIR`, or the user's."""
+    return Path(os.environ.get("MAPTILE2SAT_CACHE_DIR") or user_cache_dir("maptile2sat"))
 
 
 def _first(*candidates: Path) -> Path:

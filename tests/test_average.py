@@ -56,6 +56,7 @@ def test_other_networks_and_shares_are_refused(tmp_path: Path) -> None:
         ((two, "0.5"), "different networks"),
         ((more, "0.5"), f"know {len(known)} and {len(known) + 1} colours"),
         ((one, "1.5"), "0 to 1"),
+        ((tmp_path / "none", "0.5"), "error: "),
     ):
         done = mix(one, *words, "-o", tmp_path / "out")
         assert done.returncode != 0

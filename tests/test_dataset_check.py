@@ -13,6 +13,7 @@ from PIL import Image
 
 from maptile2sat.datasets import check, require_sound
 from maptile2sat.datasets.alignment import align
+from maptile2sat.datasets.layout import read_pair
 from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.grid import Window
 from maptile2sat.training.config import TrainConfig
@@ -56,22 +57,26 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     Image.new("RGB", (300, 256)).save(folder / "train/3.jpg")
     Image.new("RGB", (200, 100)).save(folder / "train/4.png")
     write_pair(folder / "train/large.png", *town(Window(0, 0, 300, 300)))
+    Image.fromarray(np.full((256, 512), 40_000, np.uint16)).save(folder / "train/grey.png")
     png = write_pair(folder / "train/short.png", *town(Window(0, 0, SIDE, SIDE)))
     truncate(png)
     outcome = run("dataset", "check", folder, "--json")
     assert outcome.code == 1
     report = json.loads(outcome.out)
     bad = report["splits"]["train"]["unusable"]
-    assert set(bad) == {"0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.png", "short.png"}
+    assert set(bad) == {"0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.png", "grey.png", "short.png"}
     assert "is damaged" in bad["0.jpg"]
     assert "is damaged" in bad["1.jpg"]
     assert "not a readable image" in bad["2.jpg"]
     assert "300x256" in bad["3.jpg"]
+    assert "one channel of 16 or 32 bits: save it as RGB" in bad["grey.png"]
+    with pytest.raises(TrainingError, match=r"grey\.png has one channel of 16"):
+        read_pair(folder / "train/grey.png", "right")
     assert report["splits"]["train"]["odd_sized"] == ["large.png"]
     assert not report["usable"]
     text = run("dataset", "check", folder)
     assert text.code == 1
-    assert "unusable   6: 0.jpg is damaged" in text.out
+    assert "unusable   7: 0.jpg is damaged" in text.out
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

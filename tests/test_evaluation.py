@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import json
 import re
 import shutil
@@ -139,8 +141,8 @@ def test_figures_go_into_the_bundle_when_asked(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     measured = metrics(tmp_path / "b")["models"][0]["figures"]
     kept = find_bundle(str(folder)).description.evaluation
-    words = "evaluate tiny DATA -o REPORT --limit 5 --seed 3 --inception-weights none"
-    assert kept["command"] == f"maptile2sat {words}"
+    words = "evaluate tiny DATA -o REPORT --limit 5 --seed 3 --precision float32"
+    assert kept["command"] == f"maptile2sat {words} --inception-weights none"
     assert list(kept["figures"]) == [name for name in METRICS if name in measured]
     for name, figure in kept["figures"].items():
         assert figure["value"] == measured[name]["value"]
@@ -353,6 +355,38 @@ def test_inception_that_cannot_be_downloaded_is_left_out(
     with pytest.raises(inception.LeftOutError, match="could not be downloaded"):
         inception.find_weights("auto", "http://127.0.0.1:9/weights.h5")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_inception_is_kept_where_downloads_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MAPTILE2SAT_CACHE_DIR", str(tmp_path / "ours"))
+    path = tmp_path / "ours" / "inception" / inception.NAME
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(inception, "MD5", hashlib.md5(b"weights").hexdigest())
+    assert inception.find_weights("auto", "http://127.0.0.1:9/weights.h5") == path
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "caf\udce9"])
+def test_reports_that_no_folder_can_hold(name: str, tmp_path: Path) -> None:
+    done = evaluate(tmp_path / name)
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+
+
+def test_recorded_command_is_that_of_the_model_alone() -> None:
+    """Beside another of its name, with a figure that is none and the map on the other side."""
+    found = maptile2sat.evaluate(tiny_bundle(), data(), inception_weights="none")
+    model = found.models[0]
+    none = {**model.figures, "seam": model.figures["seam"]._replace(value=float("nan"))}
+    odd = dataclasses.replace(model, name="tiny 123abc", figures=none)
+    said = {"map-side": "left", "precision": None}
+    record = dataclasses.replace(found, models=[odd]).to_record("tiny", said)
+    words = "maptile2sat evaluate tiny DATA -o REPORT --limit 5 --map-side left"
+    assert record["command"] == f"{words} --inception-weights none"
+    assert "seam" not in record["figures"]
+    assert {"swd", "spectrum", "l1"} <= record["figures"].keys()
 
 
 def test_weights_that_are_not_inceptions_are_refused(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ def test_file_that_is_no_config(text: str, tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"map_side": "top"}, "map_side"),
+        ({"style": "two\nlines"}, "style must be text in one line"),
         ({"steps": 0}, "steps"),
         ({"batch_size": 0}, "batch_size"),
         ({"crop": 100}, "multiples of 16"),
@@ -509,6 +510,22 @@ def test_damaged_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
     path.unlink()
     assert export(run, tmp_path / "bundle", About("x")).description.training["steps"] == 4
+
+
+def test_export_of_the_best_of_none(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished_run()[0], tmp_path / "run"))
+    (run / "checkpoints" / "best.json").unlink(missing_ok=True)
+    with pytest.raises(TrainingError, match=r"tried on held-out pairs yet: leave --best out"):
+        export(run, tmp_path / "bundle", About("x"), best=True)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("name", ["palette.json", "start.json"])
+def test_damaged_notes_of_a_run(name: str, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished_run()[0], tmp_path / "run"))
+    (run / name).write_text("")
+    with pytest.raises(TrainingError, match=rf"{name} is damaged .*start another run"):
+        export(run, tmp_path / "bundle", About("x"))
 
 
 def test_checkpoint_of_another_network(tmp_path: Path) -> None:

@@ -193,6 +193,20 @@ def test_second_signal_does_not_wait(tmp_path: Path) -> None:
         run_training(tiny(), tmp_path / "run", report=impatient)
 
 
+def test_a_stop_saves_before_it_draws(tmp_path: Path) -> None:
+    """A report that cannot be written costs no step."""
+    run = tmp_path / "run"
+    (run / "report.html").mkdir(parents=True)
+
+    def stop(progress: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingError, match=r"broke off: .*report"):
+        run_training(tiny(), run, report=stop, checkpoint_every=100)
+    (found,) = checkpoints.find(run / "checkpoints")
+    assert checkpoints.step_of(found) == 2
+
+
 # discriminators that collapse
 
 

@@ -82,6 +82,17 @@ def test_learning_rate_keeps_the_ratio() -> None:
     assert seed.generator_rate == seed.critic_rate == 1e-3
 
 
+def test_learning_rate_of_the_discriminator_stays_when_given() -> None:
+    local = preset_config("local", data(), learning_rate=1e-4, critic_rate=1e-4)
+    assert (local.generator_rate, local.critic_rate) == (1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("change", [{"exposure": 1.5}, {"critic_rate": 1e-6}, {"l1_pool": 4}])
+def test_cleaner_has_no_use_for_what_makes_images(change: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"--set {next(iter(change))}=.*makes no image"):
+        preset_config("cleaner", data(), init=str(models_folder() / "maps"), **change)
+
+
 def test_epoch_of_an_uneven_number_of_pairs() -> None:
     """An epoch is whole batches; what is left over comes in another."""
     config, pairs = tiny(batch_size=3), Pairs.find(data() / "train", "right")
@@ -97,6 +108,8 @@ def test_epoch_of_an_uneven_number_of_pairs() -> None:
     [
         "--preset local --steps 9 --set width=48 --set dilations=1,2 --set coarse_rgb=false",
         "--preset local --steps 10 --batch-size 2 --learning-rate 0.0001 --set annotate=0.0",
+        "--preset local --steps 10 --learning-rate 0.0001 --set critic_rate=0.0001",
+        "--preset seed --steps 7 --learning-rate 0.0007",
         "--preset seed --steps 7 --set mirror=false --seed 4 --deterministic",
     ],
 )

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from maptile2sat.cli.training_display import training_display
+from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import TrainingError
 from maptile2sat.training import Progress, TrainConfig, sheet
 from maptile2sat.training.curves import draw_curves, panels, smooth
@@ -97,6 +98,23 @@ def test_lines_are_means_over_their_steps() -> None:
     assert second["adversarial"] == pytest.approx(-30.5)
     assert 0 <= first["waiting"] <= 1
     assert 0 <= first["seconds"] <= second["seconds"]
+
+
+def test_full_disk_is_no_lack_of_memory(tmp_path: Path) -> None:
+    """Which TensorFlow calls both: and what could not be logged is not logged twice."""
+    tf = load_tensorflow()
+    full = tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+    log = Log(tmp_path, CONFIG, lambda progress: None, 0)
+
+    def run() -> None:
+        with log, mock.patch.object(log.events, "_records") as records:
+            records.write.side_effect = full
+            for step in range(1, 21):
+                log.add(step, losses(step))
+
+    with pytest.raises(OSError, match=r"tfevents.*No space left"):
+        run()
+    assert steps_in(tmp_path / "metrics.jsonl") == [20]
 
 
 def test_killed_and_resumed_run_has_each_step_once(tmp_path: Path) -> None:

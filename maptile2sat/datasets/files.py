@@ -19,7 +19,7 @@ import rasterio
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from maptile2sat.datasets.layout import DAMAGE, SPLITS, list_pairs, size_problem
+from maptile2sat.datasets.layout import DAMAGE, SPLITS, list_pairs, mode_problem, size_problem
 from maptile2sat.errors import TrainingError
 
 Progress = Callable[[int, int], None]
@@ -65,7 +65,7 @@ def examine_file(path: Path) -> FileState:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            problem = size_problem(width, height)
+            problem = size_problem(width, height) or mode_problem(picture.mode)
             if problem is None and picture.format != "JPEG":
                 picture.load()
                 return FileState(path, width, height, None)

@@ -64,6 +64,16 @@ def size_problem(width: int, height: int) -> str | None:
     return f"is {width}x{height}: a pair is two squares of at least {MIN_SIDE} px side by side"
 
 
+def mode_problem(mode: str) -> str | None:
+    """Say why a picture of this mode of Pillow's cannot be a pair, None if it can.
+
+    Pillow clips what it makes 8 bits of one channel of more: all but black would be white.
+    """
+    if mode.startswith(("I", "F")):
+        return "has one channel of 16 or 32 bits: save it as RGB of 8 bits"
+    return None
+
+
 def read_pair(
     path: Path, map_side: str, resize: int = 0, *, nearest: bool = False
 ) -> tuple[Pixels, Pixels]:
@@ -79,14 +89,14 @@ def read_pair(
         The map and the aerial image, each uint8 (side, side, 3).
 
     Raises:
-        TrainingError: If the file is damaged or not two squares side by side.
+        TrainingError: If the file is damaged, of more than 8 bits, or not two squares side by side.
     """
     try:
         with Image.open(path) as picture:
-            whole = picture.convert("RGB")
+            mode, whole = picture.mode, picture.convert("RGB")
     except DAMAGE as error:
         raise TrainingError(f"{path} is not a readable image: {error}") from error
-    problem = size_problem(*whole.size)
+    problem = size_problem(*whole.size) or mode_problem(mode)
     if problem is not None:
         raise TrainingError(f"{path} {problem}")
     side = whole.height

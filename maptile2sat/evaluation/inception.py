@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import requests
 
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import BundleError, Maptile2satError, UsageError
+from maptile2sat.resources import cache_folder
 
 Floats = npt.NDArray[np.float32]
 
@@ -54,7 +54,7 @@ def find_weights(wanted: str, url: str = URL) -> Path:
         if not path.is_file():
             raise UsageError(f"the Inception weights {path} do not exist: give the .h5 file")
         return path
-    ours = Path(platformdirs.user_cache_dir("maptile2sat")) / "inception" / NAME
+    ours = cache_folder() / "inception" / NAME
     places = (Path.home() / ".keras" / "models" / NAME, ours)
     found = next((path for path in places if path.is_file() and _md5(path) == MD5), None)
     return found or _download(url, ours)

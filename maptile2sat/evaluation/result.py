@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,14 +72,23 @@ class Evaluation:
             **plain,
         }
 
-    def to_record(self) -> dict[str, Any]:
-        """Return what a bundle keeps of the first model's figures, as plain values."""
+    def to_record(self, name: str, said: Mapping[str, str | None]) -> dict[str, Any]:
+        """Return what a bundle keeps of the first model's figures, as plain values.
+
+        Figures that are none, such as the seams of pictures without a border, are left out.
+
+        Args:
+            name: What the model is called by itself; `name` of its figures differs where two
+                models of one name are compared.
+            said: Other options of the request that its command must repeat; None: not given.
+        """
         model = self.models[0]
-        words = f"maptile2sat evaluate {shlex.quote(model.name)} DATA -o REPORT"
+        words = f"maptile2sat evaluate {shlex.quote(name)} DATA -o REPORT"
         for option, value, usual in (
             ("protocol", self.protocol, "crops"),
             ("limit", self.pairs, LIMIT),
             ("seed", self.seed, 0),
+            *((option, value, None) for option, value in said.items()),
         ):
             words += "" if value == usual else f" --{option} {value}"
         words += "" if "fid" in model.figures else " --inception-weights none"
@@ -90,7 +100,7 @@ class Evaluation:
                 "floor": model.figures[name].floor,
             }
             for name, metric in METRICS.items()
-            if name in model.figures
+            if name in model.figures and math.isfinite(model.figures[name].value)
         }
         record = {
             "command": words,

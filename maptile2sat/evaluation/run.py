@@ -15,7 +15,7 @@ from typing import Any
 from maptile2sat.bundle import Bundle, find_bundle, redescribe
 from maptile2sat.datasets.layout import choose_map_side
 from maptile2sat.device import choose_device
-from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.errors import BundleError, OutputError, UsageError, refuse_undecodable
 from maptile2sat.evaluation.fcn import load_fcn
 from maptile2sat.evaluation.inception import LeftOutError, find_weights, load_inception
 from maptile2sat.evaluation.measuring import Held, Pixels, Progress, measure, prepare
@@ -77,7 +77,12 @@ def evaluate(
     started = time.monotonic()
     folder = None if output is None else Path(output)
     bundles = _bundles(model, compare)
+    for path in (data, output):  # whose names are in what is written
+        if path is not None:
+            refuse_undecodable(path, OutputError)
     _check(protocol, seed, folder, overwrite=overwrite)
+    if record and not os.access(bundles[0].folder, os.W_OK):
+        raise BundleError(f"{bundles[0].folder} cannot be written: leave --record out, or copy it")
     side = choose_map_side(Path(data), map_side)
     pairs = read_pairs(choose_files(Path(data), limit), side, protocol)
     chosen = choose_device(device, precision)
@@ -111,7 +116,9 @@ def evaluate(
     if folder is not None:
         _write(evaluation, held, [made for _, made in results], folder)
     if record:
-        redescribe(bundles[0], evaluation=evaluation.to_record())
+        said = {"map-side": map_side, "precision": None if precision == "auto" else precision}
+        record_of = evaluation.to_record(bundles[0].description.name, said)
+        redescribe(bundles[0], evaluation=record_of)
     return evaluation
 
 
@@ -131,12 +138,17 @@ def _check(protocol: str, seed: int, folder: Path | None, *, overwrite: bool) ->
         raise UsageError(f"seed {seed} is not in 0..{MAX_SEED}")
     if folder is None:
         return
-    if not folder.parent.is_dir():
-        raise OutputError(f"the folder {folder.parent} does not exist: create it first")
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise OutputError(f"{folder} exists: choose another name or say --overwrite")
+    try:
+        if not folder.parent.is_dir():
+            raise OutputError(f"the folder {folder.parent} does not exist: create it first")
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file: give a folder")
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise OutputError(f"{folder} exists: choose another name or say --overwrite")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise OutputError(
+            f"{folder} cannot be written ({error.strerror or error}): choose another name"
+        ) from error
 
 
 def _bundles(model: str | os.PathLike[str], compare: str | os.PathLike[str] | None) -> list[Bundle]:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_dir
-
 from maptile2sat._version import __version__
 from maptile2sat.errors import UsageError
+from maptile2sat.resources import cache_folder
 from maptile2sat.sources.masked import MaskedTiles
 
 Missing = Literal["error", "mask"]
@@ -135,7 +134,7 @@ class SourceOptions:
         """The folder for cached downloads."""
         if self.cache_dir is not None:
             return Path(self.cache_dir)
-        return Path(os.environ.get("MAPTILE2SAT_CACHE_DIR") or user_cache_dir("maptile2sat"))
+        return cache_folder()
 
 
 def _check_certificates(path: Path) -> None:

@@ -166,6 +166,7 @@ class TrainConfig:
                 not self.keep_cleaner or bool(self.init and self.cleaner and self.preset == "local")
             ),
             "map_side must be left or right": self.map_side in ("left", "right"),
+            "style must be text in one line": self.style.isprintable(),
             "steps and batch_size must be at least 1": min(self.steps, self.batch_size) >= 1,
             "crop and loss_crop must be multiples of 16, loss_crop at least 64, at most crop": (
                 not any(side % RADIUS_MULTIPLE for side in sides)
@@ -175,7 +176,7 @@ class TrainConfig:
                 self.kind == "local"
                 or (self.crop == self.loss_crop and self.crop % UNET_MULTIPLE == 0)
             ),
-            "resize must be 0 (own pixels) or at least loss_crop": (
+            "resize must be 0 (own pixels) or at least loss_crop (--loss-crop, with --crop)": (
                 self.resize == 0 or self.resize >= self.loss_crop
             ),
             f"precision must be one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,

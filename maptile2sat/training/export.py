@@ -106,7 +106,12 @@ def export(
     found = checkpoint.find(run / "checkpoints")
     if not found:
         raise TrainingError(f"{run} has no checkpoint yet: train it first")
-    chosen = (checkpoint.find_best(run / "checkpoints") if best else None) or found[-1]
+    chosen = checkpoint.find_best(run / "checkpoints") if best else found[-1]
+    if chosen is None:
+        raise TrainingError(
+            f"no checkpoint of {run} has been tried on held-out pairs yet: leave --best out, or "
+            "train on (--checkpoint-every says how often that is done)"
+        )
     pairs = Pairs.of(config, "train")
     load_tensorflow()
     from maptile2sat.networks.generator import get_weights

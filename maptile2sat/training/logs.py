@@ -144,6 +144,8 @@ class Log:
             "seconds": round(self.seconds, 1),
             "waiting": round(min(1.0, self.waited / spent), 4),
         }
+        # before anything is written: what fails half-way must not be written again
+        self.values, self.count, self.waited, self.since = {}, 0, 0.0, time.monotonic()
         append_line(self.run / METRICS, {"step": self.step, "crops": crops, **speed, **means})
         self.events.scalars(self.step, {f"losses/{name}": value for name, value in means.items()})
         self.events.scalars(self.step, {f"speed/{name}": value for name, value in speed.items()})
@@ -151,7 +153,6 @@ class Log:
         per_step = (self.seconds - self.before) / (self.step - self.first)
         left = per_step * (steps - self.step)
         self.report(Progress(self.step, steps, crops, rate, means, left, speed["waiting"]))
-        self.values, self.count, self.waited, self.since = {}, 0, 0.0, time.monotonic()
 
     @property
     def events(self) -> EventWriter:

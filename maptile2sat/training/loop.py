@@ -159,8 +159,8 @@ class Loop:
                 step += 1
                 self._look(step, losses, log)
                 self._after(step, log)
-        if self.saved != step:
-            self._save(step)
+            if self.saved != step:  # before the log closes, which draws and may fail
+                self._save(step)
         return step
 
     def _resume(self) -> int:

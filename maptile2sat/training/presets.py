@@ -95,6 +95,12 @@ LOCAL_ALONE = (
 UNET_ALONE = ("unet_base",)
 """Fields that a `local` generator has no use for."""
 
+CLEANER_IDLE = (
+    *("exposure", "critic_rate", "critic_translate", "l1_weight", "l1_pool", "fine_l1_weight"),
+    *("feature_weight", "photo_weight", "grid_weight"),
+)
+"""Fields of no use where no image is made."""
+
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     """Return fields by name from `NAME=VALUE`, as `train --set` takes them.
@@ -144,7 +150,8 @@ def preset_config(
         data: Folder with `train` and `val`.
         steps: Length of the run, if not the preset's.
         epochs: The same in epochs; at most one of the two.
-        learning_rate: Of the generator; the discriminator's keeps its ratio to it.
+        learning_rate: Of the generator; the discriminator's keeps its ratio to it, unless
+            `critic_rate` is among the changes.
         changes: Other fields; None stands for the preset's value, and for `map_side` and `style`
             for what `dataset.json` of the data says.
 
@@ -169,8 +176,10 @@ def preset_config(
     start = TrainConfig(**values)
     _refuse_idle(start, changes)
     if learning_rate is not None:
-        ratio = start.critic_rate / start.generator_rate
-        values.update(generator_rate=learning_rate, critic_rate=ratio * learning_rate)
+        values["generator_rate"] = learning_rate
+        if changes.get("critic_rate") is None:
+            ratio = start.critic_rate / start.generator_rate
+            values["critic_rate"] = ratio * learning_rate
     if steps is None and (epochs is not None or preset in EPOCHS):
         epochs = EPOCHS[preset] if epochs is None else epochs
         steps = epochs * epoch_steps(len(list_pairs(data / "train")), start.batch_size)
@@ -193,6 +202,12 @@ def _refuse_idle(config: TrainConfig, changes: dict[str, Any]) -> None:
                 f"--set {name}={_written(changes[name])}: networks of the preset {config.preset} "
                 "have no such part"
             )
+    for name in CLEANER_IDLE if config.preset == "cleaner" else ():
+        if changes.get(name) not in (None, usual[name]):
+            raise UsageError(
+                f"--set {name}={_written(changes[name])}: the preset cleaner makes no image, "
+                "so that this would change nothing"
+            )
     if config.init and changes.get("colours") not in (None, config.colours):
         raise UsageError(
             f"--set colours={changes['colours']}: the palette of {config.init} has "
@@ -210,9 +225,10 @@ def command(config: TrainConfig) -> str:
     usual = dataclasses.asdict(
         TrainConfig(data="", preset=config.preset, init=origin, **PRESETS[config.preset])
     )
-    # `--learning-rate` moves the discriminator's with it: what is left is its ratio
-    pace = usual["generator_rate"] / config.generator_rate
-    values = {**dataclasses.asdict(config), "critic_rate": config.critic_rate * pace}
+    if config.generator_rate != usual["generator_rate"]:  # which moves the discriminator's
+        ratio = usual["critic_rate"] / usual["generator_rate"]
+        usual["critic_rate"] = ratio * config.generator_rate
+    values = dataclasses.asdict(config)
     words = f"maptile2sat train DATA --out RUN --preset {config.preset} --steps {config.steps}"
     for name, value in values.items():
         if value == usual[name] or name in ("data", "preset", "steps", "precision"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from maptile2sat.bundle import Bundle, find_bundle
 from maptile2sat.datasets.layout import write_json
-from maptile2sat.errors import BundleError
+from maptile2sat.errors import BundleError, TrainingError
 from maptile2sat.networks.generator import architecture_of
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.pairs import Pairs, map_colours
@@ -33,7 +33,7 @@ def starting_palette(run: Path, pairs: Pairs, config: TrainConfig) -> list[list[
         return []
     path = run / "palette.json"
     if path.exists():
-        return [[float(value) for value in colour] for colour in json.loads(path.read_text())]
+        return [[float(value) for value in colour] for colour in _noted(path)]
     if config.init:
         colours: list[list[float]] = starting_bundle(config).description.architecture["palette"]
     else:
@@ -69,7 +69,21 @@ def start_of(run: Path) -> dict[str, Any]:
     """
     path = run / START
     none: dict[str, Any] = {"before": [], "new": [], "told": []}
-    return none | dict(json.loads(path.read_text())) if path.exists() else none
+    return none | dict(_noted(path)) if path.exists() else none
+
+
+def _noted(path: Path) -> Any:
+    """Return what a run has written down.
+
+    Raises:
+        TrainingError: If it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrainingError(
+            f"{path} is damaged ({error}): take it from a backup, or start another run (--out)"
+        ) from error
 
 
 def start_from_bundle(trainer: Trainer, run: Path) -> list[str]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ class EventWriter:
     Args:
         folder: TensorBoard's log directory, made if missing.
         step: Steps that the run has done; what older files say of later ones is void.
+
+    Raises:
+        OSError: If the file cannot be written, by this or any method.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -35,7 +39,9 @@ class EventWriter:
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a folder in the order of their names
         name = f"events.out.tfevents.{time.time_ns() // 1000:017d}.{socket.gethostname()}"
-        self._records = tf.io.TFRecordWriter(str(folder / f"{name}.{os.getpid()}"))
+        self._path = folder / f"{name}.{os.getpid()}"
+        with self._written():
+            self._records = tf.io.TFRecordWriter(str(self._path))
         self._write(file_version=_VERSION)
         start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
         self._write(step=step + 1, session_log=start)
@@ -69,7 +75,8 @@ class EventWriter:
 
     def close(self) -> None:
         """Close the file."""
-        self._records.close()
+        with self._written():
+            self._records.close()
 
     def _metadata(self, plugin: str, kind: str) -> Any:
         metadata = self._tf.compat.v1.SummaryMetadata()
@@ -81,5 +88,18 @@ class EventWriter:
 
     def _write(self, **fields: Any) -> None:
         event = self._tf.compat.v1.Event(wall_time=time.time(), **fields)
-        self._records.write(event.SerializeToString())
-        self._records.flush()
+        with self._written():
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Let what TensorFlow says of a file be what Python says: a full disk is no lack of memory.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        try:
+            yield
+        except self._tf.errors.OpError as error:
+            raise OSError(f"{self._path}: {error.message}") from error
