@@ -37,7 +37,7 @@ def inspect(
         Maptile2satError: If it is none of these.
     """
     shipped = {bundle.description.name for bundle in shipped_bundles()}
-    if thing in shipped or (Path(thing) / DESCRIPTION).is_file():
+    if thing in shipped or _is_bundle(Path(thing)):
         return _model(find_bundle(thing))
     options = SourceOptions(
         zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt, native=True
@@ -46,6 +46,13 @@ def inspect(
         info = source.info
     # there is no file with tags at the address of a tile server, and GDAL would ask for one
     return {**_map(info), **({} if info.remote and info.tiled else _render_tags(thing))}
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return (folder / DESCRIPTION).is_file()
+    except OSError:  # too long a name, or not for this user: who opens it as a map says so
+        return False
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:

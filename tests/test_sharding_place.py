@@ -217,6 +217,15 @@ def test_place_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert files_in(tmp_path) == []
 
 
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    done = render(tmp_path / ("n" * 300))
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert "choose a shorter name" in done.err
+    assert files_in(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -21,7 +21,10 @@ def is_folder(thing: str) -> bool:
     """
     if not is_remote(thing):
         folder = Path(thing.removeprefix("file://"))
-        return any((folder / name).is_file() for name in (MANIFEST, JOB))
+        try:
+            return any((folder / name).is_file() for name in (MANIFEST, JOB))
+        except OSError:  # too long a name, or not for this user: who opens it as a map says so
+            return False
     if thing.startswith(("http://", "https://")) or thing.lower().endswith(FILE_ENDINGS):
         return False
     store = open_store(thing)
