@@ -11,6 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
+from maptile2sat.footprint import degrees_of
 from maptile2sat.source import SourceInfo
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.pmtiles import FileBytes, PMTiles
@@ -73,7 +74,7 @@ def _map(info: SourceInfo) -> dict[str, Any]:
         "crs": info.grid.crs.to_string(),
         "zoom": info.grid.zoom,
         "bounds": list(info.grid.bounds(info.extent)),
-        "bounds_degrees": list(info.grid.lonlat_bounds(info.extent)),
+        "bounds_degrees": list(degrees_of(info.grid, info.extent)),
         "metres_per_pixel": list(info.grid.metres_per_pixel(info.extent)),
         "attribution": info.attribution,
         "style": info.style,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from maptile2sat.footprint import degrees_of
 from maptile2sat.sharding.manifest import MANIFEST
 from maptile2sat.sharding.reading import faults_of, manifest_of
 from maptile2sat.sharding.store import FILE_ENDINGS, JOB, is_remote, open_store
@@ -57,7 +58,7 @@ def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
         "crs": grid.crs.to_string(),
         "zoom": grid.zoom,
         "bounds": list(grid.bounds(window)),
-        "bounds_degrees": list(grid.lonlat_bounds(window)),
+        "bounds_degrees": list(degrees_of(grid, window)),
         "metres_per_pixel": list(grid.metres_per_pixel(window)),
         "blocks": len(manifest.blocks),
         "empty_blocks": sum(block.file is None for block in manifest.blocks),
