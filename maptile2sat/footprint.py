@@ -7,22 +7,33 @@ is two polygons, and the box of such an area has its west larger than its east.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform as transform_points
+from affine import Affine
 
+from maptile2sat.errors import UsageError
 from maptile2sat.grid import BBox, Grid, Window
-from maptile2sat.projection import WGS84
+from maptile2sat.projection import WGS84, converted
 
 STEPS = 16
 """Points along a side of an area whose sides are curved in degrees."""
 
 DECIMALS = 9
 """Of degrees: a tenth of a millimetre."""
+
+RAY_POINTS = 17
+"""Points between the middle of an area and its border, by which longitudes are followed."""
+
+HALVINGS = 14
+"""How exactly the end of the Earth is found: 2 ** -14 of the way from the middle."""
+
+POLAR = 60.0
+"""Latitude beyond which two neighbouring rays pass a pole if their longitudes part."""
 
 Ring = npt.NDArray[np.float64]
 
@@ -40,10 +51,10 @@ class Footprint(NamedTuple):
 
 
 def footprint(grid: Grid, window: Window) -> Footprint:
-    """Return where `window` lies.
+    """Return where `window` lies; of what reaches beyond the Earth, such as corners, the rest.
 
     Raises:
-        UsageError: If it reaches beyond where the grid's CRS is defined.
+        UsageError: If its middle lies beyond where the grid's CRS is defined.
     """
     ring = _outline(grid, window)
     # pixels whose centres are a pole's reach beyond it
@@ -63,26 +74,30 @@ def footprint(grid: Grid, window: Window) -> Footprint:
     return Footprint(_polygons(parts), box)
 
 
+def degrees_of(grid: Grid, window: Window) -> BBox:
+    """Return what `window` spans in degrees, as `Grid.lonlat_bounds` does where that can.
+
+    Raises:
+        UsageError: As `footprint` does.
+    """
+    try:
+        return grid.lonlat_bounds(window)
+    except UsageError:  # some of it has no place on Earth
+        west, south, east, north = footprint(grid, window).bbox
+        return BBox(west, south, east + (360.0 if east < west else 0.0), north)
+
+
 def _outline(grid: Grid, window: Window) -> Ring:
     """Return the border of a window as (longitude, latitude), longitudes going on past 180."""
     if grid.zoom is not None:
         return _rectangle(grid.lonlat_bounds(window))
-    at = grid.transform(window)
-    width, height = window.width, window.height
-    steps = [step / STEPS for step in range(STEPS)]
-    around = [
-        *((0.0, height * part) for part in steps),
-        *((width * part, float(height)) for part in steps),
-        *((float(width), height * (1 - part)) for part in steps),
-        *((width * (1 - part), 0.0) for part in steps),
-    ]
-    xs, ys = zip(*(at @ point for point in around), strict=True)
+    at = grid.transform(window) @ Affine.scale(window.width, window.height)
+    xs, ys = zip(*(at @ point for point in _around()), strict=True)
     try:
-        lons, lats = (np.array(values) for values in transform_points(grid.crs, WGS84, xs, ys))
-    except (RasterioError, CRSError, CPLE_BaseError):
-        lons = lats = np.array([np.nan])
-    if not (np.isfinite(lons).all() and np.isfinite(lats).all()):
-        return _rectangle(grid.lonlat_bounds(window))  # which says what is wrong
+        lons, lats = map(np.array, converted(grid.crs, WGS84, xs, ys))
+    except UsageError:  # the corners around a disc, for example
+        ring = _on_earth(at, grid).copy()
+        return ring if _area(ring) > 0 else ring[::-1]
     if grid.crs.is_geographic:
         ring = np.column_stack([lons, lats])
         # PROJ may have brought longitudes beyond 180 back; those of the grid go on
@@ -92,6 +107,58 @@ def _outline(grid: Grid, window: Window) -> Ring:
         if abs(np.unwrap([ring[-1, 0], lons[0]], period=360.0)[1] - ring[0, 0]) > 1.0:
             return _around_pole(lats)
     return ring if _area(ring) > 0 else ring[::-1]
+
+
+def _around() -> Iterator[tuple[float, float]]:
+    """Yield points around the unit square."""
+    steps = [step / STEPS for step in range(STEPS)]
+    yield from ((0.0, part) for part in steps)
+    yield from ((part, 1.0) for part in steps)
+    yield from ((1.0, 1 - part) for part in steps)
+    yield from ((1 - part, 0.0) for part in steps)
+
+
+@lru_cache(maxsize=8)  # some projections take seconds, and it is asked several times
+def _on_earth(at: Affine, grid: Grid) -> Ring:
+    """Return the border of what of the unit square has a place on Earth, seen from its middle.
+
+    Raises:
+        UsageError: If the middle has none.
+    """
+    rays = [_ray(at, grid, u, v) for u, v in _around()]
+    ends = np.array([ray[-1] for ray in rays])
+    lats = list(ends[:, 1])
+    for one, other in zip(rays, rays[1:] + rays[:1], strict=True):
+        both = np.concatenate([one[:, 1], other[:, 1]])
+        highest = both[np.abs(both).argmax()]
+        if abs(one[-1, 0] - other[-1, 0]) > 90.0 and abs(highest) > POLAR:  # a pole between them
+            lats.append(math.copysign(90.0, highest))
+    if len(lats) > len(ends):
+        return _rectangle(BBox(-180.0, min(lats), 180.0, max(lats)))
+    return ends
+
+
+def _ray(at: Affine, grid: Grid, u: float, v: float) -> Ring:
+    """Return points from the middle of the unit square towards one of its border.
+
+    They end where the Earth does, and their longitudes go on past 180.
+    """
+    parts = np.linspace(0.0, 1.0, RAY_POINTS)
+
+    def until(reach: float) -> Ring:
+        xs, ys = at @ (0.5 + (u - 0.5) * reach * parts, 0.5 + (v - 0.5) * reach * parts)
+        lons, lats = converted(grid.crs, WGS84, xs, ys)
+        return np.column_stack([np.unwrap(lons, period=360.0), lats])
+
+    found, reach, step = until(0.0), 0.0, 1.0
+    for _ in range(HALVINGS):
+        with suppress(UsageError):
+            found = until(reach + step)
+            reach += step
+        if reach == 1.0:
+            break
+        step /= 2
+    return found
 
 
 def _around_pole(lats: npt.NDArray[np.float64]) -> Ring:

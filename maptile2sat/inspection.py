@@ -11,6 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
+from maptile2sat.footprint import degrees_of
 from maptile2sat.source import SourceInfo
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.pmtiles import FileBytes, PMTiles
@@ -37,7 +38,7 @@ def inspect(
         Maptile2satError: If it is none of these.
     """
     shipped = {bundle.description.name for bundle in shipped_bundles()}
-    if thing in shipped or (Path(thing) / DESCRIPTION).is_file():
+    if thing in shipped or _is_bundle(Path(thing)):
         return _model(find_bundle(thing))
     options = SourceOptions(
         zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt, native=True
@@ -46,6 +47,13 @@ def inspect(
         info = source.info
     # there is no file with tags at the address of a tile server, and GDAL would ask for one
     return {**_map(info), **({} if info.remote and info.tiled else _render_tags(thing))}
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return (folder / DESCRIPTION).is_file()
+    except OSError:  # too long a name, or not for this user: who opens it as a map says so
+        return False
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:
@@ -66,7 +74,7 @@ def _map(info: SourceInfo) -> dict[str, Any]:
         "crs": info.grid.crs.to_string(),
         "zoom": info.grid.zoom,
         "bounds": list(info.grid.bounds(info.extent)),
-        "bounds_degrees": list(info.grid.lonlat_bounds(info.extent)),
+        "bounds_degrees": list(degrees_of(info.grid, info.extent)),
         "metres_per_pixel": list(info.grid.metres_per_pixel(info.extent)),
         "attribution": info.attribution,
         "style": info.style,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from textwrap import shorten
 
+import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -59,6 +60,9 @@ def converted(
         raise UsageError(f"there is no place on Earth with the coordinate {far:g} (in {crs})")
     try:
         there_x, there_y = transform_points(crs, wanted, xs, ys)
+        # GDAL tires of errors: after twenty of a pair of CRSs it just returns infinity
+        if not (np.isfinite(there_x).all() and np.isfinite(there_y).all()):
+            raise CRSError("outside of the projection")
     except (RasterioError, CRSError, CPLE_BaseError) as error:
         reason = shorten(str(error), MAX_REASON, placeholder=" ...")
         raise UsageError(

@@ -108,6 +108,16 @@ def check_pystac() -> None:
         raise MissingExtraError("writing STAC", "stac") from error
 
 
+def check_place(grid: Grid, window: Window) -> None:
+    """Make sure, before any work is done, that STAC can say where a render lies.
+
+    Raises:
+        UsageError: If its middle lies beyond where its CRS is defined.
+    """
+    footprint(grid, window)
+    grid.metres_per_pixel(window)
+
+
 def now() -> str:
     """Return the time in UTC as ISO 8601, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -123,7 +133,7 @@ def item_json(render: Render, files: Sequence[File], *, in_collection: bool = Fa
 
     Raises:
         MissingExtraError: If pystac is not installed.
-        UsageError: If the render reaches beyond where its CRS is defined.
+        UsageError: If `check_place` refuses it.
     """
     check_pystac()
     import pystac
@@ -159,7 +169,7 @@ def collection_json(render: Render, files: Sequence[File]) -> str:
 
     Raises:
         MissingExtraError: If pystac is not installed.
-        UsageError: If the render reaches beyond where its CRS is defined.
+        UsageError: If `check_place` refuses it.
     """
     check_pystac()
     import pystac

@@ -95,8 +95,7 @@ def load_translator(
         BundleError: If the bundle is damaged.
     """
     side = bundle.description.cell if cell is None else cell
-    if side % MIN_CELL or not MIN_CELL <= side <= MAX_CELL:
-        raise UsageError(f"cell {side} is not a multiple of {MIN_CELL} up to {MAX_CELL}")
+    check_cell(side)
     if min(batch_size, cells) < 1:
         raise UsageError(f"batch size {min(batch_size, cells)} is below 1")
     cells = cells if device.is_gpu else 1
@@ -107,6 +106,16 @@ def load_translator(
             while len(_kept) > KEPT:
                 del _kept[next(iter(_kept))]
         return _kept[key]
+
+
+def check_cell(side: int) -> None:
+    """Refuse a side of cells that no generator takes.
+
+    Raises:
+        UsageError: If it is such.
+    """
+    if side % MIN_CELL or not MIN_CELL <= side <= MAX_CELL:
+        raise UsageError(f"cell {side} is not a multiple of {MIN_CELL} up to {MAX_CELL}")
 
 
 def _build(

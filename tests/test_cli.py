@@ -530,6 +530,29 @@ def test_info_on_nothing(tmp_path: Path) -> None:
     assert done.err.count("\n") == 1
 
 
+def test_info_on_names_that_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that is closed is a stand-in, since an administrator may look into any."""
+    real = os.stat
+
+    def closed(path: Any, *given: Any, **named: Any) -> os.stat_result:
+        if "closed" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(os, "stat", closed)
+    for thing, why in (
+        (tmp_path / ("n" * 300), "File name too long"),
+        (tmp_path / "closed" / "map.tif", "Permission denied"),
+    ):
+        done = run_cli("info", thing)
+        assert done.code == 1
+        assert done.err.startswith("error: ")
+        assert done.err.count("\n") == 1
+        assert why in done.err
+
+
 def test_doctor() -> None:
     done = run_cli("doctor")
     assert done.code == 0, done.out

@@ -92,6 +92,16 @@ def test_what_is_there_stays_unless_told(one: Path, tmp_path: Path) -> None:
     assert "among the blocks" in among.err
 
 
+@pytest.mark.parametrize(
+    "name", ["town.mbtiles", "town.pmtiles", "town.PNG", "town.vrt", "town.json", "town.zip"]
+)
+def test_names_of_other_formats_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    done = run_cli("merge", tmp_path / "none", "-o", tmp_path / name)
+    assert done.code == 2
+    assert "merge writes a GeoTIFF, give a name that ends in .tif" in done.err
+    assert files_in(tmp_path) == []
+
+
 def _block(folder: Path) -> Path:
     return sorted((folder / "blocks").iterdir())[4]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,9 @@ from rasterio.vrt import WarpedVRT
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.resources import sample_map
+from maptile2sat.serving.area import command
 from maptile2sat.sources import open_source
-from tests.conftest import TileMap, write_mbtiles, write_raster
+from tests.conftest import TileMap, write_folder, write_mbtiles, write_raster
 from tests.support_render import (
     DESCRIPTION,
     bbox_of,
@@ -348,6 +350,43 @@ def test_the_command_has_all_that_decides_the_pixels(tmp_path: Path) -> None:
     with running(template, tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
     assert "--tile-size 512" in command
+
+
+def written_command(server: Running, box: str, output: Path) -> list[str]:
+    """Return the words that the viewer shows for a box."""
+    before, after = server.get("/viewer.json").json()["models"][0]["command"]
+    return [*shlex.split(f"{before} {box} {after}")[1:-1], str(output)]
+
+
+def test_the_command_opens_what_the_server_opened(tmp_path: Path) -> None:
+    """Their names lack the folder of an extract, and the template of a folder."""
+    pytest.importorskip("osmium")
+    pytest.importorskip("shapely")
+    from tests.test_draw import Osm, lonlat
+
+    osm = Osm()
+    osm.way([(0.0, 20.0), (300.0, 20.0)], highway="residential")
+    extract = osm.write(tmp_path / "town.osm")
+    (west, north), (east, south) = lonlat(40.0, 10.0), lonlat(60.0, 30.0)
+    tile = TileMap(ZOOM, ((37308, 18968),))
+    folder = write_folder(tmp_path / "tiles of mine", tile, tms=True)
+    inside = Window(37308 * TILE + 20, 18968 * TILE + 20, 30, 30)
+    for origin, box, shown in (
+        (str(extract), f"{west},{south},{east},{north}", "town.osm"),
+        (
+            f"{folder}/{{z}}/{{x}}/{{-y}}.png",
+            bbox_of(mercator_grid(ZOOM), inside),
+            "tiles of mine/{z}/{x}/{-y}.png",
+        ),
+    ):
+        with running(origin, tmp_path / "cache") as server:
+            words = written_command(server, box, tmp_path / "area.tif")
+            (layer,) = server.service.layers.images.values()
+            (private, _) = command(layer, private=True)
+        assert words[1] == origin
+        assert shlex.split(private)[2] == shown
+        done = run_cli(*words, "--dry-run")
+        assert done.code == 0, done.err
 
 
 def test_any_name_of_a_model_makes_an_address(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_an_area_is_all_that_is_served(tmp_path: Path) -> None:
 
 
 def key(number: int) -> Key:
-    return Key("layer", 1, number, 0, "webp")
+    return Key("0123456789abcdef01234567", 1, number, 0, "webp")
 
 
 def used(folder: Path) -> int:
@@ -310,6 +310,64 @@ def test_a_cache_of_no_size_keeps_nothing(tmp_path: Path) -> None:
     cache = TileCache(tmp_path, 0)
     cache.write(key(2), b"new")
     assert used(tmp_path) == 0
+
+
+def test_a_cache_throws_away_nothing_of_others(tmp_path: Path) -> None:
+    """`--cache` may be given a folder that holds somebody's work."""
+    folder = tmp_path / "mine"
+    ours = folder / key(1).of / "1" / "1"
+    outside = tmp_path / "outside" / "1" / "1"
+    others = [
+        *(
+            folder / "thesis.txt",
+            folder / ".lock",
+            folder / "draft.tmp",
+            folder / "tmpabcdefgh.tmp",
+        ),
+        *(folder / "photos" / "2" / "3" / "4.png", folder / "photos" / "old.tmp"),
+        *(folder / key(1).of / "notes.txt", folder / key(1).of / "1" / "5.webp"),
+        *(ours / "thesis.txt", ours / "draft.tmp", ours / "deeper" / "1.webp"),
+        *(outside / "6.webp", outside / "tmpabcdefgh.tmp"),
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("years of work")
+        os.utime(path, (0, 0))
+    (folder / ("f" * 24)).symlink_to(tmp_path / "outside")
+    (ours / "7.webp").symlink_to(outside / "6.webp")
+    TileCache(folder, 1 << 20).write(key(1), b"tile")
+    assert (ours / "0.webp").exists()
+    stale = ours / "tmp12345678.tmp"
+    stale.write_bytes(b"half a tile")
+    os.utime(stale, (0, 0))
+    TileCache(folder, 0)
+    assert not (ours / "0.webp").exists()
+    assert not stale.exists()
+    assert (ours / "7.webp").is_symlink()
+    assert [path.read_text() for path in others] == ["years of work"] * len(others)
+
+
+def test_a_cache_counts_its_own_files_only(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(bytes(100 * BLOCK))
+    TileCache(tmp_path, 40 * BLOCK).write(key(1), b"tile")
+    os.utime(film, (2**32, 2**32))  # the tile is what was used least recently
+    kept = TileCache(tmp_path, 40 * BLOCK).read(key(1))
+    assert kept is not None
+    assert kept.content == b"tile"
+
+
+def test_tiles_without_a_map_take_memory_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maptile2sat.serving.cache.MEMORY_BYTES", 30_000)
+    cache = TileCache(tmp_path, 0)
+    for number in range(1000):
+        cache.write(key(number), b"")
+    assert cache.read(key(999)) is not None
+    assert cache.read(key(0)) is None
+    held = sum(cache.read(key(number)) is not None for number in range(1000))
+    assert 10 <= held <= 300
 
 
 def test_several_caches_share_a_folder(tmp_path: Path) -> None:
@@ -427,6 +485,19 @@ def test_geotiffs_of_areas_go_away(
         )
         assert answer.status_code in (200, 206, 400, 416)
         wait_for(lambda: not list(tmp_path.glob("maptile2sat-*")))
+
+
+def test_a_geotiff_without_a_place_does_not_block_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/tiny/area.tif?bbox=24.94,60.17,24.941,60.1701"
+    with running(sample_map(), tmp_path / "tiles") as server:
+        with monkeypatch.context() as patch:
+            patch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+            answers = [server.get(path) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [502, 502]
+        assert "no temporary folder can be made" in answers[0].text
+        assert server.get(path).status_code == 200
 
 
 def test_geotiff_of_a_model_that_has_changed(tmp_path: Path) -> None:

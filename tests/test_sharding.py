@@ -470,6 +470,11 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, address: str) -> None:
     [
         (["-o", "out.tif", "--dask", "local"], "--dask writes a folder"),
         (["-o", "out", "--dask", "here"], "say local, local:N"),
+        (["-o", "out", "--dask", "local", "--cell", "0"], "cell 0 is not a multiple of 256"),
+        (
+            ["-o", "out", "--dask", "local", "--cell", "32768", "--block", "1"],
+            "cell 32768 is not a multiple of 256 up to 8192",
+        ),
         (["-o", "out", "--block", "2"], "--block goes with --dask only"),
         (["-o", "out", "--dask", "local", "--no-cog"], "--no-cog does not go with --dask"),
         (["-o", "out", "--dask", "local", "--preview", "p.png"], "--preview does not go with"),

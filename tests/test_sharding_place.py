@@ -17,12 +17,15 @@ pytest.importorskip("distributed")
 pytest.importorskip("pystac")
 
 import fsspec
+from affine import Affine
+from rasterio.crs import CRS
 
 from maptile2sat.errors import Maptile2satError, OutputError, UnfinishedError
+from maptile2sat.grid import Window
 from maptile2sat.rendering.block import render_block
 from maptile2sat.sharding.claim import Claim
 from maptile2sat.sharding.store import LOCK, WORK, FolderStore
-from tests.conftest import TileMap, write_mbtiles
+from tests.conftest import TileMap, write_mbtiles, write_raster
 from tests.support_cluster import near_cluster, shard
 from tests.support_render import files_in, random_map, run_cli
 
@@ -86,6 +89,23 @@ def test_what_is_not_ours_in_an_object_store(memory: Any) -> None:
     assert done.code == 1
     assert "holds something else than a render" in done.err
     assert memory.find("/bucket") == [f"/bucket/project/{WORK}/thesis.txt"]
+
+
+def test_a_map_whose_corners_are_beyond_the_earth(tmp_path: Path) -> None:
+    """Such as a picture of the whole disc from a satellite."""
+    side = 512
+    pixels = random_map(Window(0, 0, side, side)).transpose(2, 0, 1)
+    size = 11_000_000 / side
+    at = Affine(size, 0, -5.5e6, 0, -size, 5.5e6)
+    crs = CRS.from_proj4("+proj=geos +h=35785831 +lon_0=140.7")
+    source = write_raster(tmp_path / "disc.tif", pixels, at, crs)
+    with near_cluster() as address:
+        shard(source, tmp_path / "OUT", address)
+    item = json.loads((tmp_path / "OUT" / "item.json").read_text())
+    assert item["bbox"] == pytest.approx([60, -81, -138, 81], abs=1)
+    for thing in (source, tmp_path / "OUT"):
+        facts = json.loads(run_cli("info", thing, "--json").out)
+        assert facts["bounds_degrees"] == pytest.approx([60, -81, 222, 81], abs=1)
 
 
 def test_run_that_was_killed_early_is_no_obstacle(tmp_path: Path) -> None:
@@ -214,6 +234,15 @@ def test_place_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         done = render(tmp_path / "out")
     assert done.code == 1
     assert done.err.startswith(f"error: {tmp_path / 'out'} cannot be locked: No locks available")
+    assert files_in(tmp_path) == []
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    done = render(tmp_path / ("n" * 300))
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert "choose a shorter name" in done.err
     assert files_in(tmp_path) == []
 
 

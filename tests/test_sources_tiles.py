@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -342,6 +343,21 @@ def test_attribution_is_plain_text(full_map: TileMap, tmp_path: Path) -> None:
     assert open_source(write_pmtiles(tmp_path / "map.pmtiles", full_map)).info.attribution == (
         "© test"
     )
+
+
+def test_attribution_holds_nothing_that_cannot_be_written(
+    full_map: TileMap, tmp_path: Path
+) -> None:
+    """Half of a UTF-16 pair, which JSON may hold, is no text; a terminal would obey the other."""
+    said = json.dumps({"attribution": "x \ud800 \x1b[31m& \N{EARTH GLOBE EUROPE-AFRICA} y"})
+    folder = write_folder(tmp_path / "tiles", full_map)
+    (folder / "metadata.json").write_text(said)
+    about = {**json.loads(said), "tiles": [f"{folder}/{{z}}/{{x}}/{{y}}.png"]}
+    (tmp_path / "map.json").write_text(json.dumps(about))
+    for path in (folder, tmp_path / "map.json"):
+        source = open_source(path)
+        assert source.info.attribution == "x [31m& \N{EARTH GLOBE EUROPE-AFRICA} y"
+        source.close()
 
 
 @given(

@@ -13,11 +13,11 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.warp import transform_geom
-from shapely.geometry import box, shape
+from rasterio.warp import transform, transform_geom
+from shapely.geometry import Point, box, shape
 
 from maptile2sat import stac
-from maptile2sat.errors import MissingExtraError
+from maptile2sat.errors import MissingExtraError, UsageError
 from maptile2sat.footprint import footprint
 from maptile2sat.grid import BBox, Grid, Window, mercator_grid, raster_grid
 from maptile2sat.sharding.describing import describe
@@ -189,6 +189,64 @@ def test_pixels_whose_centres_are_the_poles() -> None:
     top, place = _bounds(grid, window._replace(width=400, height=4))
     assert (top.south, top.north) == (89.125, 90)
     assert place.bounds[3] == 90
+
+
+def on_earth(proj: str, west: float, south: float, east: float, north: float) -> Any:
+    """Return box and geometry of a raster that reaches beyond the Earth."""
+    size = 200
+    at = Affine((east - west) / size, 0, west, 0, (south - north) / size, north)
+    return _bounds(*raster_grid(CRS.from_proj4(proj), at, size, size))
+
+
+@pytest.mark.parametrize("proj", ["+proj=moll", "+proj=moll +lon_0=150", "+proj=robin"])
+def test_maps_of_the_world_whose_corners_are_nowhere(proj: str) -> None:
+    bbox, place = on_earth(proj, -18_050_000, -9_030_000, 18_050_000, 9_030_000)
+    assert bbox == pytest.approx((-180, -90, 180, 90), abs=0.5)
+    assert place.is_valid
+    assert place.bounds == pytest.approx((-180, -90, 180, 90), abs=0.5)
+
+
+@pytest.mark.parametrize("middle", [0.0, 140.7])
+def test_a_disc_seen_from_far_above(middle: float) -> None:
+    """None of its outline is on Earth; seen from 36,000 km the Earth ends 81.3 degrees away."""
+    side = 5_500_000
+    bbox, place = on_earth(f"+proj=geos +h=35785831 +lon_0={middle}", -side, -side, side, side)
+    assert place.is_valid
+    assert (bbox.south, bbox.north) == pytest.approx((-81, 81), abs=1)
+    assert bbox.west == pytest.approx(middle - 81, abs=1)
+    assert bbox.east == pytest.approx((middle + 81 + 180) % 360 - 180, abs=1)
+    inside = [(middle, 0), (middle - 60, 30), (middle + 30, -60), (min(180, middle + 75), 0)]
+    assert all(place.covers(Point(at)) for at in inside)
+    beyond = [(middle - 70, 70), (middle - 70, -70), (middle - 100, 0)]
+    assert not any(place.covers(Point(at)) for at in beyond)
+
+
+def test_a_disc_with_a_pole_inside() -> None:
+    bbox, place = on_earth("+proj=ortho +lat_0=60", -6.4e6, -6.4e6, 6.4e6, 6.4e6)
+    assert bbox == pytest.approx((-180, -30, 180, 90), abs=1)
+    assert place.is_valid
+
+
+def test_a_corner_that_is_nowhere() -> None:
+    proj, (west, south, east, north) = "+proj=moll", (-14e6, 3e6, -4e6, 9e6)
+    bbox, place = on_earth(proj, west, south, east, north)
+    assert place.is_valid
+    assert bbox.west == pytest.approx(-180, abs=0.1)
+    assert bbox.south == pytest.approx(24.55, abs=0.01)
+    for lon, lat in [(-160, 60), (-100, 40), (-60, 30)]:
+        xs, ys = transform("EPSG:4326", CRS.from_proj4(proj), [lon], [lat])
+        assert west < xs[0] < east
+        assert south < ys[0] < north
+        assert place.covers(Point(lon, lat))
+
+
+def test_what_is_nowhere_at_its_middle_is_refused_before_the_work() -> None:
+    grid, window = raster_grid(
+        CRS.from_proj4("+proj=moll"), Affine(1e4, 0, -18e6, 0, -1e4, 9e6), 200, 200
+    )
+    for _ in range(30):  # GDAL says so twenty times only
+        with pytest.raises(UsageError, match="has no place in"):
+            stac.check_place(grid, window)
 
 
 def test_the_whole_world_and_its_edges() -> None:

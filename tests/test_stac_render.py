@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from shapely.geometry import shape
 
 from maptile2sat.errors import OutputError
 from maptile2sat.rendering.item import accompanied
-from tests.conftest import TileMap, write_map_raster
+from tests.conftest import TileMap, write_map_raster, write_raster
 from tests.support_render import files_in, random_map, run_cli, tiny_bundle
 from tests.support_stac import validate
 
@@ -93,6 +95,23 @@ def test_other_outputs(
     assert item["assets"]["image"]["type"] == kind
     assert item["properties"]["proj:code"] == code
     assert ("masked" in item["properties"]["description"]) is ("jpeg" not in arguments)
+
+
+def test_a_place_that_cannot_be_told_is_refused_before_the_work(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map lies in a corner of the output's grid, whose middle is beyond the Earth."""
+    crs = CRS.from_proj4("+proj=moll +lon_0=-150")
+    with rasterio.open(drawn) as dataset:
+        west, south, _, _ = transform_bounds(dataset.crs, crs, *dataset.bounds)
+    at = Affine(50, 0, west - 1e3, 0, -50, south + 3e3)
+    like = write_raster(tmp_path / "like.tif", np.zeros((3, 90, 20_000), np.uint8), at, crs)
+    monkeypatch.setattr("maptile2sat.mosaic.make_mosaic", None)
+    for more in ([], ["--dry-run"]):
+        refused = render(drawn, tmp_path / "out.tif", "--stac", "--like", like, *more)
+        assert refused.code == 2, refused.err
+        assert "has no place in" in refused.err
+    assert files_in(tmp_path) == ["like.tif"]
 
 
 def test_an_item_in_the_way_is_refused_before_the_work(drawn: Path, tmp_path: Path) -> None:

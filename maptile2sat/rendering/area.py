@@ -11,6 +11,7 @@ from rasterio.crs import CRS
 from maptile2sat import mosaic
 from maptile2sat.cutline import Cut, Cutline, read_cutline
 from maptile2sat.errors import UsageError
+from maptile2sat.footprint import degrees_of
 from maptile2sat.grid import BBox, Grid, Window, check_degrees, mercator_grid, parse_bbox
 from maptile2sat.projection import parse_crs
 from maptile2sat.regrid import (
@@ -161,7 +162,7 @@ def find_area(
     if grid != info.grid:
         needed = needed_for(target, info.grid, options.resampling, on_map)
     if not any(info.grid.pieces(needed, info.extent)):
-        west, south, east, north = info.grid.lonlat_bounds(info.extent)
+        west, south, east, north = degrees_of(info.grid, info.extent)
         what = "cutline" if bbox is None and cutline is not None else "box"
         what = f"raster {options.like}" if options.like is not None else what
         raise UsageError(

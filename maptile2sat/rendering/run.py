@@ -67,7 +67,7 @@ def render(
     form = choose_output(places.output, options)
     with prepared(source, options, warn, pyramid=form.pyramid) as job:
         check_different(job.origin, places)
-        form.check(job.area.target)
+        _check_form(form, job, places)
         device = choose_device(options.device, options.precision)
         translator = translator_of(job, device)
         tiles = checked_tiles(job, translator)
@@ -80,6 +80,13 @@ def render(
         seconds = time.perf_counter() - start
     # only now: a map that is closed says what it did not have
     return _result(job, form, device, translator, stats, seconds, places, tiles)
+
+
+def _check_form(form: Output, job: Job, places: Destinations | None) -> None:
+    """Make sure that the output, and its Item if one is wanted, can be of that place."""
+    form.check(job.area.target)
+    if places is not None and places.item is not None:
+        stac.check_place(*form.shown(job.area.target))
 
 
 def _write(
@@ -264,7 +271,7 @@ def plan(
     with prepared(source, options, warn, pyramid=form.pyramid) as job:
         if places is not None:
             check_different(job.origin, places)
-        form.check(job.area.target)
+        _check_form(form, job, places)
         translator = translator_of(job, choose_device(options.device, options.precision))
         tiles = checked_tiles(job, translator)
         check_fit(job, colours=not job.source.info.remote)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from maptile2sat.bundle import Bundle, open_bundle
-from maptile2sat.errors import BundleError, UsageError
+from maptile2sat.errors import BundleError, OutputError, UsageError
 from maptile2sat.grid import TILE, BBox, parse_bbox
 from maptile2sat.rendering import render
 from maptile2sat.resources import sample_map
@@ -25,6 +26,7 @@ from maptile2sat.serving.cell_queue import BusyError
 from maptile2sat.serving.layer import ImageLayer
 from maptile2sat.serving.service import Service, bounds
 from maptile2sat.serving.tiles import ABOVE, BELOW, SHALLOW
+from maptile2sat.sources.template import is_template
 
 WAIT_SECONDS = 5
 
@@ -46,6 +48,7 @@ async def area_response(service: Service, layer: ImageLayer, text: str) -> Respo
     Raises:
         UsageError: If the area is too large, or not on the map.
         BusyError: If another one is being rendered.
+        OutputError: If there is no place for it.
     """
     box = parse_bbox(text)
     window = layer.job.source.info.grid.window(box)
@@ -61,9 +64,14 @@ async def area_response(service: Service, layer: ImageLayer, text: str) -> Respo
         raise UsageError("the area is not inside the one that is served")
     if not _rendering.acquire(blocking=False):
         raise BusyError(WAIT_SECONDS)
-    folder = Path(tempfile.mkdtemp(prefix="maptile2sat-"))
-    # the lock goes with the thread: it stays if the client leaves
-    work = asyncio.get_running_loop().run_in_executor(_thread, _render, service, layer, box, folder)
+    try:
+        folder = _temporary_folder()
+        # the lock goes with the thread: it stays if the client leaves
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(_thread, _render, service, layer, box, folder)
+    except BaseException:
+        _rendering.release()
+        raise
     try:
         await work
     except asyncio.CancelledError:  # the server is being stopped: nobody will send it
@@ -76,6 +84,21 @@ async def area_response(service: Service, layer: ImageLayer, text: str) -> Respo
         filename=f"{layer.name}-{box.west:.5f}-{box.south:.5f}.tif",
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _temporary_folder() -> Path:
+    """Make a folder for a GeoTIFF.
+
+    Raises:
+        OutputError: If that cannot be done, as on a full disk.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix="maptile2sat-"))
+    except OSError as error:
+        raise OutputError(
+            f"no temporary folder can be made for the GeoTIFF: {error.strerror or error}: free "
+            "some space, or start the server with another TMPDIR"
+        ) from error
 
 
 class _Once(FileResponse):
@@ -159,7 +182,7 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
     info, options = layer.job.source.info, layer.job.options
     words = ["maptile2sat", "render"]
     if Path(layer.job.origin) != sample_map(layer.job.bundle.description.style):
-        words.append(Path(info.name).name if private and not info.remote else info.name)
+        words.append(_map_word(layer, private=private))
     model = Path(options.model).name if private else options.model
     words += ["-m", model]
     if options.zoom is not None:
@@ -181,3 +204,17 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
     if info.remote and options.missing != "error":
         words += ["--missing", options.missing]
     return [shlex.join([*words, "--bbox"]), "-o area.tif"]
+
+
+def _map_word(layer: ImageLayer, *, private: bool) -> str:
+    """Return what `render` opens the same map by: a name may lack its folder, or the template."""
+    origin = os.fspath(layer.job.origin)
+    if "://" in origin and not origin.lower().startswith("file://"):
+        return layer.job.source.info.name  # without the secrets of the address
+    if not private:
+        return origin
+    if not is_template(origin):
+        return Path(origin).name
+    place, brace, rest = origin.partition("{")
+    folder, slash, begun = place.rpartition("/")  # the tiles lie in that folder
+    return Path(folder).name + slash + begun + brace + rest

@@ -1,7 +1,7 @@
 """The tiles made, in memory and on disk.
 
 Several processes may use one folder: files appear whole, by renaming, and only one process at a
-time throws the oldest away.
+time throws the oldest away. The folder may hold anything else too: that is not looked at.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,9 @@ from filelock import FileLock, Timeout
 from maptile2sat.errors import OutputError
 
 MEMORY_BYTES = 128 << 20
+ENTRY_BYTES = 300
+"""What a kept tile takes of memory beside its content: one without any map has none."""
+
 DIGEST = 16
 """Bytes before each file's content that tell whether it is whole."""
 
@@ -30,6 +35,15 @@ BLOCK = 4096
 
 STALE_SECONDS = 3600.0
 """Age at which the temporary file of a process that was killed is thrown away."""
+
+LOCK = ".maptile2sat-tiles.lock"
+"""Held while tiles are thrown away; a plainer name might be another program's."""
+
+_FOLDERS = tuple(re.compile(form) for form in (r"[0-9a-f]{24}", r"[0-9]+", r"[0-9]+"))
+"""Names of our folders: a layer's digest, zoom, column."""
+
+_FILE = re.compile(r"[0-9]+\.(webp|png|jpg)|tmp[a-z0-9_]+\.tmp")
+"""Names of our files in them: rows, and what `tempfile` gives to those that are being written."""
 
 _log = logging.getLogger("maptile2sat")
 
@@ -123,11 +137,11 @@ class TileCache:
     def _remember(self, key: Key, kept: Kept) -> Kept:
         with self._lock:
             old = self._memory.pop(key, None)
-            self._memory_bytes += len(kept.content) - (len(old.content) if old else 0)
+            self._memory_bytes += _in_memory(kept) - (_in_memory(old) if old else 0)
             self._memory[key] = kept
             while self._memory_bytes > MEMORY_BYTES:
                 _, gone = self._memory.popitem(last=False)
-                self._memory_bytes -= len(gone.content)
+                self._memory_bytes -= _in_memory(gone)
         return kept
 
     def _store(self, path: Path, file: bytes) -> None:
@@ -159,24 +173,20 @@ class TileCache:
         with self._lock:
             self._written = 0
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
+            with FileLock(self.folder / LOCK, timeout=0):
                 self._throw_away()
         except (Timeout, OSError):  # another process does it, or the folder is gone
             return
 
     def _throw_away(self) -> None:
         files: list[tuple[float, int, str]] = []
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                if name == ".lock":
-                    continue
-                path = os.path.join(folder, name)  # noqa: PTH118  # a hundred thousand of them
-                try:
-                    state = os.stat(path)  # noqa: PTH116
-                except OSError:
-                    continue
-                stale = name.endswith(".tmp") and time.time() - state.st_mtime > STALE_SECONDS
-                files.append((0.0 if stale else state.st_mtime, _on_disk(state.st_size), path))
+        for entry in _own_files(os.fspath(self.folder)):
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            stale = entry.name.endswith(".tmp") and time.time() - state.st_mtime > STALE_SECONDS
+            files.append((0.0 if stale else state.st_mtime, _on_disk(state.st_size), entry.path))
         total = sum(size for _, size, _ in files)
         # somewhat below the limit, so that this is not done again at once
         goal = self.limit if total <= self.limit else self.limit * 9 // 10
@@ -185,6 +195,25 @@ class TileCache:
                 break
             Path(path).unlink(missing_ok=True)
             total -= size
+
+
+def _own_files(folder: str, depth: int = 0) -> Iterator[os.DirEntry[str]]:
+    """Yield the files of the cache in a folder, whatever else lies there; links are none of it."""
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError:  # not for this user
+        return
+    for entry in found:
+        if depth == len(_FOLDERS):
+            if _FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                yield entry
+        elif _FOLDERS[depth].fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            yield from _own_files(entry.path, depth + 1)
+
+
+def _in_memory(kept: Kept) -> int:
+    return len(kept.content) + ENTRY_BYTES
 
 
 def _on_disk(size: int) -> int:

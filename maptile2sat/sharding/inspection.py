@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from maptile2sat.footprint import degrees_of
 from maptile2sat.sharding.manifest import MANIFEST
 from maptile2sat.sharding.reading import faults_of, manifest_of
 from maptile2sat.sharding.store import FILE_ENDINGS, JOB, is_remote, open_store
@@ -21,7 +22,10 @@ def is_folder(thing: str) -> bool:
     """
     if not is_remote(thing):
         folder = Path(thing.removeprefix("file://"))
-        return any((folder / name).is_file() for name in (MANIFEST, JOB))
+        try:
+            return any((folder / name).is_file() for name in (MANIFEST, JOB))
+        except OSError:  # too long a name, or not for this user: who opens it as a map says so
+            return False
     if thing.startswith(("http://", "https://")) or thing.lower().endswith(FILE_ENDINGS):
         return False
     store = open_store(thing)
@@ -54,7 +58,7 @@ def inspect_folder(thing: str, *, verify: bool = False) -> dict[str, Any]:
         "crs": grid.crs.to_string(),
         "zoom": grid.zoom,
         "bounds": list(grid.bounds(window)),
-        "bounds_degrees": list(grid.lonlat_bounds(window)),
+        "bounds_degrees": list(degrees_of(grid, window)),
         "metres_per_pixel": list(grid.metres_per_pixel(window)),
         "blocks": len(manifest.blocks),
         "empty_blocks": sum(block.file is None for block in manifest.blocks),

@@ -17,10 +17,12 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from maptile2sat import pyramid
 from maptile2sat.creation import creation_options
-from maptile2sat.errors import FolderError, OutputError
+from maptile2sat.errors import FolderError, OutputError, UsageError
 from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination
 from maptile2sat.grid import BBox
+from maptile2sat.rendering.output import OTHER_FORMATS
 from maptile2sat.sharding.manifest import CHANGED, MANIFEST, BlockRecord, Manifest
 from maptile2sat.sharding.reading import faults_of, is_sound, manifest_of
 from maptile2sat.sharding.store import BLOCKS, FolderStore, Store, open_store
@@ -93,15 +95,13 @@ def merge(
     Raises:
         FolderError: If the folder is not whole; the message says what is wrong.
         OutputError: If the output cannot be written.
-        UsageError: If profile or options are unknown.
+        UsageError: If profile or options are unknown, or the output is named like something else.
         MissingExtraError: If a package for the object store is missing.
     """
     start = time.perf_counter()
     store, path = open_store(os.fspath(folder)), Path(output)
     options = creation_options(profile, extra_options or {}, cog=cog)
-    check_destination(path, overwrite=overwrite)
-    if isinstance(store, FolderStore) and path.resolve().parent == store.root.resolve() / BLOCKS:
-        raise OutputError(f"{path} is among the blocks themselves: give another name")
+    _check_output(path, store, overwrite=overwrite)
     manifest = manifest_of(store)
     if faults := faults_of(store, manifest, checksums=False):
         raise _not_whole(store, faults)
@@ -128,6 +128,24 @@ def merge(
         bytes=path.stat().st_size,
         seconds=round(time.perf_counter() - start, 3),
     )
+
+
+def _check_output(path: Path, store: Store, *, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, or is named like something else than a GeoTIFF.
+
+    Raises:
+        OutputError: If it cannot be written, or is a block of the folder.
+        UsageError: If its name is not a GeoTIFF's.
+    """
+    kind = path.suffix.lower()
+    if kind in OTHER_FORMATS or kind in pyramid.ENDINGS:
+        raise UsageError(
+            f"{path} would be a GeoTIFF, not {kind}: merge writes a GeoTIFF, give a name that ends "
+            "in .tif"
+        )
+    check_destination(path, overwrite=overwrite)
+    if isinstance(store, FolderStore) and path.resolve().parent == store.root.resolve() / BLOCKS:
+        raise OutputError(f"{path} is among the blocks themselves: give another name")
 
 
 def _not_whole(store: Store, faults: list[str]) -> FolderError:

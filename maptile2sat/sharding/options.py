@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import BBox
+from maptile2sat.translator import check_cell
 
 BLOCK_SIDE = 4096
 """Side in pixels that blocks come near to if none is asked for."""
@@ -39,8 +40,10 @@ class ShardOptions:
             cell: The side of a cell.
 
         Raises:
-            UsageError: If `block` is not positive, or blocks become too large.
+            UsageError: If there are no such cells, `block` is not positive, or blocks become too
+                large.
         """
+        check_cell(cell)
         if self.block is not None and self.block < 1:
             raise UsageError(f"a block of {self.block} cells is none: say 1 or more")
         if self.block is not None and cell * self.block > MAX_BLOCK_SIDE:

@@ -42,7 +42,7 @@ from maptile2sat.sharding.store import (
 from maptile2sat.sharding.survey import agreed
 from maptile2sat.sharding.worker import make_block
 from maptile2sat.sources import SourceOptions
-from maptile2sat.stac import now
+from maptile2sat.stac import check_place, now
 
 
 @dataclass
@@ -93,6 +93,7 @@ def render_sharded(
     store = open_store(os.fspath(output))
     with prepared(source, options, warn) as job, ExitStack() as stack:
         plan = BlockPlan(job.window, sharding.side(options.cell or job.bundle.description.cell))
+        check_place(job.source.info.grid, job.window)
         claim = stack.enter_context(
             Claim(store, resume=options.resume, overwrite=options.overwrite)
         )

@@ -113,10 +113,17 @@ class FolderStore:
 
     def entries(self) -> set[str]:
         """Return the names of what is there, folders included."""
-        if self.root.exists() and not self.root.is_dir():
-            raise OutputError(f"{self.root} is a file: --dask writes a folder, give another name")
-        with output_errors(self.root):
-            return {path.name for path in self.root.iterdir()} if self.root.exists() else set()
+        try:
+            if not self.root.exists():
+                return set()
+            if self.root.is_dir():
+                return {path.name for path in self.root.iterdir()}
+        except OSError as error:
+            raise OutputError(
+                f"{self.root} cannot be written ({error.strerror or error}): choose a shorter "
+                "name, or another folder"
+            ) from error
+        raise OutputError(f"{self.root} is a file: --dask writes a folder, give another name")
 
     def begin(self, job: bytes) -> None:
         """Make the folder, whose parent must be there, and write `job.json` if there is none."""

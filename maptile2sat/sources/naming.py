@@ -160,5 +160,10 @@ def _safe_parameter(item: str) -> str:
 
 
 def plain_text(markup: str) -> str:
-    """Return the text of an attribution, which is often HTML, in one line."""
-    return " ".join(html.unescape(re.sub(r"<[^<>]*>", "", markup)).split())
+    """Return the text of an attribution, which is often HTML, in one line.
+
+    What cannot be printed is left out: files could not hold halves of UTF-16 pairs, and terminals
+    would obey control characters.
+    """
+    line = " ".join(html.unescape(re.sub(r"<[^<>]*>", "", markup)).split())
+    return " ".join("".join(filter(str.isprintable, line)).split())
