@@ -24,7 +24,7 @@ from maptile2sat.datasets.workshop import FOLDER, Format, Workshop
 from maptile2sat.errors import OutputError, TrainingError, UsageError
 from maptile2sat.grid import BBox, Window, mercator_grid
 from maptile2sat.source import Source, common
-from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources import MAX_REPEATS, RepeatGuard, SourceOptions, open_source
 
 MAX_TILES = 20_000
 """Most tiles that are read unless the user says more."""
@@ -166,7 +166,10 @@ def _build(
     progress: Progress,
 ) -> BuildResult:
     with ExitStack() as stack:
-        drawn, image = (_open(text, options, stack) for text in texts)
+        guards = [RepeatGuard(0 if options.allow_repeats else MAX_REPEATS) for _ in texts]
+        drawn, image = (
+            _open(text, options, guard, stack) for text, guard in zip(texts, guards, strict=True)
+        )
         area = _area(drawn, image, options)
         lattice = Lattice.within(area, options.size)
         _check_size(lattice, area, options)
@@ -181,13 +184,7 @@ def _build(
             max_tiles=max_tiles,
             progress=lambda done: progress(done, len(lattice)),
         )
-        parts = choose(
-            lattice,
-            workshop.assess,
-            count=options.count,
-            val_fraction=options.val_fraction,
-            seed=options.seed,
-        )
+        parts = _chosen(lattice, workshop, options, guards)
         _check_parts(parts, workshop, options)
         workshop.publish(parts)
         about = _description(drawn, image, area, options)
@@ -199,14 +196,33 @@ def _build(
         return _result(out, _warnings(drawn, image, parts, options))
 
 
-def _open(text: str, options: BuildOptions, stack: ExitStack) -> Source:
+def _chosen(
+    lattice: Lattice, workshop: Workshop, options: BuildOptions, guards: list[RepeatGuard]
+) -> Parts:
+    """Return the squares of the set; none is kept that an error picture is in."""
+    try:
+        parts = choose(
+            lattice,
+            workshop.assess,
+            count=options.count,
+            val_fraction=options.val_fraction,
+            seed=options.seed,
+        )
+        for guard in guards:  # also of what was read ahead
+            guard.refuse()
+    finally:
+        workshop.forget([guard.found for guard in guards])
+    return parts
+
+
+def _open(text: str, options: BuildOptions, guard: RepeatGuard, stack: ExitStack) -> Source:
     """Open a source on the grid of the zoom."""
     how = SourceOptions(
         zoom=options.zoom,
         style=options.style,
         missing=options.missing,
         allow_vrt=options.allow_vrt,
-        max_repeats=0 if options.allow_repeats else SourceOptions.max_repeats,
+        repeats=guard,
     )
     source = open_source(text, how)
     stack.callback(source.close)
