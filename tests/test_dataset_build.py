@@ -332,6 +332,30 @@ def test_a_failing_server_stops_the_build_and_it_goes_on(
     assert build(template, ortho, tmp_path / "other", OPTIONS).train > 0
 
 
+def test_another_map_of_the_same_server_is_refused(
+    drawn: str, ortho: str, server: TileServer, tmp_path: Path
+) -> None:
+    """Two maps may differ in nothing but what is hidden of addresses; a new key is no other map."""
+
+    def stop(done: int, total: int) -> None:
+        raise Stopped
+
+    template, out = serve(server, drawn), tmp_path / "set"
+    begun = out / ".build/arguments.json"
+    with pytest.raises(Stopped):
+        build(template + "?style=streets&key=first-secret", ortho, out, OPTIONS, progress=stop)
+    with pytest.raises(TrainingError, match="built with other arguments") as refused:
+        build(template + "?style=night&key=first-secret", ortho, out, OPTIONS)
+    for text in (str(refused.value), begun.read_text()):
+        assert not any(word in text for word in ("streets", "night", "secret"))
+    with pytest.raises(Stopped):
+        build(template + "?style=streets&key=next-secret", ortho, out, OPTIONS, progress=stop)
+    before = json.loads(begun.read_text())
+    del before["map"]["mark"]  # as an older version began it
+    begun.write_text(json.dumps(before))
+    assert build(template + "?style=streets&key=third", ortho, out, OPTIONS).train > 0
+
+
 def test_squares_with_error_pictures_are_read_again(
     drawn: str, ortho: str, whole: Path, server: TileServer, tmp_path: Path
 ) -> None:
