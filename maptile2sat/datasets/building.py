@@ -51,7 +51,11 @@ class BuildOptions:
         format: `png` keeps map colours exact; `jpeg` is quality 95 in full colour.
         style: Style in which OpenStreetMap extracts are drawn.
         keep_uniform: Keep pairs whose map or image is of one colour, such as open sea.
+        src_crs: CRS of a raster that does not state one.
+        tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say;
+            two sides if those of map and image differ.
         missing: What a tile that a server does not have is: `error` or `mask`.
+        ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
         allow_repeats: Take one picture at many places for map or photo, not for a server's excuse.
     """
@@ -66,7 +70,10 @@ class BuildOptions:
     format: Format = "png"
     style: str = "maps"
     keep_uniform: bool = False
+    src_crs: str | None = None
+    tile_size: int | tuple[int, int] | None = None
     missing: Literal["error", "mask"] = "error"
+    ca_bundle: Path | None = None
     allow_vrt: bool = False
     allow_repeats: bool = False
 
@@ -145,7 +152,8 @@ def build(
         **asdict(options),
         "bbox": None if options.bbox is None else list(options.bbox),
     }
-    del arguments["allow_repeats"]  # which decides whether pairs can be read, not what they are
+    for name in ("allow_repeats", "ca_bundle", "tile_size"):
+        del arguments[name]  # these decide whether pairs can be read, not what they are
     try:
         if is_complete(out, arguments):
             shutil.rmtree(out / FOLDER, ignore_errors=True)
@@ -168,7 +176,8 @@ def _build(
     with ExitStack() as stack:
         guards = [RepeatGuard(0 if options.allow_repeats else MAX_REPEATS) for _ in texts]
         drawn, image = (
-            _open(text, options, guard, stack) for text, guard in zip(texts, guards, strict=True)
+            _open(text, options, stack, repeats=guard, tile_size=side)
+            for text, guard, side in zip(texts, guards, _sides(texts, options), strict=True)
         )
         area = _area(drawn, image, options)
         lattice = Lattice.within(area, options.size)
@@ -215,14 +224,26 @@ def _chosen(
     return parts
 
 
-def _open(text: str, options: BuildOptions, guard: RepeatGuard, stack: ExitStack) -> Source:
+def _sides(texts: tuple[str, str], options: BuildOptions) -> list[int | None]:
+    """Return the sides of tiles to open two sources with: containers are looked into instead."""
+    side = options.tile_size
+    sides = side if isinstance(side, tuple) else (side, side)
+    return [
+        side if "://" in text or text.lower().endswith(".json") else None
+        for text, side in zip(texts, sides, strict=True)
+    ]
+
+
+def _open(text: str, options: BuildOptions, stack: ExitStack, **more: Any) -> Source:
     """Open a source on the grid of the zoom."""
     how = SourceOptions(
         zoom=options.zoom,
         style=options.style,
+        src_crs=options.src_crs,
         missing=options.missing,
+        ca_bundle=options.ca_bundle,
         allow_vrt=options.allow_vrt,
-        repeats=guard,
+        **more,
     )
     source = open_source(text, how)
     stack.callback(source.close)
