@@ -16,8 +16,8 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
-from maptile2sat import fit, mosaic
-from maptile2sat.bundle import Bundle, find_bundle, shipped_bundles
+from maptile2sat import mosaic
+from maptile2sat.bundle import Bundle, find_bundle
 from maptile2sat.device import Device
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import BBox, Window
@@ -177,38 +177,6 @@ def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices:
     reads_as_it_is = info.tiled or options.zoom is None
     if options.resampling is not None and reads_as_it_is and not area.regridded:
         notices.add("--resampling is not used: neither the map nor the output is warped")
-
-
-def check_fit(job: Job, *, colours: bool = True) -> None:
-    """Warn of a map whose scale or colours are not the model's.
-
-    Args:
-        job: The render.
-        colours: Whether to read some of the map, in its middle or near, and compare colours.
-    """
-    found = [fit.scale_warning(job.source, job.window, job.bundle)]
-    if colours:
-        others = [other for other in shipped_bundles() if other.folder != job.bundle.folder]
-        found.append(fit.colour_warning(job.source, _looked_at(job), job.bundle, others))
-    for text in found:
-        if text:
-            job.notices.add(text)
-
-
-def _looked_at(job: Job) -> Window:
-    """Return in the middle of what to compare colours: only what is generated is read of a map."""
-    window, side = job.window, job.options.cell or job.bundle.description.cell
-    near = job.area.wanted(side)
-    if near is None:
-        return window
-
-    def from_middle(cell: Window) -> int:
-        across = 2 * cell.col + side - 2 * window.col - window.width
-        down = 2 * cell.row + side - 2 * window.row - window.height
-        return across**2 + down**2
-
-    cell = min(filter(near, mosaic.cells_of(window, side)), key=from_middle, default=window)
-    return cell.intersection(window)
 
 
 def uses_sample(source: str | os.PathLike[str] | None) -> bool:

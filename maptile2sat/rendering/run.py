@@ -23,10 +23,10 @@ from maptile2sat.rendering.area import Area
 from maptile2sat.rendering.destination import Destinations, check_different, destinations
 from maptile2sat.rendering.error_pictures import without_error_pictures
 from maptile2sat.rendering.estimate import seconds_per_cell
+from maptile2sat.rendering.fitting import check_fit
 from maptile2sat.rendering.item import accompanied
 from maptile2sat.rendering.job import (
     Job,
-    check_fit,
     checked_tiles,
     made_of,
     prepared,

@@ -23,7 +23,8 @@ from maptile2sat.errors import UsageError
 from maptile2sat.grid import TILE, Window
 from maptile2sat.mosaic import Cell, cells_of, make_mosaic
 from maptile2sat.rendering import RenderOptions
-from maptile2sat.rendering.job import Job, check_fit, made_of, prepared
+from maptile2sat.rendering.fitting import check_fit
+from maptile2sat.rendering.job import Job, made_of, prepared
 from maptile2sat.serving.options import RESERVED, ServeOptions
 from maptile2sat.serving.pictures import Colour, Tile, pack
 from maptile2sat.sources.tiled import TiledSource
