@@ -4,6 +4,9 @@ Every message says what was wrong, where, and what to do next, in one line, so t
 command line can print it as it is. Anything that is not a `Maptile2satError` is a defect.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from os import PathLike, fspath
 
 
@@ -29,6 +32,23 @@ class MissingTileError(SourceError):
 
 class BlockedError(SourceError):
     """A server refuses: nothing more may be asked of it."""
+
+
+class ErrorPictureError(SourceError):
+    """A map has one picture at so many places that it is taken for a server's error picture.
+
+    Attributes:
+        picture: What tells the picture from others.
+        tiles: Column and row of all places known to have it; cells made of them are of no use.
+    """
+
+    picture: bytes = b""
+    tiles: frozenset[tuple[int, int]] = frozenset()
+
+    def __init__(self, message: str, picture: bytes, tiles: Iterable[tuple[int, int]]) -> None:
+        """Say what is wrong, and of which tiles."""
+        super().__init__(message)
+        self.picture, self.tiles = picture, frozenset(tiles)
 
 
 class BundleError(Maptile2satError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -147,6 +147,23 @@ class Partial:
                 rest = rest[self._journal.write(rest) :]
             os.fsync(self._journal.fileno())
         self._done.add((part.col, part.row))
+
+    def forget(self, unwanted: Callable[[int, int], bool]) -> None:
+        """Count cells as not done: what they were made from has turned out to be wrong.
+
+        Args:
+            unwanted: Told the first column and row of the pixels of each cell that is done.
+        """
+        self._done = {place for place in self._done if not unwanted(*place)}
+        path = self.folder / JOURNAL
+        header, *lines = _lines(path)
+        lines = [line for line in lines if (line["col"], line["row"]) in self._done]
+        try:
+            self._journal.close()  # Windows renames no open file
+            _rewrite(path, [header, *lines])
+            self._journal = path.open("ab", buffering=0)
+        except OSError:  # what cannot be told apart must not be gone on with
+            self._removed = True
 
     def remove(self) -> None:
         """Have the folder removed at the end: the output is finished."""

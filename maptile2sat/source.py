@@ -137,6 +137,12 @@ def tile_count_of_rows(source: Source, windows: Iterable[Window]) -> int:
     return count + sum(map(len, touched.values()))
 
 
+def takes_any(source: Source, window: Window, tiles: Iterable[tuple[int, int]]) -> bool:
+    """Return whether a read of `window` takes any of some tiles, given by column and row."""
+    columns, rows = columns_and_rows(source, window)
+    return any(column in columns and row in rows for column, row in tiles)
+
+
 def columns_and_rows(source: Source, window: Window) -> tuple[set[int], range]:
     """Return the columns and rows of tiles that a read of `window` takes."""
     info = source.info

@@ -309,8 +309,9 @@ def _memory_errors(tf: Any) -> Iterator[None]:
         yield
     except tf.errors.ResourceExhaustedError as error:
         raise DeviceError(
-            "the memory does not suffice for the generator: say a smaller --cell (a multiple of "
-            "256), for a unet a smaller --batch-size, or --device cpu instead of a GPU"
+            "the memory does not suffice for the generator: say --device cpu instead of a GPU, end "
+            "other programs, or with render say a smaller --cell (a multiple of 256), for a unet "
+            "a smaller --batch-size"
         ) from error
 
 

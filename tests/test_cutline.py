@@ -17,11 +17,12 @@ from rasterio.warp import transform, transform_geom
 import maptile2sat
 from maptile2sat.cutline import read_cutline
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import BBox, Grid, Window, mercator_grid
+from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
 from maptile2sat.projection import WGS84, parse_crs
 from maptile2sat.regrid import snapped_grid
 from maptile2sat.resources import sample_map
-from tests.support_render import large_render, run_cli, tiny_bundle, tiny_render
+from tests.conftest import TileMap, TileServer
+from tests.support_render import large_render, random_map, run_cli, tiny_bundle, tiny_render
 
 CORNERS = [[24.9381, 60.1662], [24.9452, 60.1655], [24.9490, 60.1701], [24.9429, 60.1733]]
 HOLE = [[24.9421, 60.168], [24.9439, 60.168], [24.9441, 60.17], [24.942, 60.1701]]
@@ -96,6 +97,30 @@ def test_cells_outside_are_not_made(tmp_path: Path) -> None:
     assert planned.cells < whole.cells * 0.8
     assert planned.tiles <= whole.tiles
     assert (planned.width, planned.height) == made.mask.shape[::-1]
+
+
+@pytest.mark.parametrize("missing", ["error", "mask"])
+def test_only_what_cells_need_is_asked_of_a_server(
+    server: TileServer, tmp_path: Path, missing: str
+) -> None:
+    """An area like a C around tiles that the server does not have, in the middle of the map too."""
+    x, y = 37_300, 18_960
+    block = TileMap.block(16, x - 1, y - 1, 11, 11)
+    hole = {(x + col, y + row) for row in range(2, 7) for col in range(2, 10)}
+    url = server.serve(TileMap(16, tuple(set(block.tiles) - hole), random_map))
+    # in tiles, which cells are too: one row, one column, and one row
+    ring = [(0.2, 0.2), (8.8, 0.2), (8.8, 0.8), (0.8, 0.8)]
+    ring += [(0.8, 8.2), (8.8, 8.2), (8.8, 8.8), (0.2, 8.8)]
+    at = mercator_grid(16).transform(Window(x * TILE, y * TILE, TILE, TILE))
+    points = [list(at @ (col * TILE, row * TILE)) for col, row in ring]
+    area = {"type": "Polygon", "coordinates": [[*points, points[0]]]}
+    crs = {"type": "name", "properties": {"name": "EPSG:3857"}}
+    cutline = written(tmp_path, {**area, "crs": crs})
+    words = ["render", url, "-o", tmp_path / "out.tif", "-m", tiny_bundle(), "--cell", 256]
+    done = run_cli(*words, "--cutline", cutline, "--missing", missing)
+    assert done.code == 0, done.err
+    assert "missing" not in done.err
+    assert not {f"/16/{col}/{row}.png" for col, row in hole} & set(server.log)
 
 
 def test_box_and_cutline_meet(tmp_path: Path) -> None:

@@ -18,9 +18,15 @@ from rasterio.warp import calculate_default_transform, reproject
 
 from maptile2sat.datasets import BuildOptions, build, check
 from maptile2sat.datasets.lattice import Cell, Lattice, choose
-from maptile2sat.errors import OutputError, SourceError, TrainingError, UsageError
+from maptile2sat.errors import (
+    ErrorPictureError,
+    OutputError,
+    SourceError,
+    TrainingError,
+    UsageError,
+)
 from maptile2sat.grid import TILE, Window, mercator_grid
-from tests.conftest import TileMap, TileServer, write_folder, write_raster
+from tests.conftest import TileMap, TileServer, encode, write_folder, write_raster
 from tests.support_dataset import run, town
 
 ZOOM, SIZE = 16, 256
@@ -324,6 +330,58 @@ def test_a_failing_server_stops_the_build_and_it_goes_on(
     with pytest.raises(UsageError, match="more than 5 tiles: say a larger --max-tiles"):
         build(template, ortho, tmp_path / "other", OPTIONS, max_tiles=5)
     assert build(template, ortho, tmp_path / "other", OPTIONS).train > 0
+
+
+def test_another_map_of_the_same_server_is_refused(
+    drawn: str, ortho: str, server: TileServer, tmp_path: Path
+) -> None:
+    """Two maps may differ in nothing but what is hidden of addresses; a new key is no other map."""
+
+    def stop(done: int, total: int) -> None:
+        raise Stopped
+
+    template, out = serve(server, drawn), tmp_path / "set"
+    begun = out / ".build/arguments.json"
+    with pytest.raises(Stopped):
+        build(template + "?style=streets&key=first-secret", ortho, out, OPTIONS, progress=stop)
+    with pytest.raises(TrainingError, match="built with other arguments") as refused:
+        build(template + "?style=night&key=first-secret", ortho, out, OPTIONS)
+    for text in (str(refused.value), begun.read_text()):
+        assert not any(word in text for word in ("streets", "night", "secret"))
+    with pytest.raises(Stopped):
+        build(template + "?style=streets&key=next-secret", ortho, out, OPTIONS, progress=stop)
+    before = json.loads(begun.read_text())
+    del before["map"]["mark"]  # as an older version began it
+    begun.write_text(json.dumps(before))
+    assert build(template + "?style=streets&key=third", ortho, out, OPTIONS).train > 0
+
+
+def test_squares_with_error_pictures_are_read_again(
+    drawn: str, ortho: str, whole: Path, server: TileServer, tmp_path: Path
+) -> None:
+    """Three come early, the one by which they are known as such late."""
+    sorry = np.full((TILE, TILE, 3), 240, np.uint8)
+    sorry[100:110, 40:90] = 20
+    template = serve(server, drawn)
+    first = set[str]()
+
+    def answer(path: str, number: int) -> tuple[int, dict[str, str], bytes] | None:
+        if len(first) < 3:
+            first.add(path)
+        return (200, {}, encode(sorry)) if path in first or number > 30 else None
+
+    server.answer = answer
+    out = tmp_path / "set"
+    with pytest.raises(ErrorPictureError):
+        build(template, ortho, out, OPTIONS)
+    kept = len((out / ".build/journal.jsonl").read_text().splitlines())
+    assert 10 < kept < 30
+    server.answer = None
+    judged: list[int] = []
+    build(template, ortho, out, OPTIONS, progress=lambda done, total: judged.append(done))
+    assert judged[0] == kept + 1
+    for split in ("train", "val"):
+        assert content(out / split) == content(whole / split)
 
 
 def test_a_request_that_fails_before_it_reads_leaves_the_folder_free(

@@ -112,6 +112,21 @@ def parse_resolution(text: str) -> tuple[float, float]:
     return sizes[0], sizes[-1]
 
 
+def parse_sides(text: str) -> tuple[int, int]:
+    """Return the sides of the tiles of two sources from text such as `512` or `512,256`.
+
+    Raises:
+        UsageError: If it is not of this form.
+    """
+    parts = text.replace(",", " ").split()
+    if len(parts) not in (1, 2) or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(
+            f"'{text[:100]}' is no side of tiles: say 256 or 512, or that of the map and of the "
+            "image, such as 512,256"
+        )
+    return int(parts[0]), int(parts[-1])
+
+
 def human_bytes(count: float) -> str:
     """Return a size in the unit that suits it."""
     for unit in ("bytes", "KB", "MB", "GB"):

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maptile2sat.cli.console import note, progress_bar, set_logging, show_json, warn
+from maptile2sat.cli.console import (
+    note,
+    parse_sides,
+    progress_bar,
+    set_logging,
+    show_json,
+    warn,
+)
 from maptile2sat.cli.draw import StyleName
-from maptile2sat.cli.options import AllowRepeats
+from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, SrcCrs
 from maptile2sat.cli.render import Missing
 
 if TYPE_CHECKING:
@@ -53,19 +60,25 @@ def fetch_command(
         Path, typer.Option("--dir", help="Folder in which the set's own folder is made.")
     ] = Path("data"),
     url: Annotated[str | None, typer.Option(help="Another place of the same archive.")] = None,
+    ca_bundle: CaBundle = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
     quiet: Quiet = 0,
 ) -> None:
     """Download a public set; a download that broke off is gone on with."""
     from maptile2sat.datasets import fetch
+    from maptile2sat.sources import SourceOptions
 
     level = verbose - quiet
     set_logging(level)
     with progress_bar("bytes", level) as bytes_bar, progress_bar("pairs", level) as pairs_bar:
         bars = {"bytes": bytes_bar, "pairs": pairs_bar}
         result = fetch(
-            name, parent, url=url, progress=lambda what, done, total: bars[what](done, total)
+            name,
+            parent,
+            url=url,
+            options=SourceOptions(ca_bundle=ca_bundle),
+            progress=lambda what, done, total: bars[what](done, total),
         )
     for text in result.warnings:
         warn(text, level)
@@ -138,12 +151,19 @@ def build_command(
     keep_uniform: Annotated[
         bool, typer.Option("--keep-uniform", help="Keep pairs of one colour, such as open sea.")
     ] = False,
+    src_crs: SrcCrs = None,
+    tile_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE|MAP,IMAGE",
+            help="Side of a server's tiles if its URL does not say: 256, 512.",
+        ),
+    ] = None,
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a server does not have are.")
     ] = Missing.error,
-    allow_vrt: Annotated[
-        bool, typer.Option("--allow-vrt", help="Trust rasters that read other files or servers.")
-    ] = False,
+    ca_bundle: CaBundle = None,
+    allow_vrt: AllowVrt = False,
     allow_repeats: AllowRepeats = False,
     max_tiles: Annotated[int, typer.Option(min=1, help="Most tiles to read.")] = 20_000,
     as_json: AsJson = False,
@@ -167,7 +187,10 @@ def build_command(
         format=pair_format.value,
         style=style.value,
         keep_uniform=keep_uniform,
+        src_crs=src_crs,
+        tile_size=None if tile_size is None else parse_sides(tile_size),
         missing=missing.value,
+        ca_bundle=ca_bundle,
         allow_vrt=allow_vrt,
         allow_repeats=allow_repeats,
     )

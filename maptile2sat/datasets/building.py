@@ -7,86 +7,29 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from maptile2sat._version import __version__
 from maptile2sat.datasets.lattice import Lattice, Parts, choose
 from maptile2sat.datasets.layout import (
     DESCRIPTION,
-    MIN_SIDE,
     SPLITS,
-    Side,
     read_description,
     write_json,
 )
+from maptile2sat.datasets.options import BuildOptions
 from maptile2sat.datasets.ownership import claim, identity, is_complete
-from maptile2sat.datasets.workshop import FOLDER, Format, Workshop
+from maptile2sat.datasets.workshop import FOLDER, Workshop
 from maptile2sat.errors import OutputError, TrainingError, UsageError
-from maptile2sat.grid import BBox, Window, mercator_grid
+from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.source import Source, common
-from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources import MAX_REPEATS, RepeatGuard, SourceOptions, open_source
 
 MAX_TILES = 20_000
 """Most tiles that are read unless the user says more."""
 
-LARGEST = 4096
-"""Largest side of one half of a pair in pixels."""
-
 Progress = Callable[[int, int], None]
 """Called with the squares judged so far and all there are."""
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What pairs to build.
-
-    Attributes:
-        zoom: Web mercator zoom on whose grid both sources are read.
-        bbox: The area in degrees; by default where both sources may have data.
-        count: Pairs wanted; by default all that fit.
-        val_fraction: Part of them for validation.
-        seed: Decides which squares are taken, and for what.
-        size: Side of a half in pixels.
-        map_side: Half that the map becomes.
-        format: `png` keeps map colours exact; `jpeg` is quality 95 in full colour.
-        style: Style in which OpenStreetMap extracts are drawn.
-        keep_uniform: Keep pairs whose map or image is of one colour, such as open sea.
-        missing: What a tile that a server does not have is: `error` or `mask`.
-        allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
-        allow_repeats: Take one picture at many places for map or photo, not for a server's excuse.
-    """
-
-    zoom: int = 16
-    bbox: BBox | None = None
-    count: int | None = None
-    val_fraction: float = 0.1
-    seed: int = 0
-    size: int = 512
-    map_side: Side = "right"
-    format: Format = "png"
-    style: str = "maps"
-    keep_uniform: bool = False
-    missing: Literal["error", "mask"] = "error"
-    allow_vrt: bool = False
-    allow_repeats: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense.
-
-        Raises:
-            UsageError: If a value is out of its range.
-        """
-        checks = {
-            f"size must be in {MIN_SIDE}..{LARGEST}": MIN_SIDE <= self.size <= LARGEST,
-            "count must be 2 or more": self.count is None or self.count >= 2,
-            "val_fraction must be in 0..0.5": 0.0 <= self.val_fraction <= 0.5,
-            "seed must not be negative": self.seed >= 0,
-            "map_side must be left or right": self.map_side in ("left", "right"),
-            "format must be png or jpeg": self.format in ("png", "jpeg"),
-        }
-        for message, right in checks.items():
-            if not right:
-                raise UsageError(f"building pairs: {message}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +88,8 @@ def build(
         **asdict(options),
         "bbox": None if options.bbox is None else list(options.bbox),
     }
-    del arguments["allow_repeats"]  # which decides whether pairs can be read, not what they are
+    for name in ("allow_repeats", "ca_bundle", "tile_size"):
+        del arguments[name]  # these decide whether pairs can be read, not what they are
     try:
         if is_complete(out, arguments):
             shutil.rmtree(out / FOLDER, ignore_errors=True)
@@ -166,7 +110,11 @@ def _build(
     progress: Progress,
 ) -> BuildResult:
     with ExitStack() as stack:
-        drawn, image = (_open(text, options, stack) for text in texts)
+        guards = [RepeatGuard(0 if options.allow_repeats else MAX_REPEATS) for _ in texts]
+        drawn, image = (
+            _open(text, options, stack, repeats=guard, tile_size=side)
+            for text, guard, side in zip(texts, guards, _sides(texts, options), strict=True)
+        )
         area = _area(drawn, image, options)
         lattice = Lattice.within(area, options.size)
         _check_size(lattice, area, options)
@@ -181,13 +129,7 @@ def _build(
             max_tiles=max_tiles,
             progress=lambda done: progress(done, len(lattice)),
         )
-        parts = choose(
-            lattice,
-            workshop.assess,
-            count=options.count,
-            val_fraction=options.val_fraction,
-            seed=options.seed,
-        )
+        parts = _chosen(lattice, workshop, options, guards)
         _check_parts(parts, workshop, options)
         workshop.publish(parts)
         about = _description(drawn, image, area, options)
@@ -199,14 +141,45 @@ def _build(
         return _result(out, _warnings(drawn, image, parts, options))
 
 
-def _open(text: str, options: BuildOptions, stack: ExitStack) -> Source:
+def _chosen(
+    lattice: Lattice, workshop: Workshop, options: BuildOptions, guards: list[RepeatGuard]
+) -> Parts:
+    """Return the squares of the set; none is kept that an error picture is in."""
+    try:
+        parts = choose(
+            lattice,
+            workshop.assess,
+            count=options.count,
+            val_fraction=options.val_fraction,
+            seed=options.seed,
+        )
+        for guard in guards:  # also of what was read ahead
+            guard.refuse()
+    finally:
+        workshop.forget([guard.found for guard in guards])
+    return parts
+
+
+def _sides(texts: tuple[str, str], options: BuildOptions) -> list[int | None]:
+    """Return the sides of tiles to open two sources with: containers are looked into instead."""
+    side = options.tile_size
+    sides = side if isinstance(side, tuple) else (side, side)
+    return [
+        side if "://" in text or text.lower().endswith(".json") else None
+        for text, side in zip(texts, sides, strict=True)
+    ]
+
+
+def _open(text: str, options: BuildOptions, stack: ExitStack, **more: Any) -> Source:
     """Open a source on the grid of the zoom."""
     how = SourceOptions(
         zoom=options.zoom,
         style=options.style,
+        src_crs=options.src_crs,
         missing=options.missing,
+        ca_bundle=options.ca_bundle,
         allow_vrt=options.allow_vrt,
-        max_repeats=0 if options.allow_repeats else SourceOptions.max_repeats,
+        **more,
     )
     source = open_source(text, how)
     stack.callback(source.close)

@@ -12,7 +12,7 @@ from maptile2sat._version import __version__
 from maptile2sat.datasets.layout import DESCRIPTION, read_description, write_json
 from maptile2sat.datasets.workshop import FOLDER
 from maptile2sat.errors import OutputError, TrainingError
-from maptile2sat.sources.naming import safe_url
+from maptile2sat.sources.naming import address_mark, safe_url
 
 ARGUMENTS = "arguments.json"
 
@@ -20,7 +20,9 @@ ARGUMENTS = "arguments.json"
 def identity(source: str) -> dict[str, Any]:
     """Return how a source is recognised: no secrets, and no folders of this machine."""
     if "://" in source:
-        return {"name": safe_url(source)}
+        # two maps of one server may differ in nothing but what is hidden of its address
+        mark = address_mark(source)
+        return {"name": safe_url(source), **({} if mark is None else {"mark": mark})}
     path = Path(source)
     with suppress(RuntimeError):  # a name such as ~nobody, of whom there is no home
         path = path.expanduser()
@@ -86,13 +88,20 @@ def _compare(out: Path, old: Any, new: dict[str, Any]) -> None:
     different = [
         f"{key}: {_show(old.get(key))} != {_show(new.get(key))}"
         for key in {**old, **new}
-        if old.get(key) != new.get(key)
+        if not _same(old.get(key), new.get(key))
     ]
     if different:
         raise TrainingError(
             f"{out} was built with other arguments ({'; '.join(different)}): "
             "repeat them, or give another --out"
         )
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two values are equal; sources of older versions have no mark."""
+    if isinstance(old, dict) and isinstance(new, dict) and "mark" not in old:
+        new = {name: value for name, value in new.items() if name != "mark"}
+    return bool(old == new)
 
 
 def _show(value: Any) -> str:

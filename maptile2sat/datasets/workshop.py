@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from maptile2sat.datasets.lattice import Cell, Lattice, Parts
 from maptile2sat.datasets.layout import Pixels, Side
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import Window
-from maptile2sat.source import Source, tile_count
+from maptile2sat.source import Source, takes_any, tile_count
 
 Format = Literal["png", "jpeg"]
 """`png` keeps map colours exact; `jpeg` (quality 95, full colour) takes about a third."""
@@ -88,7 +88,7 @@ class Workshop:
                         source.prefetch(self._lattice.window(other))
             verdict = self._judge(cell)
             with self._journal.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"square": list(cell), "verdict": verdict}) + "\n")
+                stream.write(_line(cell, verdict))
             self._verdicts[cell] = verdict
             self._progress(len(self._verdicts))
         return verdict == OK
@@ -106,6 +106,27 @@ class Workshop:
                 if not staged.exists():
                     self._judge(cell)
                 staged.replace(folder / name)
+
+    def forget(self, tiles: Sequence[Collection[tuple[int, int]]]) -> None:
+        """Have squares judged anew that were read from tiles which turned out to be none.
+
+        Args:
+            tiles: Column and row of those of the map, and of those of the image.
+        """
+        found = list(zip(self._sources, tiles, strict=True))
+        bad = [
+            cell
+            for cell in self._verdicts
+            if any(takes_any(source, self._lattice.window(cell), them) for source, them in found)
+        ]
+        for cell in bad:
+            del self._verdicts[cell]
+            (self._folder / self._name(cell)).unlink(missing_ok=True)
+        if bad:
+            temporary = self._journal.with_suffix(".tmp")
+            lines = [_line(cell, verdict) for cell, verdict in self._verdicts.items()]
+            temporary.write_text("".join(lines), encoding="utf-8")
+            temporary.replace(self._journal)
 
     def skipped(self) -> dict[str, int]:
         """Return how many squares were not usable, by reason."""
@@ -177,3 +198,8 @@ class Workshop:
             entry = json.loads(line)
             verdicts[Cell(*entry["square"])] = str(entry["verdict"])
         return verdicts
+
+
+def _line(cell: Cell, verdict: str) -> str:
+    """Return what the journal says of a square."""
+    return json.dumps({"square": list(cell), "verdict": verdict}) + "\n"

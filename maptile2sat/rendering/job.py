@@ -16,8 +16,8 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
-from maptile2sat import fit, mosaic
-from maptile2sat.bundle import Bundle, find_bundle, shipped_bundles
+from maptile2sat import mosaic
+from maptile2sat.bundle import Bundle, find_bundle
 from maptile2sat.device import Device
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import BBox, Window
@@ -27,7 +27,9 @@ from maptile2sat.rendering.area import Area, find_area, read_box
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import (
+    MAX_REPEATS,
     MaskedTiles,
+    RepeatGuard,
     Source,
     SourceOptions,
     open_source,
@@ -66,7 +68,8 @@ class Job:
     """A render made ready: everything opened and checked.
 
     `origin` is what the map was opened from: given, from the environment, or the sample. `masked`
-    are tiles that it does not have; they are told when it is closed.
+    are tiles that it does not have; they are told when it is closed. `repeats` notices error
+    pictures.
     """
 
     origin: str | os.PathLike[str]
@@ -76,6 +79,7 @@ class Job:
     options: RenderOptions
     notices: Notices
     masked: MaskedTiles
+    repeats: RepeatGuard
 
     @property
     def window(self) -> Window:
@@ -128,7 +132,7 @@ def open_job(
     about = bundle.description
     style = about.style if about.style in ("maps", "osm") else "maps"
     chosen = choose_source(source, bbox, crs, style)
-    masked = MaskedTiles()
+    masked, repeats = MaskedTiles(), RepeatGuard(0 if options.allow_repeats else MAX_REPEATS)
     source_options = SourceOptions(
         zoom=options.zoom,
         default_zoom=about.zoom,
@@ -141,7 +145,7 @@ def open_job(
         ca_bundle=options.ca_bundle,
         rate=options.rate,
         allow_vrt=options.allow_vrt,
-        max_repeats=0 if options.allow_repeats else SourceOptions.max_repeats,
+        repeats=repeats,
         fill=about.fill,
         warn=notices.add,
         masked=masked,
@@ -160,7 +164,7 @@ def open_job(
         if bbox is not None and bbox.west > bbox.east and crs.is_geographic:
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
-        return Job(chosen, opened, area, bundle, options, notices, masked)
+        return Job(chosen, opened, area, bundle, options, notices, masked, repeats)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices: Notices) -> None:
@@ -173,22 +177,6 @@ def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices:
     reads_as_it_is = info.tiled or options.zoom is None
     if options.resampling is not None and reads_as_it_is and not area.regridded:
         notices.add("--resampling is not used: neither the map nor the output is warped")
-
-
-def check_fit(job: Job, *, colours: bool = True) -> None:
-    """Warn of a map whose scale or colours are not the model's.
-
-    Args:
-        job: The render.
-        colours: Whether to read the map's middle and compare colours.
-    """
-    found = [fit.scale_warning(job.source, job.window, job.bundle)]
-    if colours:
-        others = [other for other in shipped_bundles() if other.folder != job.bundle.folder]
-        found.append(fit.colour_warning(job.source, job.window, job.bundle, others))
-    for text in found:
-        if text:
-            job.notices.add(text)
 
 
 def uses_sample(source: str | os.PathLike[str] | None) -> bool:

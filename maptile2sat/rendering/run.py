@@ -21,11 +21,12 @@ from maptile2sat.raw_blocks import BYTES_PER_PIXEL, RawBlocks
 from maptile2sat.regrid import regrid
 from maptile2sat.rendering.area import Area
 from maptile2sat.rendering.destination import Destinations, check_different, destinations
+from maptile2sat.rendering.error_pictures import without_error_pictures
 from maptile2sat.rendering.estimate import seconds_per_cell
+from maptile2sat.rendering.fitting import check_fit
 from maptile2sat.rendering.item import accompanied
 from maptile2sat.rendering.job import (
     Job,
-    check_fit,
     checked_tiles,
     made_of,
     prepared,
@@ -122,18 +123,19 @@ def _write(
             if preview is not None:
                 preview.add(job.area.shown(cell))
 
-        stats = mosaic.make_mosaic(
-            job.source,
-            translator,
-            window,
-            seed=options.seed,
-            fill=fill,
-            take=take,
-            done=partial.done,
-            wanted=job.area.wanted(translator.cell),
-            ahead=min(options.batch_size, mosaic.READERS),
-            progress=progress,
-        )
+        with without_error_pictures(job, translator, partial):
+            stats = mosaic.make_mosaic(
+                job.source,
+                translator,
+                window,
+                seed=options.seed,
+                fill=fill,
+                take=take,
+                done=partial.done,
+                wanted=job.area.wanted(translator.cell),
+                ahead=min(options.batch_size, mosaic.READERS),
+                progress=progress,
+            )
         saving: AbstractContextManager[None] = nullcontext()
         if preview is not None and places.preview is not None:
             saving = preview.saving(places.preview, tags)

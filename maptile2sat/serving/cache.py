@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +130,25 @@ class TileCache:
                 names = {path.name for path in folder.iterdir()}
                 found += [(col, row) for row in rows if f"{row}.webp" in names]
         return found
+
+    def drop(self, of: str, places: Mapping[int, tuple[range, range]]) -> None:
+        """Throw away tiles in all formats; where a file cannot be removed, it stays.
+
+        Args:
+            of: The digest of what they are.
+            places: Columns and rows by zoom.
+        """
+        with self._lock:
+            for key in [key for key in self._memory if key.of == of and key.zoom in places]:
+                cols, rows = places[key.zoom]
+                if key.col in cols and key.row in rows:
+                    self._memory_bytes -= _in_memory(self._memory.pop(key))
+        for zoom, (cols, rows) in places.items():
+            for col in cols:
+                with contextlib.suppress(OSError):  # most have no folder
+                    for path in (self.folder / of / str(zoom) / str(col)).iterdir():
+                        if path.stem.isdigit() and int(path.stem) in rows:
+                            path.unlink(missing_ok=True)
 
     def _path(self, key: Key) -> Path:
         return self.folder / key.of / str(key.zoom) / str(key.col) / f"{key.row}.{key.form}"

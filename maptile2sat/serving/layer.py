@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -21,11 +21,13 @@ from maptile2sat._version import __version__
 from maptile2sat.device import choose_device
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import TILE, Window
-from maptile2sat.mosaic import Cell, make_mosaic
+from maptile2sat.mosaic import Cell, cells_of, make_mosaic
 from maptile2sat.rendering import RenderOptions
-from maptile2sat.rendering.job import Job, check_fit, made_of, prepared
+from maptile2sat.rendering.fitting import check_fit
+from maptile2sat.rendering.job import Job, made_of, prepared
 from maptile2sat.serving.options import RESERVED, ServeOptions
 from maptile2sat.serving.pictures import Colour, Tile, pack
+from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.translator import Translator, load_translator
 
 MAP_CELL = 1024
@@ -65,6 +67,13 @@ class Layer(Protocol):
 
         Raises:
             Maptile2satError: If the map cannot be read.
+        """
+
+    def forget(self, tiles: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Forget tiles of the map that turned out to be none.
+
+        Returns:
+            The cells that they are in, by column and row.
         """
 
 
@@ -134,6 +143,10 @@ class ImageLayer:
         self.clock("pack", time.perf_counter() - made)
         return tiles
 
+    def forget(self, tiles: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Forget tiles of the map; return the cells that depend on them."""
+        return _forget(self.job, tiles, self.side, self.translator.halo)
+
 
 @dataclass
 class MapLayer:
@@ -168,6 +181,27 @@ class MapLayer:
         tiles = tiles_of(cell, window)
         self.clock("map", time.perf_counter() - start)
         return tiles
+
+    def forget(self, tiles: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Forget tiles of the map; return the cells that show them."""
+        return _forget(self.job, tiles, self.side, 0)
+
+
+def _forget(
+    job: Job, tiles: Iterable[tuple[int, int]], side: int, margin: int
+) -> set[tuple[int, int]]:
+    tiles, length = list(tiles), job.source.info.tile_side
+    if isinstance(job.source, TiledSource):
+        job.source.discard(tiles)
+    around = -(-(TILE << _zoom(job)) // side)
+    return {
+        (cell.col // side % around, cell.row // side)
+        for x, y in tiles
+        for cell in cells_of(
+            Window(x * length, y * length, length, length).grown(margin),
+            side,
+        )
+    }
 
 
 class _Part(NamedTuple):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from maptile2sat.errors import ErrorPictureError
 from maptile2sat.grid import BBox
 from maptile2sat.serving.cache import TileCache
 from maptile2sat.serving.cell_queue import CellQueue
@@ -145,7 +146,14 @@ def open_service(
     makers: dict[str, TileMaker] = {}
 
     def make(key: tuple[str, int, int]) -> Any:
-        return makers[key[0]].make_cell(key[1], key[2])
+        try:
+            return makers[key[0]].make_cell(key[1], key[2])
+        except ErrorPictureError as error:
+            zoom = makers[key[0]].layer.zoom
+            for maker in makers.values():  # all read the same tiles, if of the same zoom
+                if maker.layer.zoom == zoom:
+                    maker.forget(error)
+            raise
 
     cells, reads = CellQueue(make, options.queue), CellQueue(make, options.queue)
     with (

@@ -7,10 +7,11 @@ only from what is kept anyway. Above it they are enlarged.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from maptile2sat.errors import ErrorPictureError, SourceError
 from maptile2sat.grid import TILE, Window
 from maptile2sat.serving.cache import Kept, Key, TileCache
 from maptile2sat.serving.cell_queue import CellQueue
@@ -49,6 +50,9 @@ class TileMaker:
     layer: Layer
     cache: TileCache
     queue: CellQueue
+    _bad: dict[tuple[int, int], tuple[int, str]] = field(default_factory=dict)
+    """Cells that an error picture was in, with the number of the last one and its error."""
+    _errors: int = 0
 
     def covers(self, zoom: int, col: int, row: int) -> bool:
         """Whether the layer may have pixels of a tile that can be served."""
@@ -117,11 +121,37 @@ class TileMaker:
 
     def make_cell(self, col: int, row: int) -> dict[tuple[int, int], Kept]:
         """Make a cell and keep its tiles; for the queue's threads."""
-        zoom = self.layer.zoom
+        zoom, before = self.layer.zoom, self._errors
+        made = self.layer.make(col, row)
+        number, text = self._bad.get((col, row), (0, ""))
+        if number > before:  # another cell found out what this one was made of
+            raise SourceError(text)
         return {
             place: self.cache.write(self._key(zoom, *place, KEPT), content)
-            for place, content in self.layer.make(col, row).items()
+            for place, content in made.items()
         }
+
+    def forget(self, error: ErrorPictureError) -> None:
+        """Throw away all that was made of an error picture before it was known as one."""
+        self._errors += 1
+        side = self.layer.side
+        for col, row in self.layer.forget(error.tiles):
+            self._bad[col, row] = (self._errors, str(error))
+            self.cache.drop(
+                self.layer.digest, self._places(Window(col * side, row * side, side, side))
+            )
+
+    def _places(self, window: Window) -> dict[int, tuple[range, range]]:
+        """Return columns and rows, by zoom, of the tiles that are kept and show any of `window`."""
+        places, own = {}, self.layer.zoom
+        for zoom in range(max(0, own - BELOW), own + ABOVE + 1):
+            seen = window.grown(MARGIN) if zoom > own else window
+            side = _scaled(zoom, 0, 0, own).width
+            places[zoom] = (
+                range(seen.col // side, -(-seen.right // side)),
+                range(seen.row // side, -(-seen.bottom // side)),
+            )
+        return places
 
     async def _below(self, zoom: int, col: int, row: int) -> bytes:
         """Average the four tiles of the next zoom, one after the other: they share cells."""

@@ -20,6 +20,7 @@ from maptile2sat.errors import (
     BlockedError,
     BundleError,
     ClusterError,
+    ErrorPictureError,
     MissingTileError,
     UsageError,
 )
@@ -40,7 +41,7 @@ TRIES = 3
 LOSSES = 5
 """How often Dask may give a block up because workers died; it does after four of them."""
 
-_LASTING = (UsageError, BundleError, MissingTileError, BlockedError)
+_LASTING = (UsageError, BundleError, MissingTileError, BlockedError, ErrorPictureError)
 
 
 @dataclass
@@ -107,6 +108,11 @@ class Dispatcher:
             if self._tasks and self.client.status == "running":
                 with suppress(OSError, TimeoutError):  # the scheduler may be gone this moment
                     self.client.cancel([task.future for task in self._tasks.values()], force=True)
+
+    @property
+    def under_way(self) -> set[int]:
+        """The blocks that some worker has, or had when the run was given up."""
+        return {task.index for task in self._tasks.values()}
 
     def _fill(self, blocks: Iterator[int]) -> None:
         while len(self._copies) < AHEAD * max(1, len(self._workers)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import maptile2sat.errors
-from maptile2sat.errors import Maptile2satError
+from maptile2sat.errors import ErrorPictureError, Maptile2satError
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.manifest import BlockRecord
+from maptile2sat.sources.masked import Tile
+from maptile2sat.sources.repeats import Sightings
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Report:
         tags: What it would write into the files.
         tiles: Tiles that the whole area takes.
         exact: Whether a pixel is a function of the map around it alone.
+        margin: Pixels around a block on which it may depend.
         warnings: What the user should know.
     """
 
@@ -83,6 +87,7 @@ class Report:
     tags: Mapping[str, str]
     tiles: int
     exact: bool
+    margin: int
     warnings: tuple[str, ...] = ()
 
 
@@ -98,6 +103,7 @@ class Made:
         generator_seconds: Time in the generator.
         warnings: What the user should know.
         masked: Tiles that the map does not have and that the block needed, by column and row.
+        sightings: Tiles that the block needed, by picture, as far as it may be an error picture.
     """
 
     index: int
@@ -107,6 +113,7 @@ class Made:
     generator_seconds: float
     warnings: tuple[str, ...] = ()
     masked: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    sightings: Sightings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,17 +125,24 @@ class Failure:
         kind: Class of the error.
         message: Its text.
         unfit: Whether the worker must not take part, as against a block that failed.
+        picture: The error picture, if that is the error.
+        tiles: Those that are known to have it.
     """
 
     worker: str
     kind: str
     message: str
     unfit: bool = False
+    picture: bytes = b""
+    tiles: frozenset[Tile] = frozenset()
 
     @classmethod
     def of(cls, error: Maptile2satError, worker: str, *, unfit: bool = False) -> Failure:
         """Return an error of a worker."""
-        return cls(worker, type(error).__name__, str(error), unfit)
+        failure = cls(worker, type(error).__name__, str(error), unfit)
+        if isinstance(error, ErrorPictureError):
+            return dataclasses.replace(failure, picture=error.picture, tiles=error.tiles)
+        return failure
 
     @property
     def error(self) -> Maptile2satError:
@@ -136,4 +150,6 @@ class Failure:
         kind: type[Maptile2satError] = getattr(maptile2sat.errors, self.kind)
         error = kind.__new__(kind)  # some make their text of other arguments
         Exception.__init__(error, self.message)
+        if isinstance(error, ErrorPictureError):
+            error.picture, error.tiles = self.picture, self.tiles
         return error

@@ -17,8 +17,10 @@ from typing import Any
 
 from maptile2sat._version import __version__
 from maptile2sat.creation import creation_options
+from maptile2sat.errors import ErrorPictureError
 from maptile2sat.rendering import RenderOptions
-from maptile2sat.rendering.job import Job, check_fit, prepared
+from maptile2sat.rendering.fitting import check_fit
+from maptile2sat.rendering.job import Job, prepared
 from maptile2sat.rendering.tags import attribution_of
 from maptile2sat.resources import models_folder
 from maptile2sat.sharding.blocks import BlockPlan
@@ -26,6 +28,7 @@ from maptile2sat.sharding.claim import FORMAT, Claim
 from maptile2sat.sharding.cluster import connected, workers_of
 from maptile2sat.sharding.describing import describe
 from maptile2sat.sharding.dispatch import Dispatcher
+from maptile2sat.sharding.error_pictures import check_sightings, take_back
 from maptile2sat.sharding.ledger import Ledger
 from maptile2sat.sharding.manifest import MANIFEST, Manifest
 from maptile2sat.sharding.options import ShardOptions, ShardResult
@@ -107,13 +110,13 @@ def render_sharded(
         claim.describe_job(header)
         order = dataclasses.replace(order, job=identity_of(header))
         ledger = stack.enter_context(Ledger(plan))
-        run = _Run(job, order, claim, ledger, _Tally(), warn, progress)
+        run = _Run(job, order, report, claim, ledger, _Tally(), progress)
         start = time.perf_counter()
         repeated = run.make_all(client, sharding.straggler_seconds)
         run.describe(header)
         seconds = time.perf_counter() - start
     # only now: a map that is closed says what it did not have
-    return run.result(report, workers, repeated, seconds)
+    return run.result(workers, repeated, seconds)
 
 
 @dataclass
@@ -122,10 +125,10 @@ class _Run:
 
     job: Job
     order: Order
+    report: Report
     claim: Claim
     ledger: Ledger
     tally: _Tally
-    warn: Callable[[str], None]
     progress: Callable[[int, int], None]
 
     def make_all(self, client: Any, straggler_seconds: float) -> int:
@@ -142,7 +145,20 @@ class _Run:
             self.job.notices.add,
             straggler_seconds,
         )
-        dispatcher.run(self.ledger.missing())
+        try:
+            dispatcher.run(self.ledger.missing())
+        except ErrorPictureError as error:
+            take_back(
+                error,
+                self.job,
+                self.order,
+                self.claim,
+                self.ledger,
+                margin=self.report.margin,
+                under_way=dispatcher.under_way,
+                client=client,
+            )
+            raise
         return dispatcher.repeated
 
     def take(self, made: Made) -> None:
@@ -159,6 +175,7 @@ class _Run:
             if text not in self.job.notices.texts:
                 self.job.notices.add(text)
         self.progress(len(self.ledger), len(self.order.plan))
+        check_sightings(self.job, made.sightings)
 
     def describe(self, header: Mapping[str, Any]) -> None:
         """Write what makes one thing of the blocks."""
@@ -181,7 +198,7 @@ class _Run:
             for path in sorted(paths, key=lambda path: path.name == MANIFEST):  # that one last
                 store.write(path.relative_to(folder).as_posix(), path.read_bytes())
 
-    def result(self, report: Report, workers: int, repeated: int, seconds: float) -> ShardResult:
+    def result(self, workers: int, repeated: int, seconds: float) -> ShardResult:
         """Put together what the user is told."""
         job, tally, ledger = self.job, self.tally, self.ledger
         grid, window = job.source.info.grid, job.window
@@ -199,7 +216,7 @@ class _Run:
             repeated_blocks=repeated,
             cells=tally.cells,
             skipped_cells=tally.skipped,
-            tiles=report.tiles,
+            tiles=self.report.tiles,
             bytes=ledger.bytes,
             seconds=round(seconds, 3),
             generator_seconds=round(tally.generator_seconds, 3),
@@ -208,7 +225,7 @@ class _Run:
             model=job.bundle.id,
             seed=job.options.seed,
             numerics=self.order.tags["NUMERICS"],
-            exact=report.exact,
+            exact=self.report.exact,
             warnings=job.notices.texts,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,15 @@ import rasterio
 
 from maptile2sat import mosaic
 from maptile2sat._version import __version__
-from maptile2sat.errors import ClusterError, Maptile2satError, OutputError, UsageError
+from maptile2sat.errors import (
+    ClusterError,
+    ErrorPictureError,
+    Maptile2satError,
+    OutputError,
+    UsageError,
+)
 from maptile2sat.grid import Window
-from maptile2sat.rendering.block import render_block
+from maptile2sat.rendering.block import Block, render_block
 from maptile2sat.rendering.job import CACHE_BYTES, Job, checked_tiles, open_job, translator_of
 from maptile2sat.rendering.tags import tags_of
 from maptile2sat.sharding.agreement import disagreements, facts_of, probe_of
@@ -27,6 +34,8 @@ from maptile2sat.sharding.order import Failure, Made, Order, Report
 from maptile2sat.sharding.politeness import SharedGate
 from maptile2sat.sharding.store import WORK, Store, open_store, record_file, record_text
 from maptile2sat.sources import columns_and_rows
+from maptile2sat.sources.masked import Tile
+from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.translator import Translator
 
 KEPT = 2
@@ -68,6 +77,9 @@ def make_block(order: Order, index: int) -> Made | Failure:
         return Failure.of(_named(error), _address(), unfit=True)
     try:
         return _made(order, opened, index)
+    except ErrorPictureError as error:
+        error.tiles |= opened.job.repeats.found
+        return Failure.of(error, _address())
     except Maptile2satError as error:
         return Failure.of(error, _address())
 
@@ -81,6 +93,29 @@ def _named(error: Maptile2satError) -> Maptile2satError:
 
 def _made(order: Order, opened: _Opened, index: int) -> Made:
     name, window = order.plan.name(index), order.plan.part(index)
+    block, record = _rendered(order, opened, name, window)
+    _refuse_late(order, opened.store)  # an upload takes its time
+    # last: a block with a record is done
+    opened.store.write(record_file(name), record_text(record, order.job))
+    context = mosaic.context_of(window, opened.translator)
+    columns, rows = columns_and_rows(opened.job.source, context)
+    return Made(
+        index,
+        record,
+        block.stats.cells,
+        block.stats.skipped,
+        block.stats.generator_seconds,
+        _news(opened),
+        # those that it needed, whichever block met them first
+        opened.job.masked.among(columns, rows),
+        opened.job.repeats.among(columns, rows),
+    )
+
+
+def _rendered(
+    order: Order, opened: _Opened, name: str, window: Window
+) -> tuple[Block, BlockRecord]:
+    """Render a block and bring its file, if it has one, to its place."""
     file = block_file(name)
     creation = {**order.creation}
     creation.setdefault("NUM_THREADS", str(opened.threads))
@@ -95,25 +130,13 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
             creation,
             generating=_generating,
         )
+        opened.job.repeats.refuse()
         if block.empty:
-            record = BlockRecord(name, window, None, 0, "", masked=True)
-        else:
-            digest, size = sha256_of(path), path.stat().st_size
-            _refuse_late(order, opened.store)
-            opened.store.put(path, file, digest)
-            record = BlockRecord(name, window, file, size, digest, masked=block.masked)
-    _refuse_late(order, opened.store)  # an upload takes its time
-    # last: a block with a record is done
-    opened.store.write(record_file(name), record_text(record, order.job))
-    return Made(
-        index,
-        record,
-        block.stats.cells,
-        block.stats.skipped,
-        block.stats.generator_seconds,
-        _news(opened),
-        _masked(opened, window),
-    )
+            return block, BlockRecord(name, window, None, 0, "", masked=True)
+        digest, size = sha256_of(path), path.stat().st_size
+        _refuse_late(order, opened.store)
+        opened.store.put(path, file, digest)
+    return block, BlockRecord(name, window, file, size, digest, masked=block.masked)
 
 
 def _news(opened: _Opened) -> tuple[str, ...]:
@@ -123,13 +146,11 @@ def _news(opened: _Opened) -> tuple[str, ...]:
     return texts[first:]
 
 
-def _masked(opened: _Opened, window: Window) -> dict[tuple[int, int], str]:
-    """Return the tiles that a block needed and that were masked, whichever block met them first."""
-    source = opened.job.source
-    if not source.info.tiled:
-        return {}
-    context = mosaic.context_of(window, opened.translator)
-    return opened.job.masked.among(*columns_and_rows(source, context))
+def forget_tiles(order: Order, tiles: Collection[Tile]) -> None:
+    """Delete what this process has kept of tiles that turned out to be none."""
+    opened = _kept.get(order.id)
+    if opened is not None and isinstance(opened.job.source, TiledSource):
+        opened.job.source.discard(tiles)
 
 
 def _open(order: Order) -> _Opened:
@@ -189,6 +210,7 @@ def _opened_anew(order: Order) -> _Opened:
         tags,
         tiles,
         translator.exact,
+        max(translator.reach, mosaic.MASK_BLOCK),
         tuple(job.notices.texts),
     )
     return _Opened(job, translator, store, report, threads, told=len(job.notices.texts))

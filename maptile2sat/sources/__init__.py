@@ -8,26 +8,31 @@ from maptile2sat.source import (
     SourceInfo,
     blank,
     columns_and_rows,
+    takes_any,
     tile_count,
     tile_count_of_rows,
 )
 from maptile2sat.sources.masked import MaskedTiles
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
 from maptile2sat.sources.opening import open_source
-from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.options import MAX_REPEATS, SourceOptions
+from maptile2sat.sources.repeats import RepeatGuard
 
 __all__ = [
+    "MAX_REPEATS",
     "Image",
     "MBTilesWriter",
     "Mask",
     "MaskedTiles",
     "Read",
+    "RepeatGuard",
     "Source",
     "SourceInfo",
     "SourceOptions",
     "blank",
     "columns_and_rows",
     "open_source",
+    "takes_any",
     "tile_count",
     "tile_count_of_rows",
 ]

@@ -9,12 +9,18 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from maptile2sat._version import __version__
 from maptile2sat.errors import UsageError
 from maptile2sat.resources import cache_folder
 from maptile2sat.sources.masked import MaskedTiles
+
+if TYPE_CHECKING:
+    from maptile2sat.sources.repeats import RepeatGuard
+
+MAX_REPEATS = 4
+"""Places from which on one picture is taken for an error picture, if nothing else is said."""
 
 Missing = Literal["error", "mask"]
 """What a tile that a server does not have is: an error, or pixels without data."""
@@ -65,6 +71,8 @@ class SourceOptions:
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
         max_repeats: Number of places at which one picture that is neither of one colour nor a
             pattern is taken for an error picture; 0 switches this check off.
+        repeats: What notices that, if somebody else wants to know of it; then `max_repeats` does
+            not count.
         cache_bytes: Memory for decoded tiles.
         masked: Where masked tiles are noted, if somebody else wants to know of them; what is noted
             there by the time that the source is closed is told.
@@ -92,8 +100,9 @@ class SourceOptions:
     rate: float = 50.0
     gate: Gate | None = field(default=None, repr=False, compare=False)
     allow_vrt: bool = False
-    max_repeats: int = 4
+    max_repeats: int = MAX_REPEATS
     cache_bytes: int = 64 << 20
+    repeats: RepeatGuard | None = field(default=None, repr=False, compare=False)
     masked: MaskedTiles | None = field(default=None, repr=False, compare=False)
     warn: Callable[[str], None] = field(
         default=logging.getLogger("maptile2sat").warning, repr=False, compare=False

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from maptile2sat.errors import MissingTileError
+from maptile2sat.errors import ErrorPictureError, MissingTileError
 from maptile2sat.grid import Window
 from maptile2sat.source import Read, SourceInfo, blank
 
@@ -22,6 +22,9 @@ class TileLoader(Protocol):
 
     def load(self, x: int, y: int) -> Read | None:
         """Return the tile in column `x` and row `y`, or None where there is no data."""
+
+    def discard(self, x: int, y: int) -> None:
+        """Forget any copy of a tile that turned out to be none."""
 
     def close(self) -> None:
         """Free what it holds."""
@@ -82,6 +85,9 @@ class TiledSource:
                     if needed is None or not part.wanted.intersection(needed).empty:
                         raise
                     continue
+                except ErrorPictureError as error:
+                    self.discard(error.tiles)
+                    raise
                 if tile is None:
                     continue
                 there, here = part.wanted.slices(window), self._inner(part.inside)
@@ -93,6 +99,13 @@ class TiledSource:
         """Start to load the tiles of `window`, as far as there is room for them."""
         for part in islice(self._parts(window), self._capacity // 2):
             self._tile(part.x, part.y)
+
+    def discard(self, tiles: Iterable[tuple[int, int]]) -> None:
+        """Forget tiles that turned out to be none: they are loaded again when they are read."""
+        for tile in tiles:
+            with self._lock:
+                self._tiles.pop(tile, None)
+            self._loader.discard(*tile)
 
     def close(self) -> None:
         """Drop all tiles and free what the loader holds."""

@@ -131,17 +131,16 @@ class EncodedTiles:
 
     def _guarded(self, data: bytes, read: Read, x: int, y: int) -> Read:
         """Return what was read, unless it is an error picture: then none of its copies is kept."""
-        seen = self._guard.check(data, read, (x, y))
-        if not seen:
+        repeated = self._guard.check(data, read, (x, y))
+        if repeated is None:
             return read
-        for tile in seen:
-            self._tiles.discard(self._zoom, *tile)
-        shown = ", ".join(f"{self._zoom}/{column}/{row}" for column, row in seen[:4])
-        raise SourceError(
-            f"{self._tiles.name} has one and the same picture at {len(seen)} places (such as "
-            f"{shown}): that is an error picture, not a map (look at it; the zoom may be beyond "
-            "the source's; if it is map, say --allow-repeats)"
-        )
+        for tile in repeated.tiles:
+            self.discard(*tile)
+        raise self._guard.error(self._tiles.name, self._zoom, repeated)
+
+    def discard(self, x: int, y: int) -> None:
+        """Forget any copy of a tile that turned out to be none."""
+        self._tiles.discard(self._zoom, x, y)
 
     def close(self) -> None:
         """Close the tile set; say which tiles were not to be had, in one line."""
@@ -184,7 +183,7 @@ def open_tileset(
         remote=tiles.remote,
     )
     decoder = Decoder(side, retina, options.fill)
-    guard = RepeatGuard(options.max_repeats)
+    guard = options.repeats or RepeatGuard(options.max_repeats)
     loader = EncodedTiles(tiles, zoom - deeper, decoder, guard, options)
     workers = options.max_connections if tiles.remote else min(4, os.cpu_count() or 1)
     return TiledSource(info, loader, workers=workers, cache_bytes=options.cache_bytes)

@@ -95,6 +95,9 @@ class WarpLoader:
             )
         return self._warp([(self._raster.read(place), place) for place in places], tile, steps)
 
+    def discard(self, x: int, y: int) -> None:
+        """Do nothing: no copy is kept."""
+
     def close(self) -> None:
         """Close the raster."""
         self._raster.close()

@@ -1,0 +1,85 @@
+"""Error pictures of a map server while imagery of it is served: nothing made of them is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
+pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+
+from maptile2sat.errors import ErrorPictureError, SourceError
+from maptile2sat.rendering import RenderOptions
+from maptile2sat.serving import cell_queue
+from maptile2sat.serving.cache import TileCache
+from maptile2sat.serving.cell_queue import CellQueue
+from maptile2sat.serving.tiles import TileMaker
+from tests.conftest import TileServer
+from tests.support_render import tiny_render
+from tests.support_serve import model, running
+from tests.test_error_pictures import BOX, LAST, MAP, X, Y, trouble
+
+ZOOM = 16
+
+
+def test_tiles_of_error_pictures_are_made_again(
+    server: TileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell_queue, "FAILURE_SECONDS", 0.0)
+    trouble(server)
+    options = RenderOptions(precision="float32", bbox=BOX, zoom=ZOOM)
+    with running(server.serve(MAP), tmp_path / "tiles", render=options) as served:
+        shown = {
+            (layer, zoom): served.tile(layer, zoom, X << zoom - ZOOM, Y << zoom - ZOOM)
+            for layer in ("tiny", "source")
+            for zoom in (ZOOM, ZOOM + 1)
+        }
+        below = served.tile("tiny", ZOOM - 1, X // 2, Y // 2)
+        good = served.tile("tiny", ZOOM, X + 4, Y)
+        found = served.get(f"/tiny/{ZOOM}/{LAST[0]}/{LAST[1]}.png")
+        assert found.status_code == 502
+        assert "same picture at 4 places" in found.text
+        server.answer = None
+        asked = len(server.log)
+        assert np.array_equal(served.tile("tiny", ZOOM, X + 4, Y), good)
+        assert len(server.log) == asked  # what is good is kept
+        for (layer, zoom), before in shown.items():
+            now = served.tile(layer, zoom, X << zoom - ZOOM, Y << zoom - ZOOM)
+            assert not np.array_equal(now, before), (layer, zoom)
+        assert not np.array_equal(served.tile("tiny", ZOOM - 1, X // 2, Y // 2), below)
+        tile = served.tile("tiny", ZOOM, X, Y)[..., :3]
+    render = tiny_render(server.serve(MAP), tmp_path, bbox=BOX, model=str(model()))
+    assert np.array_equal(tile, render.image[:256, :256])
+
+
+class Found:
+    """A layer of one cell; as it is made, another layer finds out what it is made of."""
+
+    name, digest, zoom, window, side, ground = "found", "0", ZOOM, MAP.extent, 256, (0, 0, 0)
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def make(self, col: int, row: int) -> dict[tuple[int, int], bytes]:
+        self.meanwhile()
+        return {(col, row): b"made"}
+
+    def forget(self, tiles: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        return set(tiles)
+
+
+def test_a_cell_under_way_is_not_kept_either(tmp_path: Path) -> None:
+    layer, cache = Found(), TileCache(tmp_path, 1 << 20)
+    maker = TileMaker(layer, cache, CellQueue(lambda key: None, 1))
+    error = ErrorPictureError("one picture at 4 places", b"", [(X, Y)])
+    layer.meanwhile = lambda: maker.forget(error)
+    with pytest.raises(SourceError, match="one picture at 4 places"):
+        maker.make_cell(X, Y)
+    assert maker.kept(ZOOM, X, Y, "webp") is None
+    assert maker.make_cell(X + 4, Y)  # another cell
+    layer.meanwhile = lambda: None
+    maker.make_cell(X, Y)
+    assert maker.kept(ZOOM, X, Y, "webp") is not None
