@@ -26,6 +26,12 @@ JOURNAL = "journal.jsonl"
 LOCK = "lock"
 FORMAT = 1
 
+PIXELS = ("rgb.raw", "mask.raw")
+"""Files without which the journal says nothing; see `raw_blocks`."""
+
+_BEGUN = {LOCK, "journal.tmp", *PIXELS}
+"""What a folder may hold before its journal is there."""
+
 
 def partial_folder(output: Path) -> Path:
     """Return where the unfinished work of a render lies."""
@@ -55,8 +61,8 @@ class Partial:
             overwrite: Whether to throw the work of an earlier run away.
 
         Raises:
-            UnfinishedError: If another process has it, if it holds work that was not asked for, or
-                work made from something else.
+            UnfinishedError: If another process has it, if it holds work that was not asked for,
+                work made from something else, or no work at all.
         """
         self.folder = partial_folder(output)
         self.masked = False
@@ -71,6 +77,7 @@ class Partial:
             self._lock = FileLock(self.folder / LOCK, timeout=0)
             self._take()
             on_failure.callback(self._lock.release)
+            self._refuse_foreign()
             if new:  # and ours only now
                 on_failure.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._open(header, resume=resume, overwrite=overwrite)
@@ -84,6 +91,15 @@ class Partial:
                 f"another render is writing {self._output}: wait for it, or give another name"
             ) from error
 
+    def _refuse_foreign(self) -> None:
+        """Touch no folder of that name that somebody has made for something else."""
+        names = {entry.name for entry in self.folder.iterdir()}
+        if JOURNAL not in names and names - _BEGUN:
+            raise UnfinishedError(
+                f"{self.folder} holds something else than an unfinished render "
+                f"({min(names - _BEGUN)}): move it away, or give another name"
+            )
+
     def _open(self, header: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
         """Read the journal of an earlier run, or begin one."""
         path = self.folder / JOURNAL
@@ -95,13 +111,16 @@ class Partial:
             )
         if len(lines) > 1 and resume:
             refuse_other(self.folder, lines[0], header)
+            # whoever was short of room may have deleted the large files
+            if not all((self.folder / name).is_file() for name in PIXELS):
+                lines = lines[:1]
             self._done = {(line["col"], line["row"]) for line in lines[1:]}
             self.masked = any(line["masked"] for line in lines[1:])
             _rewrite(path, lines)  # without what a crash tore
         else:
-            for name in ("rgb.raw", "mask.raw"):
+            _rewrite(path, [header])  # first: a journal without its pixels would be believed
+            for name in PIXELS:
                 (self.folder / name).unlink(missing_ok=True)
-            _rewrite(path, [header])
         # no buffer: what a full disk did not take would be written again when it is closed
         self._journal = path.open("ab", buffering=0)
 

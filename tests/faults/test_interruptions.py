@@ -194,6 +194,28 @@ def test_resume_of_nothing_is_a_render(tmp_path: Path) -> None:
     assert_same_as_uninterrupted(tmp_path / "out.tif")
 
 
+@pytest.mark.parametrize("name", ["rgb.raw", "mask.raw"])
+def test_pixels_that_were_deleted_are_made_again(name: str, tmp_path: Path) -> None:
+    """As by somebody who was short of room: the journal alone is worth nothing."""
+    output = unfinished(tmp_path, cells=3)
+    (partial_folder(output) / name).unlink()
+    assert resumed(output)["resumed_cells"] == 0
+    assert_same_as_uninterrupted(output)
+
+
+def test_folder_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
+    output = tmp_path / "out.tif"
+    folder = partial_folder(output)
+    (folder / "notes").mkdir(parents=True)
+    (folder / "thesis.txt").write_text("years of work")
+    for words in ((), ("--overwrite",), ("--resume",)):
+        done = run_cli("render", sample_map(), "-o", output, "-m", tiny_bundle(), *words)
+        assert done.code == 1
+        assert "holds something else than an unfinished render (notes)" in done.err
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    assert not output.exists()
+
+
 def test_two_renders_to_one_output(tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
     with Partial(output, {}, resume=False, overwrite=False):
@@ -397,6 +419,8 @@ def test_disk_that_is_full_within_a_line_of_the_journal(tmp_path: Path) -> None:
 
     def fill() -> int:
         with Partial(output, made_from, resume=True, overwrite=False) as partial:
+            for name in ("rgb.raw", "mask.raw"):
+                (partial.folder / name).touch()
             parts = [Window(256 * col, 0, 256, 256) for col in range(100)]
             done = sum(map(partial.done, parts))
             for part in parts[done:]:
