@@ -101,11 +101,13 @@ class Cut:
     west: float
     polygons: list[list[Ring]]
 
-    def window(self, within: Window | None = None) -> Window:
+    def window(self, within: Window | None = None, towards: Window | None = None) -> Window:
         """Return the pixels that the polygons span, across 180 degrees if that is shorter.
 
         Args:
             within: What to cut the window to; its columns may be any turn around the world.
+            towards: Without it, pixels in whose turn around the world the window is to lie, if
+                any of the polygons can.
 
         Raises:
             UsageError: If nothing of them is within.
@@ -113,7 +115,7 @@ class Cut:
         if within is not None:
             boxes = np.array([_box(rings) for rings in self._near(within)])
         else:
-            boxes = self._side_by_side()
+            boxes = self._side_by_side(towards)
         if len(boxes):
             # a polygon that ends on a pixel's border ends there
             left, top = np.floor(boxes[:, :2].min(0) + 1e-3).astype(int)
@@ -177,15 +179,27 @@ class Cut:
         )
         return np.asarray(burnt)
 
-    def _side_by_side(self) -> npt.NDArray[np.float64]:
+    def _side_by_side(self, towards: Window | None) -> npt.NDArray[np.float64]:
         """Return the polygons' boxes, moved around the world so that they lie beside each other.
 
-        They do so across 180 degrees if there is a gap between them of more than half the world.
+        They do so about a window if one is given that any of them meets, else across 180 degrees
+        if there is a gap between them of more than half the world.
         """
         boxes = np.array([_box(rings) for rings in self.polygons])
         if self.turn is None:
             return boxes
         boxes[:, [0, 2]] -= np.floor((boxes[:, :1] - self.west) / self.turn) * self.turn
+        if towards is not None:
+            middle = (towards.col + towards.right) / 2
+            turns = np.round((middle - boxes[:, [0, 2]].mean(1)) / self.turn)
+            met = np.zeros(len(boxes), bool)
+            for turn in (-1, 1, 0):  # the last counts
+                left, right = (boxes[:, [0, 2]] + turn * self.turn).T
+                there = (left < towards.right) & (right > towards.col)
+                turns[there], met = turn, met | there
+            if met.any():
+                boxes[:, [0, 2]] += turns[:, None] * self.turn
+                return boxes
         boxes = boxes[np.argsort(boxes[:, 0])]
         gaps = boxes[1:, 0] - np.maximum.accumulate(boxes[:-1, 2])
         if len(gaps) and gaps.max() > self.turn / 2:

@@ -11,18 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.features import rasterize
 from rasterio.warp import transform, transform_geom
 
 import maptile2sat
 from maptile2sat.cutline import read_cutline
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
+from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid, raster_grid
 from maptile2sat.projection import WGS84, parse_crs
 from maptile2sat.regrid import snapped_grid
 from maptile2sat.resources import sample_map
-from tests.conftest import TileMap, TileServer
-from tests.support_render import large_render, random_map, run_cli, tiny_bundle, tiny_render
+from tests.conftest import TileMap, TileServer, write_raster
+from tests.support_render import (
+    Rendered,
+    large_render,
+    random_map,
+    run_cli,
+    tiny_bundle,
+    tiny_render,
+)
 
 CORNERS = [[24.9381, 60.1662], [24.9452, 60.1655], [24.9490, 60.1701], [24.9429, 60.1733]]
 HOLE = [[24.9421, 60.168], [24.9439, 60.168], [24.9441, 60.17], [24.942, 60.1701]]
@@ -217,6 +225,71 @@ def test_across_the_date_line(split: bool, tmp_path: Path) -> None:
         around = grid.wrap or 0
         assert (cut.mask(window.shifted(-around, 0)) == cut.mask(window)).all()
         assert cut.window(window.shifted(around, 0).grown(9)) == window.shifted(around, 0)
+
+
+BEYOND = {
+    "degrees": (Affine(0.0007, 0, 179.9, 0, -0.0007, 0.0224), "EPSG:4326", (180.02, 180.06)),
+    "metres": (Affine(77.0, 0, 20_026_003, 0, -77.0, 2477), "EPSG:3857", (180.02, 180.06)),
+    "west": (Affine(0.0007, 0, -180.1, 0, -0.0007, 0.0224), "EPSG:4326", (-180.06, -180.02)),
+}
+
+
+@pytest.mark.parametrize(
+    ("raster", "words"),
+    [
+        *((raster, {}) for raster in BEYOND),
+        *((raster, {"bbox": "179.9,-0.02,-179.9,0.02"}) for raster in BEYOND),
+        ("degrees", {"dst_crs": "EPSG:3857"}),
+        ("metres", {"dst_crs": "EPSG:4326"}),
+        ("degrees", {"resolution": 0.001}),
+    ],
+)
+def test_a_map_that_goes_on_across_180_degrees_is_cut_in_its_own_turn(
+    raster: str, words: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its pixels do not divide the circle, so that no column is the same place as another."""
+    at, crs, (west, east) = BEYOND[raster]
+    image = np.moveaxis(random_map(Window(0, 0, 280, 64)), -1, 0)
+    source = write_raster(tmp_path / "map.tif", image, at, crs)
+
+    def made(turn: float) -> Rendered:
+        area = {"type": "Polygon", "coordinates": [_box(west + turn, -0.01, east + turn, 0.012)]}
+        return tiny_render(source, tmp_path, cutline=written(tmp_path, area), **words)
+
+    there, here = made(0), made(-360 if west > 0 else 360)
+    assert here.raster.transform.almost_equals(there.raster.transform)
+    assert (here.mask == there.mask).all()
+    assert (here.mask > 0).mean() > 0.9
+    assert (here.image == there.image).all()
+
+
+def test_a_box_in_degrees_finds_what_a_map_in_metres_has_beyond_180_degrees(tmp_path: Path) -> None:
+    at, crs, _ = BEYOND["metres"]
+    image = np.moveaxis(random_map(Window(0, 0, 280, 64)), -1, 0)
+    source = write_raster(tmp_path / "map.tif", image, at, crs)
+    here = tiny_render(source, tmp_path, bbox="-179.98,-0.01,-179.94,0.012")
+    there = tiny_render(source, tmp_path, bbox="180.02,-0.01,180.06,0.012")
+    assert here.raster.transform.almost_equals(there.raster.transform)
+    assert (here.mask == 255).all()
+    assert (here.image == there.image).all()
+
+
+@pytest.mark.parametrize("raster", ["degrees", "metres"])
+def test_of_polygons_all_around_those_on_the_map_lie_in_its_turn(
+    raster: str, tmp_path: Path
+) -> None:
+    at, crs, _ = BEYOND[raster]
+    grid, extent = raster_grid(parse_crs(crs), at, 280, 64)
+    parts = [[_box(lon, -0.01, lon + 0.02, 0.01)] for lon in (-179.98, 179.95, 0, -120)]
+    area = {"type": "MultiPolygon", "coordinates": parts}
+    cut = read_cutline(written(tmp_path, area)).on(grid)
+    found = cut.window(towards=extent)
+    for lon in (179.95, 180.02):
+        box = grid.window(BBox(lon, -0.01, lon + 0.02, 0.01))
+        assert found.contains(box)
+        assert (cut.mask(box)[2:-2, 2:-2] == 255).all()
+    elsewhere = extent.shifted(extent.width * 40, 0)  # none of them is there
+    assert cut.window(towards=elsewhere) == cut.window()
 
 
 def test_world_is_the_world(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import math
 import sqlite3
@@ -568,7 +570,6 @@ def check_fiji_road(image: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("header", "bbox"),
     [
-        ((-180, 180), FIJI_BOX),
         ((179.4, -179.1), None),
         ((179.4, -179.1), FIJI_BOX),
         ((179.4, -179.1), BBox(179.0, -17.2, 181.0, -16.2)),
@@ -594,17 +595,138 @@ def test_a_map_across_180_degrees_is_one(
     assert (read.image == image).all()
 
 
+BOUNDS = '<bounds minlon="{}" minlat="-17.2" maxlon="{}" maxlat="-16.2"/>'
+
+
+@pytest.mark.parametrize("stated", [(), ((-180, 180),), ((-179.9, 179.9),)])
+def test_nodes_on_both_sides_of_180_degrees_are_one_map(
+    tmp_path: Path, stated: tuple[tuple[float, float], ...]
+) -> None:
+    """A box of the least and the greatest longitude would be all of the world."""
+    head, south, north = "".join(BOUNDS.format(*ends) for ends in stated), -17.2, -16.2
+    if not stated:  # then the nodes say how far it goes
+        south, north = -17.0, -16.3
+        head = f'<node id="8" version="1" lon="180" lat="{south}"/>'
+        head += f'<node id="9" version="1" lon="-180" lat="{north}"/>'
+    lines = FIJI.splitlines()
+    extract = tmp_path / "fiji.osm"
+    extract.write_text("\n".join([lines[0], head, *lines[2:]]))
+    result = draw(extract, tmp_path / "map.tif", zoom=10)
+    window = mercator_grid(10).window(BBox(179.5, south, -179.2, north))
+    assert (result.width, result.height) == (window.width, window.height)
+    assert result.bounds.west == pytest.approx(179.5, abs=2e-3)
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert dataset.transform.almost_equals(mercator_grid(10).transform(window))
+        assert (dataset.read() != np.array(GROUND)[:, None, None]).any(axis=(0, 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("west", "east"), [(170, 180), (-180, -170), (-180, 180), (179.4, -179.1), (-180, -179.95)]
+)
+@pytest.mark.parametrize("kind", ["line", "area"])
+def test_a_way_across_180_degrees_does_not_run_around_the_world(
+    tmp_path: Path, west: float, east: float, kind: str
+) -> None:
+    """One way with nodes on both sides: its piece within the box, on each side that it has."""
+    extract = tmp_path / "across.osm"
+    places = [(179.8, -16.8), (-179.9, -16.8), (-179.9, -16.6), (179.8, -16.6), (0, -16.7)]
+    nodes = "".join(
+        f'<node id="{number}" version="1" lon="{lon}" lat="{lat}"/>'
+        for number, (lon, lat) in enumerate(places, 1)
+    )
+    refs = "".join(f'<nd ref="{ref}"/>' for ref in (1, 2, 3, 4, 1)[: 2 if kind == "line" else 5])
+    tags = _tags({"highway": "motorway"} if kind == "line" else {"leisure": "park"})
+    extract.write_text(
+        f'<osm version="0.6">{BOUNDS.format(west, east)}{nodes}<way id="1" version="1">{refs}'
+        f"{tags}</way></osm>"
+    )
+    source = open_extract(extract, zoom=8)
+    extent = source.info.extent
+    drawn = (source.read(extent).image != GROUND).any(-1).any(0)
+    lons = (extent.col + np.arange(extent.width) + 0.5) / (256 << 8) * 360 - 180
+    inside = ((lons - 179.8) % 360) < 0.3
+    surely = ((lons - 179.81) % 360) < 0.28
+    near = ((lons - 179.77) % 360) < 0.36  # its width
+    assert drawn[surely].all()
+    assert inside.any()
+    assert not drawn[~near].any()
+
+
+# What a file says that it covers
+
+
+def two_boxes(folder: Path, name: str, head: str) -> Path:
+    """Write an extract of two parks, 0.1 degrees apart."""
+    nodes = ways = ""
+    for park, lon in enumerate((24.0, 24.2)):
+        corners = [(lon, 60.0), (lon + 0.05, 60.0), (lon + 0.05, 60.05), (lon, 60.05)]
+        for corner, (x, y) in enumerate(corners, 1):
+            nodes += f'<node id="{park * 4 + corner}" version="1" lon="{x}" lat="{y}"/>'
+        refs = "".join(f'<nd ref="{park * 4 + at}"/>' for at in (1, 2, 3, 4, 1))
+        ways += f'<way id="{park + 1}" version="1">{refs}{_tags({"leisure": "park"})}</way>'
+    text = f'<?xml version="1.0"?><osm version="0.6">{head}{nodes}{ways}</osm>'.encode()
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(name).suffix, bytes)
+    (folder / name).write_bytes(pack(text))
+    return folder / name
+
+
+BOXES = "".join(
+    f'<bounds minlon="{west}" minlat="59.9" maxlon="{east}" maxlat="{north}"/>'
+    for west, east, north in ((23.9, 24.1, 60.1), (24.15, 24.3, 60.2))
+)
+
+
+@pytest.mark.parametrize("name", ["map.osm", "map.osm.gz", "map.osm.bz2"])
+def test_all_boxes_of_a_file_count(tmp_path: Path, name: str) -> None:
+    """Editors write one for each area that was downloaded."""
+    extract = two_boxes(tmp_path, name, "<!-- <bounds/> <node/> -->" + BOXES)
+    source = open_extract(extract, zoom=10)
+    assert source.info.extent == mercator_grid(10).window(BBox(23.9, 59.9, 24.3, 60.2))
+    one = open_extract(two_boxes(tmp_path, name, BOXES[: BOXES.index("/>") + 2]), zoom=10)
+    assert one.info.extent == mercator_grid(10).window(BBox(23.9, 59.9, 24.1, 60.1))
+
+
+@pytest.mark.parametrize(
+    "boxes", [((179.4, 180), (-180, -179.1)), ((179.4, 179.6), (179.6, -179.1))]
+)
+def test_boxes_on_both_sides_of_180_degrees_are_one(
+    tmp_path: Path, boxes: tuple[tuple[float, float], ...]
+) -> None:
+    head = "".join(BOUNDS.format(*ends) for ends in boxes)
+    lines = FIJI.splitlines()
+    extract = tmp_path / "fiji.osm"
+    extract.write_text("\n".join([lines[0], head, *lines[2:]]))
+    source = open_extract(extract, zoom=10)
+    assert source.info.extent == FIJI_WINDOW
+    check_fiji_road(source.read(FIJI_WINDOW).image)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        BOXES + "<bounds minlon='170' minlat='2' maxlon='200' maxlat='3'/>",
+        BOXES + f"<note>{'long ' * 300_000}</note>",
+    ],
+    ids=["nowhere", "too long"],
+)
+def test_without_boxes_to_trust_the_nodes_say(tmp_path: Path, head: str) -> None:
+    source = open_extract(two_boxes(tmp_path, "map.osm", head), zoom=10)
+    assert source.info.extent == mercator_grid(10).window(BBox(24.0, 60.0, 24.25, 60.05))
+
+
 def test_a_wide_header_box_that_holds_its_nodes_is_believed(tmp_path: Path) -> None:
     extract = tmp_path / "wide.osm"
-    extract.write_text(
-        FIJI.format(west=-150, east=150).replace("179.", "140.").replace("180", "145")
-    )
+    text = FIJI.format(west=-150, east=150).replace("179.", "140.").replace("180", "145")
+    between = '<node id="5" version="1" lon="0" lat="-16.5"/><node id="1"'
+    extract.write_text(text.replace('<node id="1"', between))
     source = open_extract(extract, zoom=3)
     assert source.info.extent == mercator_grid(3).window(BBox(-150, -17.2, 150, -16.2))
 
 
 def test_all_round_the_world_a_tile_cut_by_its_box_is_written_once(tmp_path: Path) -> None:
     extract = fiji(tmp_path, -180, 180)
+    far = '<node id="9" version="1" lon="0" lat="-16.5"/><node id="1"'
+    extract.write_text(extract.read_text().replace('<node id="1"', far))
     result = draw(extract, tmp_path / "map.mbtiles", zoom=2, bbox=BBox(10, -17, 9.9, -16))
     assert result.tiles == 4
     assert result.width >= 4 * 256
@@ -853,12 +975,36 @@ def test_overwrite_replaces(tmp_path: Path, suffix: str) -> None:
     assert _files(tmp_path) == {"map.osm", output.name}
 
 
+NODES = b'<?xml version="1.0"?><osm version="0.6">%s</osm>'
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("map.osm", b"this is no XML", "cannot be read"),
         ("map.osm", b"<html><body>404</body></html>", "cannot be read"),
         ("map.osm", b'<?xml version="1.0"?><osm version="0.6"></osm>', "no OpenStreetMap nodes"),
+        ("map.osm", NODES % b"<node id='1' lon='24' lat='60'/>", "longitude 24 and latitude 60;"),
+        (
+            "map.osm",
+            NODES % b"<node id='1' lon='24' lat='60'/><node id='2' lon='25' lat='60'/>",
+            r"covers no area: all of its nodes \(2\) lie at latitude 60; take an extract",
+        ),
+        (
+            "map.osm",
+            NODES % b"<node id='1' lon='180' lat='60'/><node id='2' lon='-180' lat='61'/>",
+            "lie at longitude 180;",
+        ),
+        (
+            "map.osm",
+            NODES % b"<node id='1' lon='24' lat='86'/><node id='2' lon='25' lat='88'/>",
+            "between the latitudes 86 and 88, beyond the end of web mercator at 85.0511",
+        ),
+        (
+            "map.osm",
+            NODES % b"<bounds minlon='1' minlat='-89' maxlon='2' maxlat='-86'/><node id='1'/>",
+            "between the latitudes -89 and -86",
+        ),
         ("map.osm.pbf", b"\x00\x00\x00\x0d garbage" * 50, "cannot be read"),
         ("map.osm.pbf", b"", "cannot be read|no OpenStreetMap nodes"),
         ("map.jpg", b"\xff\xd8\xff\xe0", "cannot be read"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,12 @@ from maptile2sat.cartography.box import Box, Points
 from maptile2sat.cartography.chains import present_parts
 from maptile2sat.cartography.classify import LineClass, area_class, line_class
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
+from maptile2sat.cartography.extent import extent_of
 from maptile2sat.cartography.multipolygon import assemble
 from maptile2sat.cartography.places import Places
 from maptile2sat.cartography.shapes import Polygon, shape_errors
 from maptile2sat.errors import MissingExtraError, SourceError
-from maptile2sat.grid import TILE, BBox, Grid, Window
+from maptile2sat.grid import TILE, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
 
 _LENGTHENED = 24.0
@@ -91,8 +91,8 @@ def read_extract(path: Path, grid: Grid) -> Extract:
 
     Raises:
         MissingExtraError: If osmium or shapely is not installed.
-        SourceError: If the file is missing, not OpenStreetMap data, empty, or without the nodes
-            of its ways.
+        SourceError: If the file is missing, not OpenStreetMap data, without an area, or without
+            the nodes of its ways.
     """
     try:
         import osmium
@@ -102,10 +102,7 @@ def read_extract(path: Path, grid: Grid) -> Extract:
     try:
         if not path.is_file():
             raise SourceError(f"the extract {path} does not exist: check the path")
-        bounds = _bounds(osmium, path)
-        if bounds is None:
-            raise SourceError(f"{path} holds no OpenStreetMap nodes: there is nothing to draw")
-        window = grid.window(bounds)
+        window = grid.window(extent_of(osmium, path))
         box = Box(window.col, window.row, window.right, window.bottom)
         relations = list(_relations(osmium, path))
         ways = _read_ways(osmium, path, grid.zoom or 0, relations, box)
@@ -119,40 +116,6 @@ def read_extract(path: Path, grid: Grid) -> Extract:
         _add_areas(extract, relations, ways, box)
         _add_sea(extract, ways.coast, box)
     return extract
-
-
-def _bounds(osmium: Any, path: Path) -> BBox | None:
-    """Return the box of the header, else that of the nodes; `None` if there are none."""
-    processor = osmium.FileProcessor(str(path), osmium.osm.NODE)
-    box = processor.header.box()
-    if box.valid() and box.size() > 0:
-        low, high = box.bottom_left, box.top_right
-        west, east = low.lon, high.lon
-        if 180.0 < east - west < 360.0 and _mostly_outside(processor, west, east):
-            west, east = east, west  # osmium has put a box across 180 degrees in order
-        return _cut_to_mercator(west, low.lat, east, high.lat)
-    west, south, east, north = math.inf, math.inf, -math.inf, -math.inf
-    for node in processor:
-        if node.location.valid():
-            lon, lat = node.location.lon, node.location.lat
-            west, east = min(west, lon), max(east, lon)
-            south, north = min(south, lat), max(north, lat)
-    if not (west < east and south < north):
-        return None
-    return _cut_to_mercator(west, south, east, north)
-
-
-def _mostly_outside(nodes: Any, west: float, east: float) -> bool:
-    """Return whether more nodes lie beyond two meridians than between them."""
-    beyond = 0
-    for node in nodes:
-        if node.location.valid():
-            beyond += -1 if west < node.location.lon < east else 1
-    return beyond > 0
-
-
-def _cut_to_mercator(west: float, south: float, east: float, north: float) -> BBox:
-    return BBox(west, max(south, -MAX_LATITUDE), east, min(north, MAX_LATITUDE))
 
 
 def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
@@ -208,12 +171,13 @@ def _sort_way(
         found.members[way.id] = points
         if name:
             found.member_classes[way.id] = name
-    if name:
-        found.closed.append((way.id, name, points))
     if coast:
         found.coast.append(points)
-    if kind:
-        found.lines.extend(LineFeature(kind, part) for part in _cut_parts(points, box))
+    for whole in _without_jumps(points, zoom, box):
+        if name:
+            found.closed.append((way.id, name, whole))
+        if kind:
+            found.lines.extend(LineFeature(kind, part) for part in _cut_parts(whole, box))
 
 
 def _cut_parts(points: Points, box: Box) -> Iterator[Points]:
@@ -242,6 +206,29 @@ def _pixels(degrees: Points, zoom: int, box: Box) -> Points:
         x += side * np.round(((box.left + box.right) / 2 - x) / side)
     y = (0.5 - np.arcsinh(np.tan(latitude)) / (2 * np.pi)) * side
     return np.column_stack([x, y])
+
+
+def _without_jumps(points: Points, zoom: int, box: Box) -> list[Points]:
+    """Return a way as one that goes on across the end of the world, wherever the box has it.
+
+    Without that a segment from 179.9 to -179.9 degrees would run around the world.
+    """
+    side = float(TILE << zoom)
+    known = np.isfinite(points[:, 0])
+    steps = np.diff(points[known, 0])
+    # once around is no jump: an edge of the whole world
+    jumps = (np.abs(steps) > side / 2) & (np.abs(steps) < side)
+    if not jumps.any():
+        return [points]
+    turns = -np.cumsum(np.sign(steps) * jumps) * side
+    if np.array_equal(points[0], points[-1]) and turns[-1]:
+        return [points]  # around a pole
+    whole = points.copy()
+    whole[known, 0] += np.concatenate([[0.0], turns])
+    left, right = np.nanmin(whole[:, 0]), np.nanmax(whole[:, 0])
+    first, last = np.floor((box.left - right) / side), np.ceil((box.right - left) / side)
+    shifts = np.arange(first + 1, last) * side
+    return [whole + np.array([shift, 0.0]) for shift in shifts]
 
 
 def _add_areas(extract: Extract, relations: list[_Relation], ways: _Ways, box: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from rasterio.crs import CRS
 
 from maptile2sat import mosaic
 from maptile2sat.cutline import Cut, Cutline, read_cutline
-from maptile2sat.errors import UsageError
+from maptile2sat.errors import SourceError, UsageError
 from maptile2sat.footprint import degrees_of
 from maptile2sat.grid import BBox, Grid, Window, check_degrees, mercator_grid, parse_bbox
 from maptile2sat.projection import parse_crs
@@ -148,9 +149,7 @@ def find_area(
     info = source.info
     bbox = None if bbox is None else _turned(bbox, crs, source)
     cutline = None if options.cutline is None else read_cutline(options.cutline)
-    on_map = info.extent if bbox is None else info.grid.window(bbox, crs)
-    if cutline is not None:
-        on_map = cutline.on(info.grid).window(None if bbox is None else on_map)
+    on_map = _asked_of_map(source, bbox, crs, cutline)
     grid, window = _output_grid(source, options, on_map, pyramid=pyramid)
     if window is None and grid == info.grid:
         window = on_map
@@ -176,13 +175,13 @@ def find_area(
 
 
 def _turned(bbox: BBox, crs: CRS, source: Source) -> BBox:
-    """Return a box in degrees with the longitudes by which a map in degrees knows it.
+    """Return a box in degrees with the longitudes by which a map knows it.
 
     A map across 180 degrees goes on, to 182 or from -182; those whose pixels do not divide the
     circle are not found there by counting columns.
     """
     grid, extent = source.info.grid, source.info.extent
-    if not crs.is_geographic or not grid.crs.is_geographic or grid.wrap is not None:
+    if not crs.is_geographic or grid.turn is None or grid.wrap is not None:
         return bbox
     east = bbox.east + (360.0 if bbox.west > bbox.east else 0.0)
     for turn in (0.0, 360.0, -360.0):
@@ -192,6 +191,19 @@ def _turned(bbox: BBox, crs: CRS, source: Source) -> BBox:
         if any(grid.pieces(grid.window(moved, crs), extent)):
             return moved if turn else bbox
     return bbox
+
+
+def _asked_of_map(source: Source, bbox: BBox | None, crs: CRS, cutline: Cutline | None) -> Window:
+    """Return the pixels of the map's grid that the area asked for touches."""
+    info = source.info
+    window = info.extent if bbox is None else info.grid.window(bbox, crs)
+    if cutline is None:
+        return window
+    cut = cutline.on(info.grid)
+    if bbox is not None:
+        return cut.window(window)
+    # where columns do not tell that they are the same place, that of the map's turn is meant
+    return cut.window(towards=info.extent if info.grid.wrap is None else None)
 
 
 def _output_grid(
@@ -225,8 +237,15 @@ def _window_on(
 ) -> Window:
     """Return the pixels of another grid that the area asked for touches."""
     info = source.info
+    if cutline is not None and bbox is not None:
+        return cutline.on(grid).window(grid.window(bbox, crs))
     if cutline is not None:
-        return cutline.on(grid).window(None if bbox is None else grid.window(bbox, crs))
+        towards = None
+        if info.grid.wrap is None and info.grid.turn is not None:
+            # a map that ends beyond a CRS may have a cutline that does not
+            with suppress(SourceError):
+                towards = extent_on(grid, info.grid, info.extent, info.name)
+        return cutline.on(grid).window(towards=towards)
     if bbox is not None:
         return grid.window(bbox, crs)
     return extent_on(grid, info.grid, info.extent, info.name)
