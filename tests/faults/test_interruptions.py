@@ -76,7 +76,6 @@ def assert_same_as_uninterrupted(output: Path) -> None:
 # killed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(KILLS))
 def test_killed_at_any_moment(tmp_path: Path, moment: int) -> None:
     """What the journal held at the kill is not done again, and the pixels are the same."""
