@@ -126,17 +126,34 @@ def _training(about: Mapping[str, Any]) -> str:
     for run in (*before, done):
         crops["--preset cleaner" in run["command"]] += run["crops_of_256_px"]
     whole, cleaner = crops[False], crops[True]
-    lead = " in all, the last run in " if before else " in "
     more = (
-        f"\nThe part that takes labels off maps saw {cleaner:,} more by itself." if cleaner else ""
+        f"; the part that takes labels off maps\nsaw {cleaner:,} more by itself" if cleaner else ""
     )
+    lead = "The last of these runs" if before else "The run"
     return f"""## How it was made
 
 {earlier}    {done["command"]}
     maptile2sat export RUN -o {about["name"]}
 
-It saw {whole:,} crops of 256 px or their equal{lead}{done["steps"]:,} of
-{done["of_steps"]:,} steps, from {done["pairs"]:,} pairs.{more}"""
+It saw {whole:,} crops of 256 px or their equal, from {done["pairs"]:,} pairs{more}.
+{lead} was over after {done["steps"]:,} of {done["of_steps"]:,} steps.{_by_hand(done)}"""
+
+
+def _by_hand(done: Mapping[str, Any]) -> str:
+    """Return what the scripts in `examples` did to the weights."""
+    changes = []
+    if isinstance(done.get("averaged"), dict):
+        changes.append(f"{done['averaged'].get('share')} of an earlier stage mixed in")
+    if isinstance(done.get("colours_told"), list):
+        changes.append(f"colours added: {len(done['colours_told'])}")
+    contrast, amount = (
+        done.get(name, usual) for name, usual in (("contrast", 1), ("brightened", 0))
+    )
+    if (contrast, amount) != (1, 0):
+        changes.append(f"colours times {contrast}, plus {amount}, before the last tanh")
+    if not changes:
+        return ""
+    return f"\nWithout training, by the scripts in `examples`: {'; '.join(changes)}."
 
 
 def _earlier(done: Mapping[str, Any]) -> list[dict[str, Any]]:

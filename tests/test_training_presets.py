@@ -284,6 +284,8 @@ def test_start_with_the_discriminator(tmp_path: Path) -> None:
     card = (bundle.folder / "README.md").read_text()
     assert before["command"] in card
     assert f"It saw {seen:,} crops" in card
+    assert "The last of these runs was over after 2 of 2 steps." in card
+    assert f"colours added: {len(told)}" in card
 
 
 def test_discriminator_of_another_network_is_left(tmp_path: Path) -> None:
