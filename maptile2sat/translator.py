@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from maptile2sat.grid import Window
 from maptile2sat.noise import Noise, noise
 
 Pixels = npt.NDArray[np.uint8]
-MIN_CELL, MAX_CELL = 256, 8192
+MIN_CELL, USUAL_CELL, MAX_CELL = 256, 2048, 8192
 KEPT = 4
 """Generators that stay built: a second render of a process starts at once."""
 
@@ -106,6 +107,26 @@ def load_translator(
             while len(_kept) > KEPT:
                 del _kept[next(iter(_kept))]
         return _kept[key]
+
+
+def smallest_cell(window: int = 0) -> int:
+    """Return the smallest side of a cell that a generator can be rendered in.
+
+    Args:
+        window: Side of a U-Net's windows; 0 for a `local` generator. Windows begin at multiples
+            of half of it.
+    """
+    return math.lcm(MIN_CELL, window // 2) if window else MIN_CELL
+
+
+def usual_cell(window: int = 0) -> int:
+    """Return the side of the cells that a new bundle is to be rendered in.
+
+    Args:
+        window: As for `smallest_cell`.
+    """
+    unit = smallest_cell(window)
+    return max(USUAL_CELL // unit, 1) * unit
 
 
 def check_cell(side: int) -> None:
@@ -247,7 +268,10 @@ class UnetTranslator:
         self.halo = self.window // 2
         self.reach = self.window  # a pixel at the end of a window depends on its other end
         if cell % self.halo:
-            raise UsageError(f"cell {cell} is not a multiple of {self.halo}, half a unet window")
+            raise UsageError(
+                f"cell {cell} is not a multiple of {self.halo}, half a unet window: "
+                f"{usual_cell(self.window)} is (--cell)"
+            )
         self._windows = batch_size
         self._device = device.name
 

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from maptile2sat.bundle import open_bundle, redescribe
+from maptile2sat.device import choose_device
 from maptile2sat.errors import BundleError, TrainingError, UsageError
+from maptile2sat.evaluation.generation import Generator
 from maptile2sat.resources import models_folder, sample_map
 from maptile2sat.training import TrainConfig, preset_config, train
 from maptile2sat.training import checkpoint as checkpoints
@@ -204,6 +206,23 @@ def test_unet_run_becomes_a_bundle_that_renders(preset: str, tmp_path: Path) -> 
     assert made.code == 0, made.err
     assert read_back(output).image.std() > 1
     assert read_back(output).tags["EXACT"] == "NO"
+
+
+def test_cells_of_a_unet_are_whole_windows(tmp_path: Path) -> None:
+    """Half of 768 px divides no power of two."""
+    config = small("pix2pix", batch_size=1, steps=1, crop=768, loss_crop=768, resize=768)
+    train(config, tmp_path / "run")
+    bundle = export(tmp_path / "run", tmp_path / "bundle", About("x"))
+    assert bundle.description.cell == 1536
+    output = tmp_path / "out.tif"
+    made = run_cli("render", sample_map(), "-o", output, "-m", bundle.folder, "--bbox", INSIDE)
+    assert made.code == 0, made.err
+    other = tmp_path / "other.tif"
+    again = run_cli("render", sample_map(), "-o", other, "-m", bundle.folder, "--cell", "2048")
+    assert again.code == 2
+    assert "1536" in again.err
+    for side in (256, 600, 1600):  # pairs as `evaluate` finds them
+        Generator(bundle, choose_device("cpu", "float32"), side)
 
 
 def test_render_of_the_seed_is_what_training_computed(tmp_path: Path) -> None:

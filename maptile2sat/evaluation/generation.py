@@ -15,14 +15,12 @@ from maptile2sat.evaluation.samples import Pair
 from maptile2sat.grid import Grid, Window
 from maptile2sat.projection import WEB_MERCATOR
 from maptile2sat.source import Image, Mask, Read, SourceInfo, blank
-from maptile2sat.translator import MIN_CELL, Translator, load_translator
+from maptile2sat.translator import Translator, load_translator, smallest_cell, usual_cell
 
 Pixels = npt.NDArray[np.uint8]
 
 APART = 1 << 16
 """Columns between two maps, about, so that each has its own noise."""
-
-LARGEST_CELL = 2048
 
 
 class MapInMemory:
@@ -58,13 +56,6 @@ class MapInMemory:
         """Do nothing."""
 
 
-def smallest_cell(bundle: Bundle) -> int:
-    """Return the smallest side of a cell that a model can be rendered in."""
-    about = bundle.description
-    size = int(about.architecture.get("size", 0)) if about.kind == "unet" else 0
-    return max(MIN_CELL, size // 2)
-
-
 class Generator:
     """Makes pictures of maps with one model.
 
@@ -77,8 +68,10 @@ class Generator:
     def __init__(self, bundle: Bundle, device: Device, side: int) -> None:
         """Load a model for maps of about `side` pixels, so that each takes one cell."""
         self.bundle, self.device = bundle, device
-        self._unit = smallest_cell(bundle)
-        cell = min(LARGEST_CELL, -(-side // self._unit) * self._unit)
+        about = bundle.description
+        window = int(about.architecture.get("size", 0)) if about.kind == "unet" else 0
+        self._unit = smallest_cell(window)
+        cell = min(usual_cell(window), -(-side // self._unit) * self._unit)
         self._translator = load_translator(bundle, device, cell=cell)
         self.exact = self._translator.exact
         # made on first use; for small maps it is the same

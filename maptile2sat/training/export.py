@@ -22,8 +22,8 @@ from maptile2sat.training.pairs import Pairs, dominant_colours
 from maptile2sat.training.presets import command
 from maptile2sat.training.starting import start_of, starting_palette
 from maptile2sat.training.validation import validate
+from maptile2sat.translator import usual_cell
 
-CELL = 2048
 SHOWN_COLOURS = 16
 
 
@@ -171,7 +171,7 @@ def _describe(
     return {
         **dataclasses.asdict(about),
         "kind": config.kind,
-        "cell": CELL,
+        "cell": usual_cell(config.crop if config.kind == "unet" else 0),
         "fill": colours[0],
         "style": config.style,
         "palette": [*colours, *(list(ImageColor.getrgb(pair["new"])[:3]) for pair in told)],
