@@ -47,6 +47,8 @@ class Partial:
     Attributes:
         folder: Where the work lies.
         masked: Whether any cell done has masked pixels.
+        missing: Names of the tiles of the map, by column and row, that an earlier run had to do
+            without in the cells done.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Partial:
         """
         self.folder = partial_folder(output)
         self.masked = False
+        self.missing: dict[tuple[int, int], str] = {}
         self._output = output
         self._done: set[tuple[int, int]] = set()
         self._removed = False
@@ -116,6 +119,8 @@ class Partial:
                 lines = lines[:1]
             self._done = {(line["col"], line["row"]) for line in lines[1:]}
             self.masked = any(line["masked"] for line in lines[1:])
+            for line in lines[1:]:
+                self.missing |= {(col, row): name for col, row, name in line.get("missing", ())}
             _rewrite(path, lines)  # without what a crash tore
         else:
             _rewrite(path, [header])  # first: a journal without its pixels would be believed
@@ -149,17 +154,22 @@ class Partial:
         """Return whether the pixels of a cell are there already."""
         return (cell.col, cell.row) in self._done
 
-    def add(self, part: Window, *, masked: bool) -> None:
+    def add(
+        self, part: Window, *, masked: bool, missing: Mapping[tuple[int, int], str] | None = None
+    ) -> None:
         """Note that the pixels of a cell, or the part of it that is wanted, are on disk.
 
         Args:
             part: The pixels.
             masked: Whether any of them is.
+            missing: The tiles of the map that they had to do without, as in `missing`.
 
         Raises:
             OutputError: If the journal cannot be written.
         """
-        line = {"col": part.col, "row": part.row, "masked": masked}
+        line: dict[str, Any] = {"col": part.col, "row": part.row, "masked": masked}
+        if missing:
+            line["missing"] = [[*tile, name] for tile, name in sorted(missing.items())]
         rest = json.dumps(line).encode() + b"\n"
         with output_errors(self._output):
             while rest:

@@ -120,3 +120,24 @@ def test_an_error_picture_that_was_read_ahead_counts_too(
     again = tiny_render(server.serve(MAP), tmp_path, bbox=BOX, cell=CELL, resume=True)
     assert np.array_equal(again.image, undisturbed(tmp_path))
     assert 0 < again.result.resumed_cells < 4
+
+
+def test_tiles_masked_before_an_interruption_are_told_after_it(
+    server: TileServer, tmp_path: Path
+) -> None:
+    url = server.serve(MAP)
+    absent = f"/16/{X}/{Y}.png"
+    server.answer = lambda path, number: (404, {}, b"") if path == absent else None
+
+    def stop(done: int, of: int) -> None:
+        if done == of - 1:
+            raise KeyboardInterrupt
+
+    settings = {"bbox": BOX, "cell": CELL, "missing": "mask"}
+    with pytest.raises(KeyboardInterrupt):
+        tiny_render(url, tmp_path, progress=stop, **settings)
+    again = tiny_render(url, tmp_path, resume=True, **settings)
+    assert again.result.resumed_cells == 3
+    (whole,) = tiny_render(url, tmp_path, **settings).result.warnings
+    assert f" 16/{X}/{Y}," in whole  # and those around the map
+    assert list(again.result.warnings) == [whole]

@@ -36,6 +36,7 @@ from maptile2sat.rendering.job import (
 from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
 from maptile2sat.rendering.output import Output, choose_output
 from maptile2sat.rendering.tags import attribution_of, tags_of
+from maptile2sat.source import columns_and_rows
 from maptile2sat.translator import Translator
 
 
@@ -108,6 +109,7 @@ def _write(
         _opened(path, partial.folder, window) as blocks,
     ):
         blocks.masked = partial.masked
+        job.masked.add(partial.missing)
         if preview is not None:
             for cell in mosaic.cells_of(window, translator.cell):
                 part = cell.intersection(window)
@@ -119,7 +121,12 @@ def _write(
             with output_errors(path):
                 blocks.write(cell.window, cell.image, cell.mask)
                 blocks.sync()
-            partial.add(cell.window, masked=bool((cell.mask == 0).any()))
+            context = mosaic.context_of(cell.window, translator)
+            partial.add(
+                cell.window,
+                masked=bool((cell.mask == 0).any()),
+                missing=job.masked.among(*columns_and_rows(job.source, context)),
+            )
             if preview is not None:
                 preview.add(job.area.shown(cell))
 
