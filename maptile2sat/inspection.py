@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
 from maptile2sat.footprint import degrees_of
 from maptile2sat.source import SourceInfo
-from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources import SourceOptions, located, open_source
 from maptile2sat.sources.pmtiles import FileBytes, PMTiles
 
 
@@ -43,10 +43,11 @@ def inspect(
     options = SourceOptions(
         zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt, native=True
     )
-    with closing(open_source(thing, options)) as source:
+    where = located(thing)
+    with closing(open_source(where, options)) as source:
         info = source.info
     # there is no file with tags at the address of a tile server, and GDAL would ask for one
-    return {**_map(info), **({} if info.remote and info.tiled else _render_tags(thing))}
+    return {**_map(info), **({} if info.remote and info.tiled else _render_tags(where))}
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -37,8 +37,7 @@ from maptile2sat.sources.warped import (
     MAX_SHRINK,
     WarpLoader,
     at_pole,
-    reach,
-    resampling_of,
+    methods_of,
     steps_of,
 )
 
@@ -170,8 +169,7 @@ def _ratios(grid: Grid, places: list[Window], source: Grid) -> list[float]:
     for place in places:
         try:
             steps = steps_of(grid, place, source)
-            # at a pole all columns of a map meet, however fine the output is
-            found.append(steps.down if at_pole(grid, place, source) else max(steps))
+            found.append(steps.ratio(pole=at_pole(grid, place, source)))
         except UsageError as error:
             failed = error  # a corner may well lie beyond, as around a disc
     if failed is not None and not found:
@@ -203,7 +201,7 @@ def needed_for(target: Target, source: Grid, resampling: str | None, about: Wind
             touched = Window(wide.col, touched.row, wide.width, touched.height)
     except UsageError:
         touched = about
-    return touched.grown(reach(resampling_of(resampling, ratio), ratio))
+    return touched.grown(methods_of(resampling).reach(ratio))
 
 
 def regrid(
@@ -225,20 +223,20 @@ def regrid(
         grid: Their grid.
         made: Takes the pixels of the target.
         target: Where they lie. On `grid` itself pixels are copied.
-        resampling: Name of a rasterio resampling; None: `average` where pixels shrink,
+        resampling: Name of a rasterio resampling; None: `average` in tiles where pixels shrink,
             `bilinear` where they grow.
         cut: Polygons on the target's grid, outside of which pixels are masked.
         fill: Colour of masked pixels.
 
     Raises:
-        UsageError: If the resampling is not known or the target too coarse.
+        UsageError: If the resampling is not known.
+        SourceError: If the target is too coarse.
         OSError: If the disk does not take them.
     """
     source = BlocksSource(blocks, grid)
     load: Callable[[Window], Read] = source.read
     if target.grid != grid:
-        method = resampling_of(resampling, shrinkage(target, grid))
-        load = _warper(WarpLoader(source, target.grid, method), fill)
+        load = _warper(WarpLoader(source, target.grid, resampling), fill)
     workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, "regrid") as pool:
         for strip in _strips(target.window):

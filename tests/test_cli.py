@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -507,12 +508,14 @@ def test_info_asks_a_tile_server_for_nothing_in_vain(server: TileServer) -> None
     assert server.log == []
 
 
-def test_info_on_a_render() -> None:
-    facts = json.loads(run_cli("info", large_render().result.output, "--json").out)
-    assert facts["what"] == "render"
-    assert facts["model"] == "tiny"
-    assert facts["synthetic"] == "YES"
-    assert facts["seed"] == "0"
+def test_info_on_a_render(tmp_path: Path) -> None:
+    path = shutil.copy(large_render().result.output, tmp_path / "a render.tif")
+    for thing in (path, path.as_uri()):
+        facts = json.loads(run_cli("info", thing, "--json").out)
+        assert facts["what"] == "render"
+        assert facts["model"] == "tiny"
+        assert facts["synthetic"] == "YES"
+        assert facts["seed"] == "0"
 
 
 def test_info_on_a_model() -> None:

@@ -356,6 +356,17 @@ def test_another_map_of_the_same_server_is_refused(
     assert build(template + "?style=streets&key=third", ortho, out, OPTIONS).train > 0
 
 
+def test_addresses_of_this_machine_are_its_files(
+    drawn: str, ortho: str, whole: Path, tmp_path: Path
+) -> None:
+    made = build(Path(drawn).as_uri(), f" {Path(ortho).as_uri()} ", whole, OPTIONS)
+    assert made.train > 0
+    other = tmp_path / Path(ortho).name
+    other.write_bytes(Path(ortho).read_bytes() + b"longer")
+    with pytest.raises(TrainingError, match="built with other arguments"):
+        build(drawn, other.as_uri(), whole, OPTIONS)
+
+
 def test_squares_with_error_pictures_are_read_again(
     drawn: str, ortho: str, whole: Path, server: TileServer, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ import maptile2sat
 from maptile2sat.bundle import find_bundle, shipped_bundles
 from maptile2sat.errors import BundleError
 from maptile2sat.evaluation import inception, train_fcn
-from maptile2sat.evaluation.catalogue import METRICS
+from maptile2sat.evaluation.catalogue import METRICS, show
 from maptile2sat.evaluation.classes import PALETTES
 from maptile2sat.evaluation.fcn import DESCRIPTION, load_fcn
 from maptile2sat.resources import models_folder
@@ -229,6 +229,17 @@ def test_the_report_needs_no_other_file() -> None:
     assert page.count("<svg") == 4
     for word in ("tiny", "other", "Lower is better", "0.158", "14.15", "0.311", "viewport"):
         assert word in page
+
+
+def test_the_report_has_every_figure() -> None:
+    _, output = compared()
+    page = (output / "report.html").read_text(encoding="utf-8")
+    figures = metrics(output)["models"][0]["figures"]
+    shown = re.findall(r"<td><strong>(.*?)</strong>", page)
+    assert sorted(shown) == sorted(
+        about.title for name, about in METRICS.items() if name in figures
+    )
+    assert f">{show('brighter', figures['brighter']['value'])}" in page
 
 
 @pytest.mark.slow

@@ -117,6 +117,12 @@ def test_an_output_at_a_pole_is_whole(
     assert (off.max(axis=1) == 0).mean() > 0.95  # the rest are neighbours, a few hundredths away
 
 
+def test_the_default_at_a_pole_leaves_no_hole(tmp_path: Path) -> None:
+    """Columns shrink there, rows do not."""
+    target = Target(snapped_grid(parse_crs("EPSG:3413"), (2e4, 2e4)), Window(-50, -50, 100, 100))
+    assert moved(DEGREES, WORLD, target, tmp_path, resampling=None)[1].all()
+
+
 def test_what_lies_beyond_web_mercator_is_refused(tmp_path: Path) -> None:
     at = Affine(1e4, 0, -2e5, 0, -1e4, 2e5)
     path = write_raster(tmp_path / "a.tif", np.zeros((3, 40, 40), np.uint8), at, "EPSG:3031")

@@ -21,7 +21,7 @@ from maptile2sat.errors import UnfinishedError, UsageError
 from maptile2sat.grid import BBox, Grid, Window, mercator_grid
 from maptile2sat.projection import parse_crs
 from maptile2sat.raw_blocks import RawBlocks
-from maptile2sat.regrid import Target, needed_for, regrid, snapped_grid
+from maptile2sat.regrid import Target, needed_for, regrid, shrinkage, snapped_grid
 from maptile2sat.resources import sample_map
 from tests.conftest import pattern, write_raster
 from tests.support_render import (
@@ -142,6 +142,29 @@ def test_parts_are_parts_of_the_whole(resampling: str | None, size: float, tmp_p
     some = moved(grid, needed, Target(utm, part), tmp_path / "b", resampling=resampling)
     assert (some[0] == every[0][part.slices(whole)]).all()
     assert (some[1] == 255).all()
+
+
+def test_the_default_is_that_of_the_place(tmp_path: Path) -> None:
+    """Pixels of one size are smaller than the map's in the south, and larger in the north."""
+    grid, utm = mercator_grid(10), snapped_grid(parse_crs("EPSG:25835"), (74.1, 74.1))
+    drawn = grid.window(BBox(25.0, 60.5, 25.4, 61.5))
+    whole = utm.window(BBox(25.1, 60.6, 25.3, 61.4))
+    every = {
+        method: moved(grid, drawn, Target(utm, whole), tmp_path / str(method), resampling=method)[0]
+        for method in (None, "bilinear", "average")
+    }
+    north = whole._replace(height=whole.height // 4)
+    south = north.shifted(0, whole.height - north.height)
+    assert shrinkage(Target(utm, south), grid) < 1 < shrinkage(Target(utm, whole), grid)
+    for part, method, other in ((south, "bilinear", "average"), (north, "average", "bilinear")):
+        needed = needed_for(Target(utm, part), grid, None, drawn)
+        assert drawn.contains(needed)
+        alone = moved(grid, needed, Target(utm, part), tmp_path / f"of {method}", resampling=None)
+        there = part.slices(whole)
+        assert (alone[0] == every[None][there]).all()
+        assert (alone[1] == 255).all()
+        assert (every[None][there] == every[method][there]).all()
+        assert (every[None][there] != every[other][there]).any()
 
 
 @pytest.mark.parametrize("resampling", ["bilinear", "cubic", "lanczos", "average"])

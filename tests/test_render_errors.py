@@ -256,18 +256,21 @@ def test_output_exists(tmp_path: Path) -> None:
     assert path.read_bytes() == b"mine"
 
 
-def test_output_is_the_map(tmp_path: Path) -> None:
+def test_output_is_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --overwrite the map itself would be lost."""
-    path = tmp_path / "map.tif"
+    words = "is the map itself"
+    path, link, named = (tmp_path / name for name in ("a map.tif", "link.tif", "map.png"))
     write_raster(path, np.full((3, 20, 20), 230, np.uint8))
+    link.symlink_to(path)
     before = path.read_bytes()
-    refused(tmp_path, "is the map itself", path, "--overwrite", output=path)
-    (tmp_path / "link.tif").symlink_to(path)
-    refused(tmp_path, "is the map itself", path, "--overwrite", output=tmp_path / "link.tif")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in (path, path.as_uri(), f"FILE://{path}", "~/a map.tif", f" {path} "):
+        for output in (path, link):
+            refused(tmp_path, words, given, "--overwrite", code=2, output=output)
+    refused(tmp_path, words, path.as_uri(), "--overwrite", "--dry-run", code=2, output=path)
     assert path.read_bytes() == before
-    named = tmp_path / "map.png"  # what is in it counts
-    path.rename(named)
-    refused(tmp_path, "is the map itself", named, "--overwrite", "--preview", named)
+    path.rename(named)  # what is in it counts
+    refused(tmp_path, words, named.as_uri(), "--overwrite", "--preview", named, code=2)
     assert named.read_bytes() == before
 
 
@@ -278,7 +281,7 @@ def test_the_map_from_the_environment_is_not_overwritten_either(
     write_raster(path, np.full((3, 20, 20), 230, np.uint8))
     before = path.read_bytes()
     monkeypatch.setenv("MAPTILE2SAT_SOURCE", str(path))
-    refused(tmp_path, "is the map itself", "--overwrite", output=path)
+    refused(tmp_path, "is the map itself", "--overwrite", code=2, output=path)
     assert path.read_bytes() == before
 
 
@@ -295,7 +298,7 @@ def test_preview_is_checked_first(tmp_path: Path) -> None:
     refused(tmp_path, "does not exist", sample_map(), "--preview", nowhere)
     same = tmp_path / "same.png"
     same.symlink_to(tmp_path / "out.tif")
-    refused(tmp_path, "both the output and the preview", sample_map(), "--preview", same)
+    refused(tmp_path, "both the output and the preview", sample_map(), "--preview", same, code=2)
     for name in ("p.jpg", "p"):
         words = f"{name} is a PNG: give a name that ends in .png"
         refused(tmp_path, words, sample_map(), "--preview", tmp_path / name, code=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -387,6 +388,22 @@ def test_the_command_opens_what_the_server_opened(tmp_path: Path) -> None:
         assert shlex.split(private)[2] == shown
         done = run_cli(*words, "--dry-run")
         assert done.code == 0, done.err
+
+
+def test_another_map_file_makes_other_tiles(tmp_path: Path) -> None:
+    """Also if it is given as an address of this machine."""
+    path = write_mbtiles(tmp_path / "a map.mbtiles", TileMap(ZOOM, ((37308, 18968),)))
+    versions = []
+    for given in (path, path.as_uri(), path.as_uri()):
+        with running(given, tmp_path / "cache") as server:
+            about = server.get("/viewer.json").json()
+            (layer,) = server.service.layers.images.values()
+        versions.append((about["map"]["version"], about["models"][0]["version"]))
+        assert shlex.split(command(layer, private=True)[0])[2] == path.name
+        if len(versions) == 2:
+            os.utime(path, (1, 1))
+    assert versions[0] == versions[1]
+    assert not set(versions[1]) & set(versions[2])
 
 
 def test_any_name_of_a_model_makes_an_address(tmp_path: Path) -> None:

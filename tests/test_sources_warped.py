@@ -163,6 +163,26 @@ def test_tiles_have_no_seams(resampling: str, ratio: float, tmp_path: Path) -> N
     assert expected.std() > 9
 
 
+def test_crops_of_a_raster_agree(tmp_path: Path) -> None:
+    """Rows of degrees shrink in the south of it, and grow in the north."""
+    at = Affine(0.0014, 0, 25, 0, -0.000666, 61.6)
+    bands = np.moveaxis(pattern(Window(0, 0, 200, 1500)), -1, 0)
+    whole = open_source(
+        write_raster(tmp_path / "whole.tif", bands, at, "EPSG:4326"), SourceOptions(zoom=10)
+    )
+    for first, last in ((0, 500), (1000, 1500)):
+        part = write_raster(
+            tmp_path / f"{first}.tif",
+            bands[:, first:last],
+            at @ Affine.translation(0, first),
+            "EPSG:4326",
+        )
+        source = open_source(part, SourceOptions(zoom=10))
+        read, all_of_it = (each.read(source.info.extent.grown(-3)) for each in (source, whole))
+        np.testing.assert_array_equal(read.image, all_of_it.image)
+        assert (read.mask == 255).all()
+
+
 def test_mask_edges_do_not_darken(tmp_path: Path) -> None:
     flat = np.full((4, 300, 300), 200, np.uint8)
     flat[3] = 255

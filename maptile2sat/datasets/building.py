@@ -23,7 +23,7 @@ from maptile2sat.datasets.workshop import FOLDER, Workshop
 from maptile2sat.errors import OutputError, TrainingError, UsageError
 from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.source import Source, common
-from maptile2sat.sources import MAX_REPEATS, RepeatGuard, SourceOptions, open_source
+from maptile2sat.sources import MAX_REPEATS, RepeatGuard, SourceOptions, located, open_source
 
 MAX_TILES = 20_000
 """Most tiles that are read unless the user says more."""
@@ -82,9 +82,10 @@ def build(
         OutputError: If `out` cannot be written.
     """
     options = options or BuildOptions()
+    drawn, image = located(map_source), located(image_source)
     arguments: dict[str, Any] = {
-        "map": identity(map_source),
-        "image": identity(image_source),
+        "map": identity(drawn),
+        "image": identity(image),
         **asdict(options),
         "bbox": None if options.bbox is None else list(options.bbox),
     }
@@ -94,7 +95,7 @@ def build(
         if is_complete(out, arguments):
             shutil.rmtree(out / FOLDER, ignore_errors=True)
             return _result(out, [])
-        return _build((map_source, image_source), out, options, arguments, max_tiles, progress)
+        return _build((drawn, image), out, options, arguments, max_tiles, progress)
     except OSError as error:
         raise OutputError(
             f"cannot write to {out} ({error.strerror or error}): check the disk, then say it again"

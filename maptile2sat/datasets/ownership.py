@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,16 @@ ARGUMENTS = "arguments.json"
 
 
 def identity(source: str) -> dict[str, Any]:
-    """Return how a source is recognised: no secrets, and no folders of this machine."""
+    """Return how a source is recognised: no secrets, and no folders of this machine.
+
+    Args:
+        source: Its path or address, as `located` returns it.
+    """
     if "://" in source:
         # two maps of one server may differ in nothing but what is hidden of its address
         mark = address_mark(source)
         return {"name": safe_url(source), **({} if mark is None else {"mark": mark})}
     path = Path(source)
-    with suppress(RuntimeError):  # a name such as ~nobody, of whom there is no home
-        path = path.expanduser()
     parts = path.parts
     first = next((place for place, part in enumerate(parts) if "{" in part), None)
     if first is not None:  # a template of paths: its own folder and what follows

@@ -65,7 +65,11 @@ def write_page(found: Evaluation, sheet: Image.Image) -> str:
         *_left_out(found),
         "<h2>Other figures</h2>",
         _pixelwise_words(found),
-        _table(found, ["noise", "fid_all", *PIXELWISE], published=True),
+        _table(
+            found,
+            [name for name, metric in METRICS.items() if not metric.ranks],
+            published=True,
+        ),
         "<h2>Where it differs</h2>",
         _charts(found),
         "<h2>Pictures</h2>",
@@ -153,13 +157,14 @@ def _left_out(found: Evaluation) -> list[str]:
 
 
 def _pixelwise_words(found: Evaluation) -> str:
+    compared = ", ".join(METRICS[name].title for name in PIXELWISE)
     values = ", ".join(
         f"{METRICS[name].title} {show(name, value)}"
         for name, value in PUBLISHED[found.protocol].items()
     )
     return (
-        "<p>These compare pixel by pixel with the one real photo and do not rank: a map does not "
-        "say where each tree stands, so a blurred picture beats a sharp one. For scale, "
+        f"<p>None of these ranks. {compared} compare pixel by pixel with the one real photo: a map "
+        "does not say where each tree stands, so a blurred picture beats a sharp one. For scale, "
         f"{escape(PUBLISHED_SOURCE)}: {values}.</p>"
     )
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from maptile2sat.errors import OutputError, UsageError
+from maptile2sat.errors import UsageError
 from maptile2sat.geotiff import check_destination
 from maptile2sat.rendering.item import item_destination
 from maptile2sat.rendering.options import RenderOptions
@@ -45,22 +45,26 @@ def destinations(output: str | os.PathLike[str], options: RenderOptions) -> Dest
     return Destinations(path, preview, item)
 
 
-def check_different(origin: str | os.PathLike[str], places: Destinations) -> None:
+def check_different(origin: str, places: Destinations) -> None:
     """Make sure that neither the map nor the output would be overwritten by something else.
 
+    Args:
+        origin: Path or address of the map, as `located` returns it.
+        places: Where the files of the render go.
+
     Raises:
-        OutputError: If map, output, preview and STAC Item are not different files.
+        UsageError: If map, output, preview and STAC Item are not different files.
     """
     for extra in (places.preview, places.item):
         if extra is not None and extra.resolve() == places.output.resolve():
             kind = "the preview" if extra == places.preview else "its STAC Item"
-            raise OutputError(f"{places.output} cannot be both the output and {kind}")
+            raise UsageError(f"{places.output} cannot be both the output and {kind}")
     for written in places:
         if written is not None and _same_file(written, origin):
-            raise OutputError(f"{written} is the map itself: give another name")
+            raise UsageError(f"{written} is the map itself: give another name")
 
 
-def _same_file(one: Path, other: str | os.PathLike[str]) -> bool:
+def _same_file(one: Path, other: str) -> bool:
     try:
         return one.samefile(other)
     except OSError:  # one of them does not exist, or is an address

@@ -32,6 +32,7 @@ from maptile2sat.sources import (
     RepeatGuard,
     Source,
     SourceOptions,
+    located,
     open_source,
     tile_count,
     tile_count_of_rows,
@@ -67,12 +68,12 @@ class Notices:
 class Job:
     """A render made ready: everything opened and checked.
 
-    `origin` is what the map was opened from: given, from the environment, or the sample. `masked`
-    are tiles that it does not have; they are told when it is closed. `repeats` notices error
-    pictures.
+    `origin` is where the map lies, as `located` tells: given, from the environment, or the sample.
+    `masked` are tiles that it does not have; they are told when it is closed. `repeats` notices
+    error pictures.
     """
 
-    origin: str | os.PathLike[str]
+    origin: str
     source: Source
     area: Area
     bundle: Bundle
@@ -131,7 +132,7 @@ def open_job(
     bundle = find_bundle(options.model)
     about = bundle.description
     style = about.style if about.style in ("maps", "osm") else "maps"
-    chosen = choose_source(source, bbox, crs, style)
+    origin = located(choose_source(source, bbox, crs, style))
     masked, repeats = MaskedTiles(), RepeatGuard(0 if options.allow_repeats else MAX_REPEATS)
     source_options = SourceOptions(
         zoom=options.zoom,
@@ -152,7 +153,7 @@ def open_job(
     )
     source_options = dataclasses.replace(source_options, **source_changes)
     with ExitStack() as on_failure:
-        opened = open_source(chosen, source_options)
+        opened = open_source(origin, source_options)
         on_failure.callback(opened.close)
         if about.kind == "unet":
             notices.add(
@@ -164,7 +165,7 @@ def open_job(
         if bbox is not None and bbox.west > bbox.east and crs.is_geographic:
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
-        return Job(chosen, opened, area, bundle, options, notices, masked, repeats)
+        return Job(origin, opened, area, bundle, options, notices, masked, repeats)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices: Notices) -> None:
@@ -241,7 +242,7 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
     grid, options = job.source.info.grid, job.options
     return {
         "source": job.source.info.name,
-        "source_address": address_mark(os.fspath(job.origin)),
+        "source_address": address_mark(job.origin),
         "source_file": _file_state(job.origin),
         "grid": [grid.crs.to_wkt(), *grid.transform(Window(0, 0, 1, 1))[:6]],
         "window": list(job.window),
@@ -256,7 +257,7 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
     }
 
 
-def _file_state(origin: str | os.PathLike[str]) -> list[int] | None:
+def _file_state(origin: str) -> list[int] | None:
     """Return size and time of change of a map that is a file: another map has others.
 
     The size of a folder is none of the map: it depends on the file system.

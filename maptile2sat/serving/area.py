@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import shutil
 import tempfile
@@ -208,8 +207,8 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
 
 def _map_word(layer: ImageLayer, *, private: bool) -> str:
     """Return what `render` opens the same map by: a name may lack its folder, or the template."""
-    origin = os.fspath(layer.job.origin)
-    if "://" in origin and not origin.lower().startswith("file://"):
+    origin = layer.job.origin
+    if "://" in origin:
         return layer.job.source.info.name  # without the secrets of the address
     if not private:
         return origin

@@ -237,7 +237,7 @@ def _order(
     number = uuid.uuid4().hex[:12]
     options, folder = job.options, job.bundle.folder.resolve()
     shipped = folder.parent == models_folder().resolve()  # workers have their own
-    origin = os.fspath(job.origin)
+    origin = job.origin
     limits = None
     if job.source.info.remote:
         connections = SourceOptions().max_connections
@@ -245,7 +245,7 @@ def _order(
     return Order(
         id=number,
         version=__version__,
-        source=origin if "://" in origin else str(Path(origin).expanduser().absolute()),
+        source=origin if "://" in origin else str(Path(origin).absolute()),
         options=dataclasses.replace(
             options,
             model=folder.name if shipped else str(folder),

@@ -14,7 +14,7 @@ from maptile2sat.source import (
 )
 from maptile2sat.sources.masked import MaskedTiles
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
-from maptile2sat.sources.opening import open_source
+from maptile2sat.sources.opening import located, open_source
 from maptile2sat.sources.options import MAX_REPEATS, SourceOptions
 from maptile2sat.sources.repeats import RepeatGuard
 
@@ -31,6 +31,7 @@ __all__ = [
     "SourceOptions",
     "blank",
     "columns_and_rows",
+    "located",
     "open_source",
     "takes_any",
     "tile_count",

@@ -44,22 +44,11 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
         SourceError: If it cannot be opened; the message says why and what to do.
     """
     options = options or SourceOptions()
-    where = os.fspath(text).strip()
-    refuse_undecodable(where, SourceError)
-    if not where:
-        raise SourceError("the map source is empty: give a file, a folder or a tile URL")
-    scheme, separator, rest = where.partition("://")
-    scheme = scheme.lower()
+    where = located(text)
     keep_logs_safe()
+    scheme, separator, _ = where.partition("://")
     if not separator:
         return _open_local(where, options)
-    where = f"{scheme}://{rest}"
-    try:
-        path = unquote(urlsplit(where).path)
-    except ValueError as error:
-        raise SourceError(f"{safe_url(where)} is not a valid address") from error
-    if scheme == "file":
-        return _open_local(path, options)
     if scheme in _WEB:
         return _open_web(where, options)
     if scheme in _REMOTE_RASTERS:
@@ -68,6 +57,34 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
         f"{safe_url(where)}: addresses start with https://, http:// or s3://; "
         "for a local map give its path"
     )
+
+
+def located(text: str | os.PathLike[str]) -> str:
+    """Return the path of the map that a text stands for, or its address if it is elsewhere.
+
+    The path is as any program takes it, without `file://`, `~` and blanks at its ends. It has no
+    `://`, which addresses have.
+
+    Raises:
+        SourceError: If it is empty, no valid address, or not text.
+    """
+    where = os.fspath(text).strip()
+    refuse_undecodable(where, SourceError)
+    if not where:
+        raise SourceError("the map source is empty: give a file, a folder or a tile URL")
+    scheme, separator, rest = where.partition("://")
+    if separator:
+        where = f"{scheme.lower()}://{rest}"
+        try:
+            path = urlsplit(where).path
+        except ValueError as error:
+            raise SourceError(f"{safe_url(where)} is not a valid address") from error
+        if scheme.lower() != "file":
+            return where
+        where = unquote(path)
+    with suppress(RuntimeError):  # a name such as ~nobody, of whom there is no home
+        where = str(Path(where).expanduser())
+    return where
 
 
 def _open_web(where: str, options: SourceOptions) -> Source:
@@ -91,8 +108,6 @@ def _open_web(where: str, options: SourceOptions) -> Source:
 
 def _open_local(where: str, options: SourceOptions) -> Source:
     """Open what a path stands for."""
-    with suppress(RuntimeError):  # a name such as ~nobody, of whom there is no home
-        where = str(Path(where).expanduser())
     if is_template(where):
         return open_folder(where, options)
     path = Path(where)

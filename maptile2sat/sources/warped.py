@@ -43,12 +43,46 @@ _REACH = {
 }
 """Radius of the resampling kernels in pixels; 1 for those not listed."""
 
+_ROUNDING = 1e-6
+"""Part by which pixels of one size may seem to shrink, for their places are rounded."""
 
-class _Steps(NamedTuple):
+
+class Methods(NamedTuple):
+    """How to resample where pixels shrink, and elsewhere.
+
+    Each tile has the method of its own place: that of all of an area would change with the area.
+    """
+
+    shrinking: Resampling
+    other: Resampling
+
+    def at(self, ratio: float) -> Resampling:
+        """Return how to resample where so many source pixels become one, in one direction."""
+        return self.shrinking if ratio > 1.0 + _ROUNDING else self.other
+
+    def reach(self, ratio: float) -> int:
+        """Return how many source pixels around its own place a warped pixel may depend on.
+
+        Args:
+            ratio: How many of them become one, in one direction at most.
+        """
+        return math.ceil(max(_REACH.get(method, 1) for method in self) * max(1.0, ratio)) + 2
+
+
+class Steps(NamedTuple):
     """Source columns and rows that a step of one pixel of the new grid crosses."""
 
     across: float
     down: float
+
+    def ratio(self, *, pole: bool) -> float:
+        """Return how many source pixels become one, in one direction at most.
+
+        Args:
+            pole: Whether it is at a pole: there all columns of a map meet, however fine the new
+                grid is, so that rows alone tell.
+        """
+        return self.down if pole else max(self)
 
 
 class WarpLoader:
@@ -57,14 +91,17 @@ class WarpLoader:
     Args:
         raster: Where the pixels come from.
         grid: The grid to warp to.
-        resampling: How to resample.
+        resampling: One of rasterio's names; None: what suits the place of each tile.
+
+    Raises:
+        UsageError: If the resampling is not known.
     """
 
-    def __init__(self, raster: Source, grid: Grid, resampling: Resampling) -> None:
+    def __init__(self, raster: Source, grid: Grid, resampling: str | None) -> None:
         ignore_missing_position()
         self._raster = raster
         self._grid = grid
-        self._resampling = resampling
+        self._methods = methods_of(resampling)
 
     def load(self, x: int, y: int) -> Read | None:
         """Return tile `x`, `y` of the new grid, None if the raster has nothing there."""
@@ -77,7 +114,7 @@ class WarpLoader:
             steps = steps_of(self._grid, middle, info.grid)
         except UsageError:
             return None  # beyond where the raster's CRS is defined
-        window = touched.grown(reach(self._resampling, max(steps)))
+        window = touched.grown(self._methods.reach(max(steps)))
         if _taken_for_missing(info.grid.transform(window)):
             window = window.grown(1)
         places = [
@@ -102,7 +139,7 @@ class WarpLoader:
         """Close the raster."""
         self._raster.close()
 
-    def _warp(self, reads: list[tuple[Read, Window]], tile: Window, steps: _Steps) -> Read | None:
+    def _warp(self, reads: list[tuple[Read, Window]], tile: Window, steps: Steps) -> Read | None:
         grid = self._raster.info.grid
         reads = [(read, window) for read, window in reads if read.mask.any()]
         parts = [(read, window, turn) for read, window in reads for turn in _turns(grid, window)]
@@ -126,7 +163,7 @@ class WarpLoader:
         return warped
 
     def _warp_masked(
-        self, read: Read, window: Window, turn: float, tile: Window, steps: _Steps
+        self, read: Read, window: Window, turn: float, tile: Window, steps: Steps
     ) -> Read:
         alpha = read.mask[None]
         bands = np.concatenate([np.moveaxis(read.image, -1, 0), alpha])
@@ -143,7 +180,7 @@ class WarpLoader:
         window: Window,
         turn: float,
         tile: Window,
-        steps: _Steps,
+        steps: Steps,
         *,
         alpha: int = 0,
     ) -> npt.NDArray[np.uint8]:
@@ -156,7 +193,7 @@ class WarpLoader:
             src_crs=source.crs,
             dst_transform=self._grid.transform(tile),
             dst_crs=self._grid.crs,
-            resampling=self._resampling,
+            resampling=self._methods.at(steps.ratio(pole=at_pole(self._grid, tile, source))),
             src_alpha=alpha,
             dst_alpha=alpha,
             tolerance=0,
@@ -191,37 +228,31 @@ def warp_to_zoom(raster: Source, zoom: int, options: SourceOptions) -> TiledSour
             f"zoom {zoom} is {ratio:.0f} times coarser than {raster.info.name}: "
             f"use zoom {finest} or more, or make a smaller copy of the map first"
         )
-    loader = WarpLoader(raster, grid, resampling_of(options.resampling, ratio))
+    loader = WarpLoader(raster, grid, options.resampling)
     about = raster.info
     info = SourceInfo(about.name, grid, extent, about.attribution, remote=about.remote)
     workers = min(4, os.cpu_count() or 1)
     return TiledSource(info, loader, workers=workers, cache_bytes=options.cache_bytes)
 
 
-def resampling_of(name: str | None, ratio: float) -> Resampling:
-    """Return the resampling of that name; without one, one that neither aliases nor rings.
+def methods_of(name: str | None) -> Methods:
+    """Return the resampling of that name; without one, some that neither alias nor ring.
 
     Args:
         name: One of rasterio's names, or None.
-        ratio: How many source pixels become one, in one direction.
 
     Raises:
         UsageError: If the name is not known.
     """
     if name is None:
-        return Resampling.average if ratio > 1.0 else Resampling.bilinear
+        return Methods(Resampling.average, Resampling.bilinear)
     known = {method.name: method for method in SUPPORTED_RESAMPLING}
     if name not in known:
         raise UsageError(f"resampling '{name}' is not known: say one of {', '.join(known)}")
-    return known[name]
+    return Methods(known[name], known[name])
 
 
-def reach(resampling: Resampling, ratio: float) -> int:
-    """Return how many source pixels around its own place a warped pixel may depend on."""
-    return math.ceil(_REACH.get(resampling, 1) * max(1.0, ratio)) + 2
-
-
-def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
+def steps_of(grid: Grid, window: Window, source: Grid) -> Steps:
     """Measure the source pixels per pixel of `grid` at the middle of `window`.
 
     At a pole, where longitudes say nothing, they are measured beside it.
@@ -231,7 +262,7 @@ def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
     """
     at = grid.transform(window)
     middle = (window.width // 2, window.height // 2)
-    if at_pole(grid, window.shifted(*middle), source):
+    if at_pole(grid, Window(window.col + middle[0], window.row + middle[1], 1, 1), source):
         middle = (middle[0] + 2 * AWAY, middle[1])
     points = [at @ middle, at @ (middle[0] + 1, middle[1]), at @ (middle[0], middle[1] + 1)]
     xs, ys = converted(grid.crs, source.crs, *zip(*points, strict=True))
@@ -243,23 +274,27 @@ def steps_of(grid: Grid, window: Window, source: Grid) -> _Steps:
         (math.remainder(c - c0, across) if math.isfinite(c) else math.nan, r - r0)
         for c, r in others
     )
-    steps = _Steps(math.hypot(c1, c2), math.hypot(r1, r2))
-    return steps if all(math.isfinite(step) for step in steps) else _Steps(1.0, 1.0)
+    steps = Steps(math.hypot(c1, c2), math.hypot(r1, r2))
+    return steps if all(math.isfinite(step) for step in steps) else Steps(1.0, 1.0)
 
 
 def at_pole(grid: Grid, place: Window, source: Grid) -> bool:
-    """Whether a pixel is so near a pole that the longitudes of `source` say nothing of sizes.
+    """Whether a place is so near a pole that the longitudes of `source` say nothing of sizes.
 
     Args:
-        grid: The grid of the pixel.
-        place: A window that begins with it.
+        grid: The grid of the place.
+        place: A pixel, or more.
         source: The grid that is measured.
     """
     if grid.turn is not None or source.turn is None:
         return False
-    x, y = grid.transform(place) @ (0, 0)
+    west, south, east, north = grid.bounds(place)
     away = AWAY * math.hypot(grid.affine.a, grid.affine.d)
-    return any(math.hypot(pole.x - x, pole.y - y) < away for pole in poles(grid.crs))
+    return any(
+        math.hypot(max(west - pole.x, 0.0, pole.x - east), max(south - pole.y, 0.0, pole.y - north))
+        < away
+        for pole in poles(grid.crs)
+    )
 
 
 def _defined(grid: Grid, tile: Window, source: Grid) -> BBox:

@@ -161,16 +161,22 @@ def test_another_render_is_not_gone_on_with(
 
 
 def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
-    drawn = tmp_path / "map.mbtiles"
+    """Nor is one that is given as an address of this machine, or now as one and now as a path."""
+    drawn = tmp_path / "a map.mbtiles"
     shutil.copy(sample_map(), drawn)
     settings = {"model": str(tiny_bundle()), "precision": "float32"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("maptile2sat.geotiff.write_geotiff", _interrupted)
         with pytest.raises(KeyboardInterrupt):
-            maptile2sat.render(drawn, tmp_path / "out.tif", **settings)
+            maptile2sat.render(drawn.as_uri(), tmp_path / "out.tif", **settings)
+    state = drawn.stat()
     os.utime(drawn, (1, 1))
-    with pytest.raises(UnfinishedError, match="source_file was"):
-        maptile2sat.render(drawn, tmp_path / "out.tif", resume=True, **settings)
+    for given in (drawn, drawn.as_uri()):
+        with pytest.raises(UnfinishedError, match="source_file was"):
+            maptile2sat.render(given, tmp_path / "out.tif", resume=True, **settings)
+    os.utime(drawn, ns=(state.st_atime_ns, state.st_mtime_ns))
+    made = maptile2sat.render(drawn, tmp_path / "out.tif", resume=True, **settings)
+    assert (made.cells, made.resumed_cells > 1) == (0, True)
 
 
 def _interrupted(*given: Any, **settings: Any) -> None:
