@@ -94,10 +94,11 @@ def prepared(
     tell: Callable[[str], None],
     *,
     pyramid: bool = False,
+    **source_changes: Any,
 ) -> Iterator[Job]:
-    """Open the map and the model and find the window; close the map at the end."""
+    """Open the map and the model and find the window; close the map at the end. See `open_job`."""
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        job = open_job(source, options, tell, pyramid=pyramid)
+        job = open_job(source, options, tell, pyramid=pyramid, **source_changes)
         with closing(job.source):
             yield job
 
