@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 
 from maptile2sat.errors import ErrorPictureError, SourceError
+from maptile2sat.grid import TILE, Window
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.serving import cell_queue
 from maptile2sat.serving.cache import TileCache
@@ -19,7 +21,7 @@ from maptile2sat.serving.cell_queue import CellQueue
 from maptile2sat.serving.tiles import TileMaker
 from tests.conftest import TileServer
 from tests.support_render import tiny_render
-from tests.support_serve import model, running
+from tests.support_serve import model, running, wait_for
 from tests.test_error_pictures import BOX, LAST, MAP, X, Y, trouble
 
 ZOOM = 16
@@ -53,6 +55,49 @@ def test_tiles_of_error_pictures_are_made_again(
         tile = served.tile("tiny", ZOOM, X, Y)[..., :3]
     render = tiny_render(server.serve(MAP), tmp_path, bbox=BOX, model=str(model()))
     assert np.array_equal(tile, render.image[:256, :256])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_picture_counts_whatever_else_has_failed(
+    late: bool, server: TileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth of them is in a cell that fails for another tile, before or after it is known."""
+    monkeypatch.setattr(cell_queue, "FAILURE_SECONDS", 0.0)
+    trouble(server, lambda: failed.is_set() or not late)
+    answer, failed = server.answer, threading.Event()
+
+    def unavailable(path: str, number: int) -> tuple[int, dict[str, str], bytes] | None:
+        if path != f"/{ZOOM}/{X + 4}/{Y}.png":
+            return answer(path, number) if answer else None
+        if not late:
+            wait_for(lambda: served.service.layers.map.job.repeats.found)
+        return 503, {"Retry-After": "0"}, b""
+
+    server.answer = unavailable
+    options = RenderOptions(precision="float32", bbox=BOX, zoom=ZOOM)
+    with running(server.serve(MAP), tmp_path, render=options) as served:
+        before = served.tile("source", ZOOM, X, Y)
+        found = served.get(f"/source/{ZOOM}/{X + 4}/{Y}.png")
+        failed.set()
+        assert found.status_code == 502
+        assert ("HTTP 503" if late else "same picture at 4 places") in found.text
+        server.answer = None
+        wait_for(lambda: not np.array_equal(served.tile("source", ZOOM, X, Y), before), 10)
+        picture = MAP.read(Window(X * TILE, Y * TILE, TILE, TILE))[0]
+        assert np.array_equal(served.tile("source", ZOOM, X, Y)[..., :3], picture)
+
+
+def test_error_pictures_of_all_models_count_together(server: TileServer, tmp_path: Path) -> None:
+    trouble(server)
+    options = RenderOptions(precision="float32", bbox=BOX, zoom=ZOOM)
+    models = (str(model()),) * 2
+    with running(server.serve(MAP), tmp_path, render=options, models=models) as served:
+        before = served.tile("tiny", ZOOM, X, Y)
+        found = served.get(f"/tiny-2/{ZOOM}/{LAST[0]}/{LAST[1]}.png")
+        assert found.status_code == 502
+        assert "same picture at 4 places" in found.text
+        server.answer = None
+        assert not np.array_equal(served.tile("tiny", ZOOM, X, Y), before)
 
 
 class Found:

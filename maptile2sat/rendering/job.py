@@ -133,7 +133,7 @@ def open_job(
     about = bundle.description
     style = about.style if about.style in ("maps", "osm") else "maps"
     chosen = choose_source(source, bbox, crs, style)
-    masked, repeats = MaskedTiles(), RepeatGuard(0 if options.allow_repeats else MAX_REPEATS)
+    masked, repeats = MaskedTiles(), source_changes.pop("repeats", None) or guard_of(options)
     source_options = SourceOptions(
         zoom=options.zoom,
         default_zoom=about.zoom,
@@ -166,6 +166,11 @@ def open_job(
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
         return Job(chosen, opened, area, bundle, options, notices, masked, repeats)
+
+
+def guard_of(options: RenderOptions) -> RepeatGuard:
+    """Return what notices error pictures in the map of a render."""
+    return RepeatGuard(0 if options.allow_repeats else MAX_REPEATS)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices: Notices) -> None:

@@ -7,6 +7,7 @@ only from what is kept anyway. Above it they are enlarged.
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +54,8 @@ class TileMaker:
     _bad: dict[tuple[int, int], tuple[int, str]] = field(default_factory=dict)
     """Cells that an error picture was in, with the number of the last one and its error."""
     _errors: int = 0
+    """Number of the last error picture of which all is thrown away."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def covers(self, zoom: int, col: int, row: int) -> bool:
         """Whether the layer may have pixels of a tile that can be served."""
@@ -120,26 +123,48 @@ class TileMaker:
         return made[col, row]
 
     def make_cell(self, col: int, row: int) -> dict[tuple[int, int], Kept]:
-        """Make a cell and keep its tiles; for the queue's threads."""
+        """Make a cell and keep its tiles; for the queue's threads.
+
+        Raises:
+            Maptile2satError: If the map cannot be read, or what was read of it turns out to be an
+                error picture.
+        """
         zoom, before = self.layer.zoom, self._errors
-        made = self.layer.make(col, row)
-        number, text = self._bad.get((col, row), (0, ""))
-        if number > before:  # another cell found out what this one was made of
-            raise SourceError(text)
+        try:
+            made = self.layer.make(col, row)
+        except SourceError:
+            self._refuse_bad(col, row, before)  # that says more than what else has failed
+            raise
+        self._refuse_bad(col, row, before)
         return {
             place: self.cache.write(self._key(zoom, *place, KEPT), content)
             for place, content in made.items()
         }
 
+    def _refuse_bad(self, col: int, row: int, before: int) -> None:
+        """Refuse a cell if it was found out since `before` what it was made of.
+
+        Raises:
+            SourceError: If it was.
+        """
+        number, text = self._bad.get((col, row), (0, ""))
+        if number > before:
+            raise SourceError(text)
+
     def forget(self, error: ErrorPictureError) -> None:
-        """Throw away all that was made of an error picture before it was known as one."""
-        self._errors += 1
+        """Throw away all that was made of an error picture before it was known as one.
+
+        May be called from any thread.
+        """
         side = self.layer.side
-        for col, row in self.layer.forget(error.tiles):
-            self._bad[col, row] = (self._errors, str(error))
-            self.cache.drop(
-                self.layer.digest, self._places(Window(col * side, row * side, side, side))
-            )
+        with self._lock:
+            number = self._errors + 1
+            for col, row in self.layer.forget(error.tiles):
+                self._bad[col, row] = (number, str(error))
+                self.cache.drop(
+                    self.layer.digest, self._places(Window(col * side, row * side, side, side))
+                )
+            self._errors = number  # last: what is begun from now on reads nothing of all that
 
     def _places(self, window: Window) -> dict[int, tuple[range, range]]:
         """Return columns and rows, by zoom, of the tiles that are kept and show any of `window`."""
