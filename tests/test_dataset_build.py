@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,8 +26,9 @@ from maptile2sat.errors import (
     TrainingError,
     UsageError,
 )
-from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.grid import TILE, BBox, Window, mercator_grid
 from tests.conftest import TileMap, TileServer, encode, write_folder, write_raster
+from tests.faults.support import answer, serving
 from tests.support_dataset import run, town
 
 ZOOM, SIZE = 16, 256
@@ -330,6 +332,20 @@ def test_a_failing_server_stops_the_build_and_it_goes_on(
     with pytest.raises(UsageError, match="more than 5 tiles: say a larger --max-tiles"):
         build(template, ortho, tmp_path / "other", OPTIONS, max_tiles=5)
     assert build(template, ortho, tmp_path / "other", OPTIONS).train > 0
+
+
+def test_two_sources_of_one_server_share_its_connections(tmp_path: Path) -> None:
+    def slow(to: socket.socket, body: bytes) -> bool:
+        time.sleep(0.05)
+        return answer(to, "200 OK", body)
+
+    area = BBox(*mercator_grid(ZOOM).lonlat_bounds(AREA))
+    seen = dataclasses.replace(drawn_tiles(), picture=lambda window: town(window)[1])
+    with serving(seen, choose=lambda path, number: slow) as server:
+        photos = server.template.replace("/{z}", "/photos/{z}")
+        options = BuildOptions(zoom=ZOOM, bbox=area, size=4 * TILE, val_fraction=0.0)
+        assert build(server.template, photos, tmp_path / "set", options).train > 0
+        assert server.most <= 8
 
 
 def test_another_map_of_the_same_server_is_refused(

@@ -630,7 +630,7 @@ def test_a_stop_waits_for_no_geotiff_and_leaves_none(tmp_path: Path) -> None:
         "import time\n"
         "from unittest import mock\n"
         "from maptile2sat.cli import process\n"
-        "def slow(source, output, options):\n"
+        "def slow(source, output, options, **more):\n"
         "    output.write_bytes(b'half of it')\n"
         "    print('begun', flush=True)\n"
         "    time.sleep(600)\n"

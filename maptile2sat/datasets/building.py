@@ -23,7 +23,14 @@ from maptile2sat.datasets.workshop import FOLDER, Workshop
 from maptile2sat.errors import OutputError, TrainingError, UsageError
 from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.source import Source, common
-from maptile2sat.sources import MAX_REPEATS, RepeatGuard, SourceOptions, located, open_source
+from maptile2sat.sources import (
+    MAX_REPEATS,
+    Hosts,
+    RepeatGuard,
+    SourceOptions,
+    located,
+    open_source,
+)
 
 MAX_TILES = 20_000
 """Most tiles that are read unless the user says more."""
@@ -112,8 +119,9 @@ def _build(
 ) -> BuildResult:
     with ExitStack() as stack:
         guards = [RepeatGuard(0 if options.allow_repeats else MAX_REPEATS) for _ in texts]
+        hosts = Hosts()  # both sources may be on one
         drawn, image = (
-            _open(text, options, stack, repeats=guard, tile_size=side)
+            _open(text, options, stack, repeats=guard, tile_size=side, hosts=hosts)
             for text, guard, side in zip(texts, guards, _sides(texts, options), strict=True)
         )
         area = _area(drawn, image, options)

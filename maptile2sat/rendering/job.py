@@ -95,10 +95,11 @@ def prepared(
     tell: Callable[[str], None],
     *,
     pyramid: bool = False,
+    **source_changes: Any,
 ) -> Iterator[Job]:
-    """Open the map and the model and find the window; close the map at the end."""
+    """Open the map and the model and find the window; close the map at the end. See `open_job`."""
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        job = open_job(source, options, tell, pyramid=pyramid)
+        job = open_job(source, options, tell, pyramid=pyramid, **source_changes)
         with closing(job.source):
             yield job
 
@@ -133,7 +134,7 @@ def open_job(
     about = bundle.description
     style = about.style if about.style in ("maps", "osm") else "maps"
     origin = located(choose_source(source, bbox, crs, style))
-    masked, repeats = MaskedTiles(), RepeatGuard(0 if options.allow_repeats else MAX_REPEATS)
+    masked, repeats = MaskedTiles(), source_changes.pop("repeats", None) or guard_of(options)
     source_options = SourceOptions(
         zoom=options.zoom,
         default_zoom=about.zoom,
@@ -166,6 +167,11 @@ def open_job(
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
         return Job(origin, opened, area, bundle, options, notices, masked, repeats)
+
+
+def guard_of(options: RenderOptions) -> RepeatGuard:
+    """Return what notices error pictures in the map of a render."""
+    return RepeatGuard(0 if options.allow_repeats else MAX_REPEATS)
 
 
 def _warn_of_unused(source: Source, options: RenderOptions, area: Area, notices: Notices) -> None:

@@ -37,6 +37,7 @@ from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResul
 from maptile2sat.rendering.output import Output, choose_output
 from maptile2sat.rendering.tags import attribution_of, tags_of
 from maptile2sat.source import columns_and_rows
+from maptile2sat.sources import Hosts
 from maptile2sat.translator import Translator
 
 
@@ -47,6 +48,7 @@ def render(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     warn: Callable[[str], None] = lambda text: None,
+    hosts: Hosts | None = None,
     **changes: Any,
 ) -> RenderResult:
     """Render a map as satellite-style imagery.
@@ -58,6 +60,8 @@ def render(
         progress: Called with (cells done, all cells).
         warn: Called with what the user should know as soon as it is known, from any thread;
             all of it is in the result too.
+        hosts: Keeps the limits of map servers, if others ask them at the same time; then its rate
+            counts.
         **changes: Fields of `RenderOptions` to set, for example `bbox=..., model=...`.
 
     Raises:
@@ -67,7 +71,7 @@ def render(
     options = dataclasses.replace(options or RenderOptions(), **changes)
     places = destinations(output, options)
     form = choose_output(places.output, options)
-    with prepared(source, options, warn, pyramid=form.pyramid) as job:
+    with prepared(source, options, warn, pyramid=form.pyramid, hosts=hosts) as job:
         check_different(job.origin, places)
         _check_form(form, job, places)
         device = choose_device(options.device, options.precision)

@@ -118,7 +118,8 @@ def _render(service: Service, layer: ImageLayer, box: BBox, folder: Path) -> Non
     start = time.perf_counter()
     try:
         _check_unchanged(layer.job.bundle)
-        render(layer.job.origin, folder / "area.tif", replace(layer.job.options, bbox=box))
+        options = replace(layer.job.options, bbox=box)
+        render(layer.job.origin, folder / "area.tif", options, hosts=service.layers.hosts)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -14,7 +14,7 @@ import re
 import tempfile
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -90,7 +90,9 @@ class TileCache:
             ) from error
         self._memory: OrderedDict[Key, Kept] = OrderedDict()
         self._memory_bytes = 0
+        self._drops: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._changing = threading.Lock()
         self._written = 0
         self._broken = False
         self._shrink()
@@ -102,6 +104,7 @@ class TileCache:
             if kept is not None:
                 self._memory.move_to_end(key)
                 return kept
+            since = self._drops[key.of]
         path = self._path(key)
         try:
             file = path.read_bytes()
@@ -113,13 +116,38 @@ class TileCache:
             return None
         with contextlib.suppress(OSError):  # another process has thrown it away
             os.utime(path)  # used just now
-        return self._remember(key, Kept(content, digest.hex()))
+        kept = Kept(content, digest.hex())
+        self._remember(key, kept, since)
+        return kept
 
-    def write(self, key: Key, content: bytes) -> Kept:
-        """Keep a tile."""
+    def drops(self, of: str) -> int:
+        """Return how often tiles were thrown away on purpose, for `write`."""
+        with self._lock:
+            return self._drops[of]
+
+    def write(self, key: Key, content: bytes, since: int | None = None) -> Kept:
+        """Keep a tile, unless what it is made of may have been thrown away.
+
+        Args:
+            key: Which tile.
+            content: Its bytes.
+            since: What `drops` returned before any of what it is made of was read; None if
+                nothing that is kept was.
+
+        Returns:
+            The tile; without a tag if it is not kept.
+        """
         digest = _digest(content)
-        self._store(self._path(key), digest + content)
-        return self._remember(key, Kept(content, digest.hex()))
+        kept = Kept(content, digest.hex())
+        with self._changing:  # nothing is thrown away meanwhile
+            now = self.drops(key.of)
+            if since not in (None, now):
+                return Kept(content, "")
+            full = self._store(self._path(key), digest + content)
+            self._remember(key, kept, now)
+        if full:
+            self._shrink()
+        return kept
 
     def tiles(self, of: str, zoom: int, cols: range, rows: range) -> list[tuple[int, int]]:
         """Return which tiles are kept on disk in some columns and rows."""
@@ -132,41 +160,51 @@ class TileCache:
         return found
 
     def drop(self, of: str, places: Mapping[int, tuple[range, range]]) -> None:
-        """Throw away tiles in all formats; where a file cannot be removed, it stays.
+        """Throw away tiles that turned out wrong, in all formats.
+
+        Where a file cannot be removed, it stays.
 
         Args:
             of: The digest of what they are.
             places: Columns and rows by zoom.
         """
-        with self._lock:
-            for key in [key for key in self._memory if key.of == of and key.zoom in places]:
-                cols, rows = places[key.zoom]
-                if key.col in cols and key.row in rows:
-                    self._memory_bytes -= _in_memory(self._memory.pop(key))
-        for zoom, (cols, rows) in places.items():
-            for col in cols:
-                with contextlib.suppress(OSError):  # most have no folder
-                    for path in (self.folder / of / str(zoom) / str(col)).iterdir():
-                        if path.stem.isdigit() and int(path.stem) in rows:
-                            path.unlink(missing_ok=True)
+        with self._changing:
+            for zoom, (cols, rows) in places.items():
+                for col in cols:
+                    with contextlib.suppress(OSError):  # most have no folder
+                        for path in (self.folder / of / str(zoom) / str(col)).iterdir():
+                            if path.stem.isdigit() and int(path.stem) in rows:
+                                path.unlink(missing_ok=True)
+            with self._lock:  # last: a file that was read before must not be remembered after
+                self._drops[of] += 1
+                for key in [key for key in self._memory if key.of == of and key.zoom in places]:
+                    cols, rows = places[key.zoom]
+                    if key.col in cols and key.row in rows:
+                        self._memory_bytes -= _in_memory(self._memory.pop(key))
 
     def _path(self, key: Key) -> Path:
         return self.folder / key.of / str(key.zoom) / str(key.col) / f"{key.row}.{key.form}"
 
-    def _remember(self, key: Key, kept: Kept) -> Kept:
+    def _remember(self, key: Key, kept: Kept, since: int) -> None:
+        """Keep a tile in memory, unless any was thrown away since."""
         with self._lock:
+            if self._drops[key.of] != since:
+                return
             old = self._memory.pop(key, None)
             self._memory_bytes += _in_memory(kept) - (_in_memory(old) if old else 0)
             self._memory[key] = kept
             while self._memory_bytes > MEMORY_BYTES:
                 _, gone = self._memory.popitem(last=False)
                 self._memory_bytes -= _in_memory(gone)
-        return kept
 
-    def _store(self, path: Path, file: bytes) -> None:
-        """Write a file whole; a full disk costs nothing but the cache."""
+    def _store(self, path: Path, file: bytes) -> bool:
+        """Write a file whole; a full disk costs nothing but the cache.
+
+        Returns:
+            Whether it is time to see whether the cache is too large.
+        """
         if not self.limit:
-            return
+            return False
         temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,12 +218,10 @@ class TileCache:
             if not self._broken:
                 _log.warning("tiles are not kept in %s: %s", self.folder, error.strerror)
             self._broken = True
-            return
+            return False
         with self._lock:
             self._written += _on_disk(len(file))
-            full = self._written > self.limit // 20
-        if full:
-            self._shrink()
+            return self._written > self.limit // 20
 
     def _shrink(self) -> None:
         """Throw the least recently used tiles away if they take more than the limit."""

@@ -18,15 +18,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from maptile2sat._version import __version__
+from maptile2sat.bundle import find_bundle
 from maptile2sat.device import choose_device
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import TILE, Window
 from maptile2sat.mosaic import Cell, cells_of, make_mosaic
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.rendering.fitting import check_fit
-from maptile2sat.rendering.job import Job, made_of, prepared
+from maptile2sat.rendering.job import Job, guard_of, made_of, prepared
 from maptile2sat.serving.options import RESERVED, ServeOptions
 from maptile2sat.serving.pictures import Colour, Tile, pack
+from maptile2sat.sources import Hosts, RepeatGuard
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.translator import Translator, load_translator
 
@@ -252,10 +254,14 @@ _generating = threading.Lock()
 
 @dataclass(frozen=True)
 class Layers:
-    """All that is served: the map, and the imagery of every model by name."""
+    """All that is served: the map, and the imagery of every model by name.
+
+    `hosts` keeps the limits of map servers, for whatever asks them here.
+    """
 
     map: MapLayer
     images: dict[str, ImageLayer]
+    hosts: Hosts
 
 
 @contextmanager
@@ -274,9 +280,14 @@ def open_layers(
         Maptile2satError: If the map or a model cannot be used.
     """
     images: dict[str, ImageLayer] = {}
+    hosts = Hosts(options.render.rate)
+    guards: dict[int, RepeatGuard] = {}
     with ExitStack() as stack:
         for model in options.models:
-            job = _job(stack, source, replace(options.render, model=model), warn)
+            render = replace(options.render, model=model)
+            # who asks for the same zoom gets the same tiles: their error pictures count together
+            repeats = guards.setdefault(_wanted_zoom(render), guard_of(render))
+            job = _job(stack, source, render, warn, hosts=hosts, repeats=repeats)
             device = choose_device(options.render.device, options.render.precision)
             translator = load_translator(job.bundle, device, batch_size=job.options.batch_size)
             check_fit(job, colours=not job.source.info.remote)
@@ -286,18 +297,30 @@ def open_layers(
             images[name] = ImageLayer(name, job, _OneAtATime(translator), digest, clock)
         first = next(iter(images.values())).job
         about_map = {**made_of(first, ""), "model": None, "architecture": None, "seed": None}
-        yield Layers(MapLayer(first, _digest(about_map), clock), images)
+        yield Layers(MapLayer(first, _digest(about_map), clock), images, hosts)
 
 
-def _job(stack: ExitStack, source: Any, options: RenderOptions, warn: Callable[[str], None]) -> Job:
+def _wanted_zoom(options: RenderOptions) -> int:
+    """Return the zoom that a map of tiles is asked for."""
+    return find_bundle(options.model).description.zoom if options.zoom is None else options.zoom
+
+
+def _job(
+    stack: ExitStack,
+    source: Any,
+    options: RenderOptions,
+    warn: Callable[[str], None],
+    **changes: Any,
+) -> Job:
     """Open a map on the web mercator grid, warped to the model's zoom if it has another."""
     opened, told = ExitStack(), list[str]()
     # whatever its pixels are like: unless they are web mercator, they are not taken as they are
-    job = opened.enter_context(prepared(source, replace(options, native=True), told.append))
+    anyhow = replace(options, native=True)
+    job = opened.enter_context(prepared(source, anyhow, told.append, **changes))
     if job.source.info.grid.zoom is None:
         opened.close()
-        zoom = job.bundle.description.zoom
-        return stack.enter_context(prepared(source, replace(options, zoom=zoom), warn))
+        zoomed = replace(options, zoom=job.bundle.description.zoom)
+        return stack.enter_context(prepared(source, zoomed, warn, **changes))
     stack.push(opened)
     job.notices.tell = warn
     for text in told:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -146,14 +147,12 @@ def open_service(
     makers: dict[str, TileMaker] = {}
 
     def make(key: tuple[str, int, int]) -> Any:
-        try:
-            return makers[key[0]].make_cell(key[1], key[2])
-        except ErrorPictureError as error:
-            zoom = makers[key[0]].layer.zoom
-            for maker in makers.values():  # all read the same tiles, if of the same zoom
-                if maker.layer.zoom == zoom:
-                    maker.forget(error)
-            raise
+        return makers[key[0]].make_cell(key[1], key[2])
+
+    def forget(zoom: int, error: ErrorPictureError) -> None:
+        for maker in makers.values():  # all read the same tiles, if of the same zoom
+            if maker.layer.zoom == zoom:
+                maker.forget(error)
 
     cells, reads = CellQueue(make, options.queue), CellQueue(make, options.queue)
     with (
@@ -165,6 +164,8 @@ def open_service(
         makers["source"] = TileMaker(layers.map, cache, reads)
         for name, layer in layers.images.items():
             makers[name] = TileMaker(layer, cache, cells)
+            # not by the error of a cell: that may have failed for another reason before
+            layer.job.repeats.tell = partial(forget, layer.zoom)
         try:
             yield Service(options, layers, makers, cells, reads, counts)
         finally:

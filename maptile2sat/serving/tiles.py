@@ -7,7 +7,9 @@ only from what is kept anyway. Above it they are enlarged.
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +39,13 @@ ABOVE = 4
 """Zooms above a layer's own that are served."""
 
 
+class MadeCell(NamedTuple):
+    """The tiles of a cell by column and row, and how many error pictures were known by then."""
+
+    tiles: dict[tuple[int, int], Kept]
+    errors: int
+
+
 @dataclass
 class TileMaker:
     """Makes the tiles of one layer, or takes them from the cache.
@@ -53,6 +62,8 @@ class TileMaker:
     _bad: dict[tuple[int, int], tuple[int, str]] = field(default_factory=dict)
     """Cells that an error picture was in, with the number of the last one and its error."""
     _errors: int = 0
+    """Number of the last error picture of which all is thrown away."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def covers(self, zoom: int, col: int, row: int) -> bool:
         """Whether the layer may have pixels of a tile that can be served."""
@@ -75,13 +86,13 @@ class TileMaker:
             BusyError: If too much is asked for at once.
             Maptile2satError: If the map cannot be read.
         """
-        key = self._key(zoom, col, row, form)
+        key, since = self._key(zoom, col, row, form), self.cache.drops(self.layer.digest)
         kept = self.cache.read(key)
         if kept is not None:
             return kept, True
         if form != KEPT:
             base, was_kept = await self.get(zoom, col, row)
-            return await asyncio.to_thread(self._repack, key, base, zoom), was_kept
+            return await asyncio.to_thread(self._repack, key, base, since), was_kept
         if not self.covers(zoom, col, row):
             return Kept(EMPTY, "0"), False
         if zoom == self.layer.zoom:
@@ -92,16 +103,16 @@ class TileMaker:
             content = await self._below(zoom, col, row)
         else:
             return Kept(await self._shallow(zoom, col, row), ""), False
-        return await asyncio.to_thread(self.cache.write, key, content), False
+        return await asyncio.to_thread(self.cache.write, key, content, since), False
 
     def _key(self, zoom: int, col: int, row: int, form: str) -> Key:
         return Key(self.layer.digest, zoom, col, row, form)
 
-    def _repack(self, key: Key, base: Kept, zoom: int) -> Kept:
+    def _repack(self, key: Key, base: Kept, since: int) -> Kept:
         content = repacked(base.content, key.form, self.layer.ground)
-        if zoom < self.layer.zoom - BELOW:  # changes with what is kept
+        if key.zoom < self.layer.zoom - BELOW:  # changes with what is kept
             return Kept(content, "")
-        return self.cache.write(key, content)
+        return self.cache.write(key, content, since)
 
     def _touches(self, window: Window, zoom: int) -> bool:
         """Whether the layer has any of `window`, also a whole turn around the world away."""
@@ -114,32 +125,57 @@ class TileMaker:
     async def _own(self, col: int, row: int) -> Kept:
         """Make the cell that a tile of the layer's own zoom lies in; all of it is kept."""
         cells = self.layer.side // TILE
-        made: dict[tuple[int, int], Kept] = await self.queue.get(
-            (self.layer.name, col // cells, row // cells)
-        )
-        return made[col, row]
+        cell = (col // cells, row // cells)
+        made: MadeCell = await self.queue.get((self.layer.name, *cell))
+        self._refuse_bad(*cell, made.errors)  # on its way here it may have been thrown away
+        return made.tiles[col, row]
 
-    def make_cell(self, col: int, row: int) -> dict[tuple[int, int], Kept]:
-        """Make a cell and keep its tiles; for the queue's threads."""
+    def make_cell(self, col: int, row: int) -> MadeCell:
+        """Make a cell and keep its tiles; for the queue's threads.
+
+        Raises:
+            Maptile2satError: If the map cannot be read, or what was read of it turns out to be an
+                error picture.
+        """
         zoom, before = self.layer.zoom, self._errors
-        made = self.layer.make(col, row)
-        number, text = self._bad.get((col, row), (0, ""))
-        if number > before:  # another cell found out what this one was made of
-            raise SourceError(text)
-        return {
-            place: self.cache.write(self._key(zoom, *place, KEPT), content)
+        try:
+            made = self.layer.make(col, row)
+        except SourceError:
+            self._refuse_bad(col, row, before)  # that says more than what else has failed
+            raise
+        # in this order: what is thrown away later is not written, what was before is refused
+        errors, since = self._errors, self.cache.drops(self.layer.digest)
+        self._refuse_bad(col, row, before)
+        tiles = {
+            place: self.cache.write(self._key(zoom, *place, KEPT), content, since)
             for place, content in made.items()
         }
+        return MadeCell(tiles, errors)
+
+    def _refuse_bad(self, col: int, row: int, before: int) -> None:
+        """Refuse a cell if it was found out since `before` what it was made of.
+
+        Raises:
+            SourceError: If it was.
+        """
+        number, text = self._bad.get((col, row), (0, ""))
+        if number > before:
+            raise SourceError(text)
 
     def forget(self, error: ErrorPictureError) -> None:
-        """Throw away all that was made of an error picture before it was known as one."""
-        self._errors += 1
+        """Throw away all that was made of an error picture before it was known as one.
+
+        May be called from any thread.
+        """
         side = self.layer.side
-        for col, row in self.layer.forget(error.tiles):
-            self._bad[col, row] = (self._errors, str(error))
-            self.cache.drop(
-                self.layer.digest, self._places(Window(col * side, row * side, side, side))
-            )
+        with self._lock:
+            number = self._errors + 1
+            for col, row in self.layer.forget(error.tiles):
+                self._bad[col, row] = (number, str(error))
+                self.cache.drop(
+                    self.layer.digest, self._places(Window(col * side, row * side, side, side))
+                )
+            self._errors = number  # last: what is begun from now on reads nothing of all that
 
     def _places(self, window: Window) -> dict[int, tuple[range, range]]:
         """Return columns and rows, by zoom, of the tiles that are kept and show any of `window`."""

@@ -12,6 +12,7 @@ from maptile2sat.source import (
     tile_count,
     tile_count_of_rows,
 )
+from maptile2sat.sources.hosts import Hosts
 from maptile2sat.sources.masked import MaskedTiles
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter
 from maptile2sat.sources.opening import located, open_source
@@ -20,6 +21,7 @@ from maptile2sat.sources.repeats import RepeatGuard
 
 __all__ = [
     "MAX_REPEATS",
+    "Hosts",
     "Image",
     "MBTilesWriter",
     "Mask",

@@ -16,6 +16,7 @@ from urllib3.util import Retry
 
 from maptile2sat.errors import BlockedError, SourceError
 from maptile2sat.sources.decode import MAX_TILE_BYTES
+from maptile2sat.sources.hosts import Hosts
 from maptile2sat.sources.http_cache import open_cache
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.policy import check_host
@@ -75,9 +76,10 @@ class HttpClient:
         self._session = PlainSession()
         self._session.headers["User-Agent"] = options.agent
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._adapter = adapter(self._cache, options.rate, options.max_connections, options.gate)
+        self._hosts = options.hosts or Hosts(options.rate, options.max_connections)
+        polite = adapter(self._cache, self._hosts, options.gate)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, self._adapter)
+            self._session.mount(scheme, polite)
 
     def get(
         self,
@@ -130,7 +132,7 @@ class HttpClient:
             self._cache.delete(CacheController.cache_url(url))
 
     def close(self) -> None:
-        """Close the connections; downloads under way in other threads fail."""
+        """End downloads under way in other threads; close connections that nobody else uses."""
         with self._lock:
             self._stopped = self._stopped or "the source is closed"
             transfers = list(self._transfers)
@@ -165,8 +167,8 @@ class HttpClient:
                     raise SourceError(str(trouble)) from None
                 if trouble.pause is None:
                     transfer.wait(min(0.3 * 2**tried, MAX_BACKOFF))
-                else:  # all threads keep back
-                    self._adapter.pace(trouble.url).pause(min(trouble.pause, MAX_WAIT))
+                else:  # all who ask that host keep back
+                    self._hosts.of(trouble.url).pace.pause(min(trouble.pause, MAX_WAIT))
         raise AssertionError("unreachable")
 
     def _download(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from maptile2sat._version import __version__
 from maptile2sat.errors import UsageError
 from maptile2sat.resources import cache_folder
+from maptile2sat.sources.hosts import CONNECTIONS, RATE, Hosts
 from maptile2sat.sources.masked import MaskedTiles
 
 if TYPE_CHECKING:
@@ -63,10 +64,12 @@ class SourceOptions:
         timeout: Seconds to wait for a server to connect (10 at most) and to go on sending.
         patience: Seconds after which the download of one tile is given up, all tries together.
             Pauses are not counted: those that the server asks for (60 s at most, before each
-            try), those between tries (8 s at most) and those that `rate` makes.
+            try), those between tries (8 s at most) and those that the limits of a host make.
         retries: How often a failing download is tried again.
         max_connections: Downloads from one host at the same time.
         rate: Most requests a second to one host.
+        hosts: What keeps these two, and the pauses that hosts ask for, if several sources do that
+            together; then its own numbers count.
         gate: Lets requests through, if several processes keep the limits of a server together.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
         max_repeats: Number of places at which one picture that is neither of one colour nor a
@@ -96,8 +99,9 @@ class SourceOptions:
     timeout: float = 30.0
     patience: float = 90.0
     retries: int = 4
-    max_connections: int = 8
-    rate: float = 50.0
+    max_connections: int = CONNECTIONS
+    rate: float = RATE
+    hosts: Hosts | None = field(default=None, repr=False, compare=False)
     gate: Gate | None = field(default=None, repr=False, compare=False)
     allow_vrt: bool = False
     max_repeats: int = MAX_REPEATS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from maptile2sat.errors import ErrorPictureError
@@ -35,14 +35,21 @@ class RepeatGuard:
 
     Pictures that may are kept without places. All methods may be called from any thread.
 
-    Args:
+    Attributes:
         limit: Number of places from which on a picture is an error picture; 0: none ever is.
+        tell: Called once for each error picture, by whatever thread notices it and before that
+            goes on, with the tiles that had it before it was known: no later one passes.
+
+    Args:
+        limit: See above.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.tell: Callable[[ErrorPictureError], None] = lambda error: None
         self._lock = threading.Lock()
         self._places: OrderedDict[bytes, set[Tile] | None] = OrderedDict()
+        self._known: set[bytes] = set()
         self._found: set[Tile] = set()
         self._error: ErrorPictureError | None = None
 
@@ -85,7 +92,8 @@ class RepeatGuard:
         places = self._places.setdefault(picture, set())
         self._places.move_to_end(picture)
         if len(self._places) > _REMEMBERED:
-            self._places.popitem(last=False)
+            gone, _ = self._places.popitem(last=False)
+            self._known.discard(gone)  # it would pass again
         if places is None:
             return None
         places.update(tiles)
@@ -126,6 +134,10 @@ class RepeatGuard:
         with self._lock:
             self._found |= error.tiles
             self._error = error
+            news = error.picture not in self._known
+            self._known.add(error.picture)
+        if news:
+            self.tell(error)
         return error
 
     def refuse(self) -> None:

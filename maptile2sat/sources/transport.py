@@ -16,21 +16,18 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from http.client import HTTPResponse
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from cachecontrol import CacheControlAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from maptile2sat.sources.hosts import POOLS, Host, Hosts
 from maptile2sat.sources.http_cache import BlindSerializer, KeepAWeek, LenientCache
 from maptile2sat.sources.options import Gate
 
 REDIRECTS = (301, 302, 303, 307, 308)
 """Answers that name another address."""
-
-BURST = 1.0
-"""Seconds' worth of requests that may go out at once after a quiet time."""
 
 
 class Transfer:
@@ -44,7 +41,7 @@ class Transfer:
         self._end = None if patience is None else time.monotonic() + patience
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._leave: Callable[[], None] | None = None
+        self._leave: list[Callable[[], None]] = []
         self._aborted = threading.Event()
 
     @property
@@ -68,17 +65,15 @@ class Transfer:
 
     def enter(self, gate: Gate) -> None:
         """Wait for a gate to let a request through, without this counting against the deadline."""
-        self.leave()
         start = time.monotonic()
-        self._leave = gate(self._aborted.is_set)
+        self._leave.append(gate(self._aborted.is_set))
         if self._end is not None:
             self._end += time.monotonic() - start
 
     def leave(self) -> None:
-        """Tell the gate, if there was one, that the request is answered."""
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave()
+        """Tell all gates that have let the request through that it is answered."""
+        while self._leave:
+            self._leave.pop()()
 
     def listens_to(self, connection: socket.socket) -> None:
         """Take note of the socket that an answer comes from."""
@@ -108,67 +103,29 @@ def under_way(transfer: Transfer) -> Iterator[None]:
         _current.reset(token)
 
 
-class Pace:
-    """Keeps the distance between requests to one host, over all threads.
-
-    Args:
-        rate: Most requests a second.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._gap = 1.0 / rate
-        self._slack = BURST - self._gap if rate * BURST > 1 else 0.0
-        self._lock = threading.Lock()
-        self._next = 0.0
-        self._closed_until = 0.0
-
-    def turn(self) -> float:
-        """Take the next turn; return the seconds until it comes."""
-        with self._lock:
-            now = time.monotonic()
-            self._next = max(self._next, now - self._slack, self._closed_until)
-            wait = max(0.0, self._next - now)
-            self._next += self._gap
-            return wait
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody ask for a while: the host has said so."""
-        with self._lock:
-            self._closed_until = max(self._closed_until, time.monotonic() + seconds)
-
-    @property
-    def paused(self) -> float:
-        """Seconds for which nobody may ask yet."""
-        return self._closed_until - time.monotonic()
-
-
 class PoliteAdapter(requests.adapters.HTTPAdapter):
     """Sends requests when it is their turn, over connections that end in time.
 
     Args:
-        rate: Most requests a second to one host.
-        connections: Most connections to one host.
+        hosts: Keeps the limits of hosts, and the connections to them.
         gate: What else must let each request through.
     """
 
-    def __init__(
-        self, *, rate: float, connections: int, gate: Gate | None = None, **kwargs: Any
-    ) -> None:
-        self._rate = rate
+    def __init__(self, *, hosts: Hosts, gate: Gate | None = None, **kwargs: Any) -> None:
+        self._hosts = hosts
         self._gate = gate
-        self._paces: dict[str, Pace] = {}
-        self._lock = threading.Lock()
         super().__init__(
-            pool_connections=4,
-            pool_maxsize=connections,
+            pool_connections=POOLS,
+            pool_maxsize=hosts.connections,
             pool_block=True,
             max_retries=0,
             **kwargs,
         )
+        hosts.join(self)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Use the connections of this module."""
-        super().init_poolmanager(*args, **kwargs)
+        """Use the connections that are shared, and of them those of this module."""
+        self.poolmanager, self.proxy_manager = self._hosts.pools, self._hosts.proxies
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
@@ -180,28 +137,26 @@ class PoliteAdapter(requests.adapters.HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         """Send a request that the cache could not answer."""
         transfer = _current.get()
-        pace = self.pace(request.url or "")
         if transfer is not None:
-            transfer.wait(pace.turn())
-            while not transfer.over and (left := pace.paused) > 0:
-                transfer.wait(left)
-            if transfer.over:
-                raise requests.exceptions.Timeout("timed out")
-            if self._gate is not None:
-                transfer.enter(self._gate)
+            self._wait(transfer, self._hosts.of(request.url or ""))
         return super().send(request, *args, **kwargs)
 
-    def close(self) -> None:
-        """Close all connections now, not when Python comes to collect them."""
-        pools = self.poolmanager.pools
-        for key in pools.keys():  # noqa: SIM118 - it cannot be iterated over
-            pools[key].close()
-        super().close()
+    def _wait(self, transfer: Transfer, host: Host) -> None:
+        """Wait for a free connection first: a turn that is not used at once would be no limit."""
+        transfer.leave()  # the host that has redirected here has answered
+        transfer.enter(host.connection)
+        if not transfer.over:
+            transfer.wait(host.pace.turn())
+        while not transfer.over and (left := host.pace.paused) > 0:
+            transfer.wait(left)
+        if transfer.over:
+            raise requests.exceptions.Timeout("timed out")
+        if self._gate is not None:
+            transfer.enter(self._gate)
 
-    def pace(self, url: str) -> Pace:
-        """Return the pace of a host."""
-        with self._lock:
-            return self._paces.setdefault(urlsplit(url).netloc, Pace(self._rate))
+    def close(self) -> None:
+        """Close the connections, unless others use them."""
+        self._hosts.leave(self)
 
 
 class CachedAdapter(CacheControlAdapter, PoliteAdapter):  # type: ignore[misc,unused-ignore]
@@ -225,18 +180,16 @@ class PlainSession(requests.Session):
         """Return None: whoever asks follows redirects."""
 
 
-def adapter(
-    cache: LenientCache | None, rate: float, connections: int, gate: Gate | None = None
-) -> PoliteAdapter:
+def adapter(cache: LenientCache | None, hosts: Hosts, gate: Gate | None = None) -> PoliteAdapter:
     """Return what sends requests, with a cache in front if there is one."""
     if cache is None:
-        return PoliteAdapter(rate=rate, connections=connections, gate=gate)
+        return PoliteAdapter(hosts=hosts, gate=gate)
     kept: dict[str, Any] = {
         "cache": cache,
         "heuristic": KeepAWeek(),
         "serializer": BlindSerializer(),
     }
-    return CachedAdapter(rate=rate, connections=connections, gate=gate, **kept)
+    return CachedAdapter(hosts=hosts, gate=gate, **kept)
 
 
 class _BoundedReader(io.RawIOBase):

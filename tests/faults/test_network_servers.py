@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,13 @@ import pytest
 
 from maptile2sat.errors import MissingTileError, SourceError, UsageError
 from maptile2sat.grid import TILE, Window
-from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources import Hosts, SourceOptions, open_source
 from tests.conftest import TileMap
 from tests.faults.support import (
     HANGING,
     PASSING,
     REFUSED,
+    Fault,
     FaultServer,
     answer,
     endless_redirect,
@@ -121,16 +124,16 @@ def test_retry_after_has_a_ceiling(
     seconds: str, broken: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server asks to come back in an hour or a century: a minute is the most."""
-    from maptile2sat.sources import http, transport
+    from maptile2sat.sources import hosts, http
 
     pauses: list[float] = []
-    pause = transport.Pace.pause
+    pause = hosts.Pace.pause
 
-    def noted(self: transport.Pace, wanted: float) -> None:
+    def noted(self: hosts.Pace, wanted: float) -> None:
         pauses.append(wanted)
         pause(self, min(wanted, 0.1))
 
-    monkeypatch.setattr(transport.Pace, "pause", noted)
+    monkeypatch.setattr(hosts.Pace, "pause", noted)
     broken.choose = lambda path, number: (
         lambda to, body: answer(to, "429 Slow", b"", f"Retry-After: {seconds}")
     )
@@ -163,6 +166,82 @@ def test_rate_is_kept(broken: FaultServer) -> None:
     # a second's worth at once, then the distance
     # half of it: a busy machine sees the first request late
     assert times[-1] - times[0] > (len(MAP.tiles) - 4) / 4 / 2
+
+
+def read_by_many(server: FaultServer, sources: int, hosts: Hosts) -> None:
+    """Read all of the map by several sources at once, each for itself."""
+    options = dataclasses.replace(QUICK, hosts=hosts)
+    with ThreadPoolExecutor(sources) as pool:
+        done = [pool.submit(read, server, MAP.extent, options) for _ in range(sources)]
+        for each in done:
+            np.testing.assert_array_equal(each.result(), expected(MAP.extent))
+
+
+def test_sources_keep_to_the_rate_together(broken: FaultServer) -> None:
+    """Several sources of one host ask no faster than one may."""
+    times: list[float] = []
+    broken.extra = ("Cache-Control: no-store",)
+    broken.choose = lambda path, number: times.append(time.monotonic())  # type: ignore[func-returns-value]
+    read_by_many(broken, 3, Hosts(rate=6.0))
+    # a second's worth at once, then the distance
+    assert times[-1] - times[0] > (3 * len(MAP.tiles) - 6) / 6 / 2
+
+
+def test_sources_share_connections(broken: FaultServer) -> None:
+    """Several sources of one host have no more connections than one may have."""
+
+    def slow(to: socket.socket, body: bytes) -> bool:
+        time.sleep(0.05)
+        return answer(to, "200 OK", body, "Cache-Control: no-store")
+
+    broken.choose = lambda path, number: slow
+    read_by_many(broken, 3, Hosts(connections=2))
+    assert broken.most <= 2
+
+
+def test_sources_that_share_connections_close_their_own_downloads(broken: FaultServer) -> None:
+    """One source holds all connections for ever: another one can be closed all the same."""
+    broken.choose = lambda path, number: HANGING["no answer at all"]
+    options = dataclasses.replace(QUICK, timeout=60.0, hosts=Hosts(connections=1))
+    first, second = (open_source(broken.template, options) for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        first.prefetch(FIRST)
+        while not broken.asked:
+            time.sleep(0.01)
+        waiting = pool.submit(second.read, FIRST.shifted(TILE, 0))
+        time.sleep(0.3)
+        start = time.monotonic()
+        second.close()
+        with pytest.raises(SourceError):
+            waiting.result()
+        assert time.monotonic() - start < 20
+        broken.choose = lambda path, number: None
+        first.close()
+    assert sum(broken.asked.values()) == 1
+
+
+def test_retry_after_holds_for_all_sources(broken: FaultServer) -> None:
+    """One source is told to come back in a second: no other asks that host before."""
+    told, asked = threading.Event(), list[float]()
+    options = dataclasses.replace(QUICK, hosts=Hosts())
+
+    def ask_for_patience(to: socket.socket, body: bytes) -> bool:
+        done = answer(to, "429 Slow", b"", "Retry-After: 1")
+        told.set()
+        return done
+
+    def choose(path: str, number: int) -> Fault | None:
+        asked.append(time.monotonic())
+        return ask_for_patience if len(asked) == 1 else None
+
+    broken.choose = choose
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(read, broken, FIRST, options)
+        assert told.wait(20)
+        time.sleep(0.2)  # until the answer has been read
+        read(broken, FIRST.shifted(TILE, 0), options)
+        first.result()
+    assert asked[1] - asked[0] > 0.9
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
