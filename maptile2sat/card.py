@@ -149,8 +149,11 @@ def _by_hand(done: Mapping[str, Any]) -> str:
     contrast, amount = (
         done.get(name, usual) for name, usual in (("contrast", 1), ("brightened", 0))
     )
-    if (contrast, amount) != (1, 0):
-        changes.append(f"colours times {contrast}, plus {amount}, before the last tanh")
+    tones = [f"times {contrast}"] if contrast != 1 else []
+    if amount != 0:
+        tones.append(f"plus {amount}" if amount > 0 else f"less {-amount}")
+    if tones:
+        changes.append(f"colours {', '.join(tones)}, before the last tanh")
     if not changes:
         return ""
     return f"\nWithout training, by the scripts in `examples`: {'; '.join(changes)}."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maptile2sat.bundle import open_bundle
+from maptile2sat.bundle import open_bundle, redescribe
 from tests.test_another_colour import WATER, image, lake
 from tests.test_average import bundle
 
@@ -16,8 +16,10 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "brightness.py"
 
 
 def test_colours_move_before_the_last_tanh(tmp_path: Path) -> None:
-    old = bundle(tmp_path / "old", 1)
-    for turn, contrast in (("once", 1.0), ("twice", 1.2)):
+    run = {"command": "train", "crops_of_256_px": 4, "steps": 1, "of_steps": 1, "pairs": 1}
+    old = redescribe(open_bundle(bundle(tmp_path / "old", 1)), training=run).folder
+    turns = (("once", 1.0, "colours less 0.1,"), ("twice", 1.2, "colours times 1.2, less 0.22,"))
+    for turn, contrast, said in turns:
         words = [str(old), "-0.1", "--contrast", str(contrast), "-o", str(tmp_path / turn)]
         command = [sys.executable, str(SCRIPT), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -25,6 +27,7 @@ def test_colours_move_before_the_last_tanh(tmp_path: Path) -> None:
         before, after = image(old, lake(WATER)), image(tmp_path / turn, lake(WATER))
         expected = contrast * np.arctanh(before) - 0.1
         np.testing.assert_allclose(np.arctanh(after), expected, atol=5e-3)
+        assert f"{said} before the last tanh" in (tmp_path / turn / "README.md").read_text()
         old = tmp_path / turn
     about = open_bundle(old).description.training
     assert (about["brightened"], about["contrast"]) == (-0.22, 1.2)
