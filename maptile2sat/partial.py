@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from maptile2sat.errors import UnfinishedError
 from maptile2sat.geotiff import output_errors
 from maptile2sat.grid import Window
+from maptile2sat.sources.masked import Tile, tiles_as_json, tiles_from_json
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
@@ -68,7 +69,7 @@ class Partial:
         """
         self.folder = partial_folder(output)
         self.masked = False
-        self.missing: dict[tuple[int, int], str] = {}
+        self.missing: dict[Tile, str] = {}
         self._output = output
         self._done: set[tuple[int, int]] = set()
         self._removed = False
@@ -120,7 +121,7 @@ class Partial:
             self._done = {(line["col"], line["row"]) for line in lines[1:]}
             self.masked = any(line["masked"] for line in lines[1:])
             for line in lines[1:]:
-                self.missing |= {(col, row): name for col, row, name in line.get("missing", ())}
+                self.missing |= tiles_from_json(line.get("missing", []))
             _rewrite(path, lines)  # without what a crash tore
         else:
             _rewrite(path, [header])  # first: a journal without its pixels would be believed
@@ -154,9 +155,7 @@ class Partial:
         """Return whether the pixels of a cell are there already."""
         return (cell.col, cell.row) in self._done
 
-    def add(
-        self, part: Window, *, masked: bool, missing: Mapping[tuple[int, int], str] | None = None
-    ) -> None:
+    def add(self, part: Window, *, masked: bool, missing: Mapping[Tile, str] | None = None) -> None:
         """Note that the pixels of a cell, or the part of it that is wanted, are on disk.
 
         Args:
@@ -169,7 +168,7 @@ class Partial:
         """
         line: dict[str, Any] = {"col": part.col, "row": part.row, "masked": masked}
         if missing:
-            line["missing"] = [[*tile, name] for tile, name in sorted(missing.items())]
+            line["missing"] = tiles_as_json(missing)
         rest = json.dumps(line).encode() + b"\n"
         with output_errors(self._output):
             while rest:

@@ -29,17 +29,21 @@ def address() -> Iterator[str]:
 def test_masked_tiles_are_listed_at_the_end(
     tmp_path: Path, address: str, server: TileServer, block: int
 ) -> None:
-    """In one line, also those that two workers, or the client, met."""
+    """In one line, also those that two workers, the client, or an interrupted run met."""
     url = server.serve(TileMap(16, TILES.tiles, random_map))
     holes = ["16/37306/18964", "16/37312/18968", "16/37317/18971"]  # corners, and the middle
     for hole in holes:
         del server.pages[f"/{hole}.png"]
     box = bbox_of(mercator_grid(16), TILES.extent)
-    told: list[str] = []
     output = tmp_path / "out"
-    result = shard(
-        url, output, address, block=block, bbox=box, missing="mask", warn=told.append, rate=1000.0
-    )
+    settings = {"block": block, "bbox": box, "missing": "mask", "rate": 1000.0}
     said = f"3 tiles are missing in {url} and masked: {', '.join(holes)}"
-    assert [text for text in told if "missing" in text] == [said]
-    assert [text for text in result.warnings if "missing" in text] == [said]
+    for resume in (False, True):
+        told: list[str] = []
+        result = shard(url, output, address, resume=resume, warn=told.append, **settings)
+        assert [text for text in told if "missing" in text] == [said]
+        assert [text for text in result.warnings if "missing" in text] == [said]
+        # interrupted before it was whole, and before one record
+        (output / "manifest.json").unlink()
+        next((output / "blocks").glob("*.json")).unlink()
+    assert result.resumed_blocks == result.blocks - 1

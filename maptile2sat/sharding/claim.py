@@ -26,6 +26,7 @@ from maptile2sat.sharding.store import (
 )
 from maptile2sat.sharding.tile_index import INDEX
 from maptile2sat.sharding.vrt import MOSAIC
+from maptile2sat.sources.masked import Tile
 
 FORMAT = 1
 BEGUN = {"format": FORMAT, "begun": True}
@@ -162,19 +163,20 @@ class Claim:
         self.store.make()
         self.store.write(JOB, _as_text(header))
 
-    def records(self, plan: BlockPlan) -> Iterator[tuple[int, BlockRecord]]:
-        """Yield (number, record) of the blocks that an earlier run has finished."""
+    def records(self, plan: BlockPlan) -> Iterator[tuple[int, BlockRecord, dict[Tile, str]]]:
+        """Yield (number, record, tiles missing) of the blocks that an earlier run has finished."""
         if self.earlier is None:
             return
         job = identity_of(self.earlier)
         for prefix, names in plan.rows_of_names():
             for text, size in self.store.records(prefix, names):
-                record = record_of(text, job)
-                if record is None:  # that block is made again
+                found = record_of(text, job)
+                if found is None:  # that block is made again
                     continue
+                record, missing = found
                 index = plan.index(record.name)
                 if index is not None and plan.part(index) == record.window and size == record.size:
-                    yield index, record
+                    yield index, record, missing
 
 
 def is_unfinished(store: Store) -> bool:

@@ -133,8 +133,9 @@ class _Run:
 
     def make_all(self, client: Any, straggler_seconds: float) -> int:
         """Have the blocks made that are not there yet; return how many were made twice."""
-        for index, record in self.claim.records(self.order.plan):
+        for index, record, missing in self.claim.records(self.order.plan):
             self.ledger.add(index, record)
+            self.job.masked.add(missing)
         self.tally.resumed = len(self.ledger)
         self.progress(len(self.ledger), len(self.order.plan))
         dispatcher = Dispatcher(

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from maptile2sat.errors import FolderError, OutputError
 from maptile2sat.geotiff import output_errors
 from maptile2sat.sharding.manifest import BlockRecord, block_file
+from maptile2sat.sources.masked import Tile, tiles_as_json, tiles_from_json
 
 BLOCKS = "blocks"
 JOB = "job.json"
@@ -35,19 +36,29 @@ def identity_of(job: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
 
 
-def record_text(record: BlockRecord, job: str) -> bytes:
-    """Return what is written beside a block: its record, and of which job it is."""
-    return json.dumps({**record.as_json(), "job": job}).encode() + b"\n"
+def record_text(record: BlockRecord, job: str, missing: Mapping[Tile, str]) -> bytes:
+    """Return what is written beside a block.
+
+    Args:
+        record: Of the block.
+        job: Of which job it is; see `identity_of`.
+        missing: Tiles of the map that it had to do without, by column and row.
+    """
+    found = {**record.as_json(), "job": job}
+    if missing:
+        found["missing"] = tiles_as_json(missing)
+    return json.dumps(found).encode() + b"\n"
 
 
-def record_of(text: bytes, job: str) -> BlockRecord | None:
-    """Return the record of a block; None if it is torn, or of another job."""
+def record_of(text: bytes, job: str) -> tuple[BlockRecord, dict[Tile, str]] | None:
+    """Return what `record_text` was given; None if it is torn, or of another job."""
     try:
         found = json.loads(text)
         record = BlockRecord.from_json(found)
+        missing = tiles_from_json(found.get("missing", []))
     except (FolderError, ValueError, RecursionError):
         return None
-    return record if found.get("job") == job else None
+    return (record, missing) if found.get("job") == job else None
 
 
 class Store(Protocol):

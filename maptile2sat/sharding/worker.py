@@ -95,10 +95,12 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
     name, window = order.plan.name(index), order.plan.part(index)
     block, record = _rendered(order, opened, name, window)
     _refuse_late(order, opened.store)  # an upload takes its time
-    # last: a block with a record is done
-    opened.store.write(record_file(name), record_text(record, order.job))
     context = mosaic.context_of(window, opened.translator)
     columns, rows = columns_and_rows(opened.job.source, context)
+    # those that it needed, whichever block met them first
+    masked = opened.job.masked.among(columns, rows)
+    # last: a block with a record is done
+    opened.store.write(record_file(name), record_text(record, order.job, masked))
     return Made(
         index,
         record,
@@ -106,8 +108,7 @@ def _made(order: Order, opened: _Opened, index: int) -> Made:
         block.stats.skipped,
         block.stats.generator_seconds,
         _news(opened),
-        # those that it needed, whichever block met them first
-        opened.job.masked.among(columns, rows),
+        masked,
         opened.job.repeats.among(columns, rows),
     )
 

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 SHOWN = 10
 """Most tiles that a message names."""
 
 Tile = tuple[int, int]
 """Column and row."""
+
+
+def tiles_as_json(tiles: Mapping[Tile, str]) -> list[list[Any]]:
+    """Return the names of tiles as JSON can hold them, in order."""
+    return [[*tile, name] for tile, name in sorted(tiles.items())]
+
+
+def tiles_from_json(found: Any) -> dict[Tile, str]:
+    """Return what `tiles_as_json` was given.
+
+    Raises:
+        ValueError: If it did not give this.
+    """
+    try:
+        return {(int(column), int(row)): str(name) for column, row, name in found}
+    except TypeError as error:
+        raise ValueError(f"{found!r} is no list of tiles") from error
 
 
 class MaskedTiles:
