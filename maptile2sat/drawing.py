@@ -24,6 +24,7 @@ from maptile2sat.grid import TILE, BBox, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
 from maptile2sat.source import common
 from maptile2sat.sources.mbtiles_writer import MBTilesWriter, viewer_bounds
+from maptile2sat.sources.styles import STYLE_KEY, STYLE_TAG
 from maptile2sat.wholeness import is_whole
 
 Progress = Callable[[int, int], None]
@@ -162,7 +163,7 @@ def _write_mbtiles(source: ExtractSource, window: Window, output: Path, progress
         attribution=info.attribution,
         description=f"{name}: label-free map in the style '{style}', drawn by maptile2sat "
         "from OpenStreetMap data (ODbL)",
-        extra={"maptile2sat:style": style},
+        extra={STYLE_KEY: style},
         bounds=bounds,
         center=center,
     ) as writer:
@@ -223,7 +224,7 @@ def _fill_geotiff(source: ExtractSource, window: Window, path: Path, progress: P
             TIFFTAG_SOFTWARE="maptile2sat",
             TIFFTAG_IMAGEDESCRIPTION=f"Label-free map of {info.name} in the style '{info.style}', "
             "drawn from OpenStreetMap data (ODbL)",
-            MAPTILE2SAT_STYLE=info.style or "",
+            **{STYLE_TAG: info.style or ""},
         )
         for done, (row, column) in enumerate(product(rows, columns), 1):
             block = Window(column, row, TILE, TILE).intersection(window)

@@ -159,6 +159,19 @@ def test_park_covers_exactly_its_pixels_in_geotiff(tmp_path: Path) -> None:
     assert result.warnings == []
 
 
+@pytest.mark.parametrize("style", ["maps", "osm"])
+@pytest.mark.parametrize("suffix", [".mbtiles", ".tif"])
+def test_a_drawn_map_knows_its_style(tmp_path: Path, suffix: str, style: str) -> None:
+    """So that pairs cut from it, and models trained on those, are called after it."""
+    osm = Osm()
+    osm.rect(60, 40, 110, 70, leisure="park")
+    path = tmp_path / f"map{suffix}"
+    draw(osm.write(tmp_path / "town.osm"), path, style=style)
+    for zoom in (None, ZOOM):
+        with closing(open_source(path, SourceOptions(zoom=zoom))) as source:
+            assert source.info.style == style
+
+
 def test_mbtiles_has_the_same_pixels_and_all_metadata(tmp_path: Path) -> None:
     osm = Osm()
     osm.rect(60, 40, 110, 70, leisure="park")

@@ -18,6 +18,7 @@ from maptile2sat.sources.http import HttpClient
 from maptile2sat.sources.mbtiles import VECTOR_ADVICE
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
+from maptile2sat.sources.styles import style_in
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.sources.tileset import open_tileset, span_of_bounds
 
@@ -112,7 +113,7 @@ class PMTiles:
         self._header = _header(content.get(0, _HEADER), name)
         metadata = self.metadata = self._metadata()
         self.attribution = plain_text(str(metadata.get("attribution") or ""))
-        self.style = metadata.get("style") if isinstance(metadata.get("style"), str) else None
+        self.style = style_in(metadata)
         low, high = self._header["min_zoom"], min(self._header["max_zoom"], MAX_ZOOM)
         self.zooms: Sequence[int] = range(low, high + 1)
 

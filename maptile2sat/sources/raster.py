@@ -26,6 +26,7 @@ from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.pixels import flatten
+from maptile2sat.sources.styles import style_in
 from maptile2sat.sources.warped import warp_to_zoom
 
 MAX_ASPECT = 1.25
@@ -63,8 +64,12 @@ class RasterSource:
             crs = _crs(dataset, options, self._name)
             _check_position(dataset, crs, self._name)
             grid, extent = raster_grid(crs, dataset.transform, dataset.width, dataset.height)
-            attribution = plain_text(str(dataset.tags().get("TIFFTAG_COPYRIGHT", "")))
-        self._info = SourceInfo(self._name, grid, extent, attribution, remote=self._remote)
+            tags = dataset.tags()
+        attribution = plain_text(str(tags.get("TIFFTAG_COPYRIGHT", "")))
+        style = style_in(tags)
+        self._info = SourceInfo(
+            self._name, grid, extent, attribution, style=style, remote=self._remote
+        )
 
     @property
     def info(self) -> SourceInfo:

@@ -18,9 +18,6 @@ from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.repeats import RepeatGuard
 from maptile2sat.sources.tiled import TiledSource
 
-STYLES = ("maps", "osm")
-"""Map styles that a tile set may say it is drawn in."""
-
 _ASKS = 3
 """How often a server is asked for a tile whose picture is damaged."""
 
@@ -179,7 +176,7 @@ def open_tileset(
         attribution=tiles.attribution,
         tiled=True,
         tile_side=side,
-        style=tiles.style if tiles.style in STYLES else None,
+        style=tiles.style,
         remote=tiles.remote,
     )
     decoder = Decoder(side, retina, options.fill)

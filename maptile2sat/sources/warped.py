@@ -6,6 +6,7 @@ WarpedVRT depends on where it is cut, so it would not do.)
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from maptile2sat.grid import TILE, BBox, Grid, Window, mercator_grid
 from maptile2sat.outline import poles
 from maptile2sat.projection import HALF_WORLD, MAX_LATITUDE, WEB_MERCATOR, converted
 from maptile2sat.quiet import ignore_missing_position
-from maptile2sat.source import Read, Source, SourceInfo, blank
+from maptile2sat.source import Read, Source, blank
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.tiled import TiledSource
 
@@ -230,7 +231,7 @@ def warp_to_zoom(raster: Source, zoom: int, options: SourceOptions) -> TiledSour
         )
     loader = WarpLoader(raster, grid, options.resampling)
     about = raster.info
-    info = SourceInfo(about.name, grid, extent, about.attribution, remote=about.remote)
+    info = dataclasses.replace(about, grid=grid, extent=extent)
     workers = min(4, os.cpu_count() or 1)
     return TiledSource(info, loader, workers=workers, cache_bytes=options.cache_bytes)
 
