@@ -8,6 +8,7 @@ import io
 import json
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,23 @@ def test_retina_tiles_are_averaged(tmp_path: Path) -> None:
     read = source.read(Window(512, 1280, TILE, TILE))
     blocks = pixels.astype(float).reshape(TILE, 2, TILE, 2, 3).mean(axis=(1, 3))
     assert np.abs(read.image - blocks).max() <= 0.5
+
+
+def test_retina_tiles_of_512_px(server: TileServer) -> None:
+    """Pictures of 1,024 px: four tiles of the next zoom, each pixel a mean of four."""
+    pixels = pattern(Window(0, 0, 1024, 1024))
+    means = pixels.astype(float).reshape(512, 2, 512, 2, 3).mean(axis=(1, 3))
+    for place, size in (("/3/2/5@2x.png", 512), ("/512/3/2/5@2x.png", None)):
+        server.pages[place] = encode(pixels)
+        template = server.url + place.replace("3/2/5", "{z}/{x}/{y}")
+        with closing(open_source(template, SourceOptions(zoom=4, tile_size=size))) as source:
+            read = source.read(Window(2 * 512, 5 * 512, 512, 512))
+        assert np.abs(read.image - means).max() <= 0.5
+    with (
+        closing(open_source(server.url + "/{z}/{x}/{y}@2x.png", SourceOptions(zoom=3))) as source,
+        pytest.raises(SourceError, match=r"1024x1024 px, not 256x256: say --tile-size 512"),
+    ):
+        source.read(Window(512, 1280, 9, 9))
 
 
 def test_a_server_whose_tiles_are_larger_than_said(server: TileServer, tmp_path: Path) -> None:

@@ -74,8 +74,9 @@ class Decoder:
 
     def _wrong_size(self, size: tuple[int, int], place: str) -> str:
         text = f"tile {place} is {size[0]}x{size[1]} px, not {self.side}x{self.side}"
-        if size in ((256, 256), (512, 512)):
-            text += f": say --tile-size {size[0]}"
+        sides = {256: 256, 512: 512} | ({1024: 512} if self.retina else {})
+        if size[0] == size[1] and (side := sides.get(size[0])) is not None:
+            text += f": say --tile-size {side}"
         return text
 
 

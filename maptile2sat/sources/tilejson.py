@@ -53,12 +53,12 @@ def open_tilejson(text: str, options: SourceOptions) -> TiledSource:
         bounds=_bounds(content),
         home=text if remote else None,
     )
-    size = content.get("tileSize")
+    size, retina = content.get("tileSize"), templates[0].retina
     return open_tileset(
         tiles,
         options,
-        retina=templates[0].retina,
-        tile_size=size if isinstance(size, int) else templates[0].tile_size,
+        retina=retina,
+        tile_size=size if isinstance(size, int) and not retina else templates[0].tile_size,
     )
 
 

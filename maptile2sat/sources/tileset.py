@@ -257,10 +257,8 @@ def span_of_tiles(columns: Iterable[int], rows: tuple[int, int], zoom: int) -> W
 
 
 def _side(tiles: TileSet, options: SourceOptions, *, retina: bool, tile_size: int | None) -> int:
-    """Return how many pixels of the grid a tile is wide."""
-    if retina:
-        return TILE
-    size = options.tile_size or tile_size
+    """Return how many pixels of the grid a tile is wide, half of its picture's with `retina`."""
+    size = options.tile_size or tile_size or (TILE if retina else None)
     if size is None and (zooms := tiles.zooms):
         data = tiles.sample(zooms[-1])
         if data is not None:
