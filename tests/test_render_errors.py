@@ -367,6 +367,8 @@ def test_libraries_say_nothing_of_their_own(tmp_path: Path) -> None:
         (["--co", "COMPRESS"], "say NAME=VALUE"),
         (["--max-tiles", "0"], "Invalid value for '--max-tiles'"),
         (["--resampling", "magic"], "resampling 'magic' is not known"),
+        (["--resampling", "sum"], "resampling 'sum' is not known: say one of nearest, "),
+        (["--resampling", "gauss"], "resampling 'gauss' is not known"),
         (["--tile-size", "100"], "100"),
         (["--no-such-option"], "--no-such-option"),
     ],

@@ -14,7 +14,6 @@ from typing import Any
 
 import rasterio
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
 
 from maptile2sat import mosaic
 from maptile2sat.bundle import Bundle, find_bundle
@@ -38,6 +37,7 @@ from maptile2sat.sources import (
     tile_count_of_rows,
 )
 from maptile2sat.sources.naming import address_mark
+from maptile2sat.sources.warped import methods_of
 from maptile2sat.translator import NetworkTranslator, Translator, load_translator
 
 CACHE_BYTES = 128 << 20
@@ -124,11 +124,7 @@ def open_job(
     notices = Notices(tell)
     if not 0 <= options.seed <= MAX_SEED:
         raise UsageError(f"seed {options.seed} is not in 0..{MAX_SEED}")
-    if options.resampling is not None and options.resampling not in Resampling.__members__:
-        raise UsageError(
-            f"resampling '{options.resampling}' is not known: say one of "
-            f"{', '.join(Resampling.__members__)}"
-        )
+    methods_of(options.resampling)  # refuses what is not known, warped or not
     bbox, crs = read_box(options.bbox, options.bbox_crs)
     bundle = find_bundle(options.model)
     about = bundle.description

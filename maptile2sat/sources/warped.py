@@ -247,7 +247,8 @@ def methods_of(name: str | None) -> Methods:
     """
     if name is None:
         return Methods(Resampling.average, Resampling.bilinear)
-    known = {method.name: method for method in SUPPORTED_RESAMPLING}
+    # a sum of colours is no colour, and depends on where GDAL begins
+    known = {method.name: method for method in SUPPORTED_RESAMPLING if method is not Resampling.sum}
     if name not in known:
         raise UsageError(f"resampling '{name}' is not known: say one of {', '.join(known)}")
     return Methods(known[name], known[name])
