@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -43,6 +44,8 @@ class SourceInfo:
         tile_side: Side in pixels of the grid of those tiles: 256, or 512.
         style: The map style (`maps`, `osm`) if the source knows it.
         remote: Whether reading goes over a network.
+        parts: Local files, beside that by which it is opened, that pixels come from: the pictures
+            of a VRT, a mask.
     """
 
     name: str
@@ -53,6 +56,7 @@ class SourceInfo:
     tile_side: int = TILE
     style: str | None = None
     remote: bool = False
+    parts: tuple[Path, ...] = ()
 
 
 class Source(Protocol):

@@ -155,19 +155,18 @@ def write_raster(
     crs: str | None = "EPSG:3857",
     **profile: Any,
 ) -> Path:
-    """Write (band, row, column) values as a GeoTIFF."""
+    """Write (band, row, column) values as a GeoTIFF, unless `profile` has another `driver`."""
     count, height, width = bands.shape
     with rasterio.open(
         path,
         "w",
-        driver="GTiff",
         count=count,
         height=height,
         width=width,
         dtype=bands.dtype,
         crs=crs,
         transform=transform or Affine(2.0, 0, 2_700_000.5, 0, -2.0, 8_400_000.25),
-        **profile,
+        **{"driver": "GTiff", **profile},
     ) as dataset:
         dataset.write(bands)
     return path

@@ -288,6 +288,15 @@ def test_what_is_no_raster_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_file_of_several_rasters_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "two.gpkg"
+    for table in ("one", "zwei"):
+        more = {"APPEND_SUBDATASET": "YES"} if path.exists() else {}
+        write_raster(path, _rgb(), driver="GPKG", RASTER_TABLE=table, **more)
+    with pytest.raises(SourceError, match=r"holds 2 rasters: .* 'GPKG:.*two\.gpkg:one' map\.tif"):
+        open_source(path)
+
+
 def test_unknown_resamplings_are_listed(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", _rgb())
     with pytest.raises(UsageError, match=r"'soft' is not known.*bilinear"):

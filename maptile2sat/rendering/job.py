@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,7 +247,7 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
     return {
         "source": job.source.info.name,
         "source_address": address_mark(job.origin),
-        "source_file": _file_state(job.origin),
+        "source_file": _file_state(job.origin, job.source.info.parts),
         "grid": [grid.crs.to_wkt(), *grid.transform(Window(0, 0, 1, 1))[:6]],
         "window": list(job.window),
         "model": job.bundle.description.weights_sha256,
@@ -259,16 +261,25 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
     }
 
 
-def _file_state(origin: str) -> list[int] | None:
+def _file_state(origin: str, parts: Sequence[Path]) -> list[int | str] | None:
     """Return size and time of change of a map that is a file: another map has others.
 
-    The size of a folder is none of the map: it depends on the file system.
+    With `parts`, a digest of theirs follows. The size of a folder is none of the map: it depends
+    on the file system.
     """
+
+    def look(path: Path) -> list[int]:
+        state = path.stat()
+        return [state.st_size if S_ISREG(state.st_mode) else 0, state.st_mtime_ns]
+
     try:
-        state = Path(origin).stat()
+        found = look(Path(origin))
+        others = sorted([part.name, *look(part)] for part in parts)
     except OSError:  # an address, or a template
         return None
-    return [state.st_size if S_ISREG(state.st_mode) else 0, state.st_mtime_ns]
+    if not others:
+        return [*found]
+    return [*found, hashlib.sha256(json.dumps(others).encode()).hexdigest()[:16]]
 
 
 def checked_tiles(job: Job, translator: Translator) -> int:

@@ -50,9 +50,15 @@ def find_bands(dataset: Any, name: str) -> Bands:
     """Look at a raster's bands.
 
     Raises:
-        SourceError: If they are not 8 bits deep or nothing says which are the colours.
+        SourceError: If there are none, they are not 8 bits deep, or nothing says which are the
+            colours.
     """
     kinds = list(dataset.colorinterp)
+    if not kinds and (held := dataset.subdatasets):
+        raise SourceError(
+            f"{name} holds {len(held)} rasters: take one out first, "
+            f"gdal_translate '{held[0]}' map.tif"
+        )
     if any(kind in _FOREIGN for kind in kinds):
         raise SourceError(f"{name} is not in red, green and blue: convert it to RGB first")
     alpha = kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None

@@ -7,6 +7,7 @@ address in the local network. A map that somebody has sent must not be able to d
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree  # nosec B405 # nothing with entities is parsed
@@ -101,6 +102,32 @@ def check_vrt(path: Path) -> None:
                 f"the VRT {path} names {picture.name}, which is missing or no plain picture: "
                 "if you trust it, say --allow-vrt"
             ) from error
+
+
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """Return the other files of this machine that a raster's pixels come from.
+
+    Those are the pictures of a VRT, and masks. GDAL's own list is not asked for: it opens what
+    notes beside a picture name, on servers too.
+    """
+    pictures = sorted(_pictures(path)) if _is_vrt(path) else []
+    masks = (each.with_name(f"{each.name}.msk") for each in (path, *pictures))
+    return (*pictures, *(mask for mask in masks if mask.is_file()))
+
+
+def _pictures(path: Path) -> set[Path]:
+    """Return the files that a VRT names, as far as they are there."""
+    found: set[Path] = set()
+    with suppress(SourceError):  # what is no plain XML; it is trusted, or it was refused before
+        for element in _elements(path):
+            if element.tag != "SourceFilename":
+                continue
+            name = element.text or ""
+            picture = path.parent / name if element.get("relativeToVRT") == "1" else Path(name)
+            with suppress(OSError, ValueError):
+                if picture.is_file():
+                    found.add(picture)
+    return found
 
 
 def _elements(path: Path) -> list[ElementTree.Element]:

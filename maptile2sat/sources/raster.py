@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from maptile2sat.projection import WEB_MERCATOR, parse_crs
 from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, band_notice, find_bands, read_rgb, read_rgba
-from maptile2sat.sources.drivers import open_dataset
+from maptile2sat.sources.drivers import files_beside, open_dataset
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
@@ -65,10 +66,11 @@ class RasterSource:
             _check_position(dataset, crs, self._name)
             grid, extent = raster_grid(crs, dataset.transform, dataset.width, dataset.height)
             tags = dataset.tags()
+            parts = () if self._remote else files_beside(Path(where))
         attribution = plain_text(str(tags.get("TIFFTAG_COPYRIGHT", "")))
         style = style_in(tags)
         self._info = SourceInfo(
-            self._name, grid, extent, attribution, style=style, remote=self._remote
+            self._name, grid, extent, attribution, style=style, remote=self._remote, parts=parts
         )
 
     @property

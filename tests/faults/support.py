@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from pathlib import Path
 
 from maptile2sat.grid import Window
 from tests.conftest import TileMap, encode, pattern
@@ -316,3 +317,18 @@ def serving(tile_map: TileMap, **settings: object) -> Iterator[FaultServer]:
         yield server
     finally:
         server.stop()
+
+
+def vrt(path: Path, source: str, *, attributes: str = 'relativeToVRT="1"', more: str = "") -> Path:
+    """Write a VRT of three bands of `source`."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"{more}><SimpleSource>'
+        f"<SourceFilename {attributes}>{source}</SourceFilename><SourceBand>{band}</SourceBand>"
+        "</SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    path.write_text(
+        '<VRTDataset rasterXSize="64" rasterYSize="64"><SRS>EPSG:3857</SRS>'
+        f"<GeoTransform>2700000,2,0,8400000,0,-2</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path

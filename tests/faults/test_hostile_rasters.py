@@ -20,6 +20,7 @@ from maptile2sat.errors import Maptile2satError, SourceError
 from maptile2sat.grid import Window
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import write_raster
+from tests.faults.support import vrt
 from tests.support_render import run_cli
 
 BANDS = np.arange(3 * 64 * 64, dtype=np.uint8).reshape(3, 64, 64)
@@ -49,21 +50,6 @@ def listener() -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-def vrt(path: Path, source: str, *, attributes: str = 'relativeToVRT="1"', more: str = "") -> Path:
-    """Write a VRT of three bands of `source`."""
-    bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{band}"{more}><SimpleSource>'
-        f"<SourceFilename {attributes}>{source}</SourceFilename><SourceBand>{band}</SourceBand>"
-        "</SimpleSource></VRTRasterBand>"
-        for band in (1, 2, 3)
-    )
-    path.write_text(
-        '<VRTDataset rasterXSize="64" rasterYSize="64"><SRS>EPSG:3857</SRS>'
-        f"<GeoTransform>2700000,2,0,8400000,0,-2</GeoTransform>{bands}</VRTDataset>"
-    )
-    return path
 
 
 def test_vrt_of_its_own_folder(tmp_path: Path) -> None:

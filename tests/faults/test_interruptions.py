@@ -29,7 +29,8 @@ from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.ledger import Ledger
 from maptile2sat.sharding.manifest import BlockRecord
 from maptile2sat.translator import LocalTranslator
-from tests.conftest import TileMap, TileServer
+from tests.conftest import TileMap, TileServer, write_raster
+from tests.faults.support import vrt
 from tests.support_render import (
     Outcome,
     files_in,
@@ -177,6 +178,25 @@ def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
     os.utime(drawn, ns=(state.st_atime_ns, state.st_mtime_ns))
     made = maptile2sat.render(drawn, tmp_path / "out.tif", resume=True, **settings)
     assert (made.cells, made.resumed_cells > 1) == (0, True)
+
+
+def test_picture_of_a_vrt_that_changed(tmp_path: Path) -> None:
+    """A picture of a VRT that changed is not gone on with; statistics beside it do not count."""
+    write_raster(tmp_path / "a.tif", np.full((3, 64, 64), 200, np.uint8))
+    drawn = vrt(tmp_path / "map.vrt", "a.tif")
+    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maptile2sat.geotiff.write_geotiff", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            maptile2sat.render(drawn, tmp_path / "out.tif", **settings)
+    state = (tmp_path / "a.tif").stat()
+    os.utime(tmp_path / "a.tif", (1, 1))
+    with pytest.raises(UnfinishedError, match="source_file was"):
+        maptile2sat.render(drawn, tmp_path / "out.tif", resume=True, **settings)
+    os.utime(tmp_path / "a.tif", ns=(state.st_atime_ns, state.st_mtime_ns))
+    (tmp_path / "map.vrt.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    made = maptile2sat.render(drawn, tmp_path / "out.tif", resume=True, **settings)
+    assert (made.cells, made.resumed_cells) == (0, 1)
 
 
 def _interrupted(*given: Any, **settings: Any) -> None:
