@@ -293,6 +293,13 @@ def test_an_area_across_180_degrees_is_served_on_both_sides(tmp_path: Path) -> N
     made = tiny_render(source, tmp_path, model=str(model()), bbox=box, zoom=10)
     with running(source, tmp_path / "tiles", render=options) as server:
         served = [server.tile("tiny", 10, col, 500) for col in (world - 2, world - 1, 0, 1)]
+        about = server.get("/tiny/tilejson.json").json()
+        shown = server.get("/viewer.json").json()["models"][0]
+    assert about["bounds"][0::2] == shown["bounds"][0::2] == [-180, 180]
+    south = mercator_grid(10).lonlat_bounds(Window(0, 500 * TILE, 1, TILE)).south
+    for middle in (about["center"][:2], shown["middle"]):  # where the map is
+        assert abs(abs(middle[0]) - 180) < 1e-6
+        assert 0 < middle[1] - south < 0.35
     np.testing.assert_array_equal(np.concatenate(served, 1)[..., :3], made.image)
 
 

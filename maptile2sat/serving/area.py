@@ -23,7 +23,7 @@ from maptile2sat.rendering import render
 from maptile2sat.resources import sample_map
 from maptile2sat.serving.cell_queue import BusyError
 from maptile2sat.serving.layer import ImageLayer
-from maptile2sat.serving.service import Service, bounds
+from maptile2sat.serving.service import Service, extent_of
 from maptile2sat.serving.tiles import ABOVE, BELOW, SHALLOW
 from maptile2sat.sources.template import is_template
 
@@ -158,6 +158,7 @@ def viewer_settings(service: Service) -> dict[str, Any]:
 
 def _model(service: Service, layer: ImageLayer) -> dict[str, Any]:
     about = layer.job.bundle.description
+    box, middle = extent_of(layer)
     return {
         "name": layer.name,
         "title": f"{layer.name} {about.version}",
@@ -167,7 +168,8 @@ def _model(service: Service, layer: ImageLayer) -> dict[str, Any]:
         "lowest": max(0, layer.zoom - SHALLOW),
         "whole": max(0, layer.zoom - BELOW),
         "highest": layer.zoom + ABOVE,
-        "bounds": list(bounds(layer)),
+        "bounds": list(box),
+        "middle": list(middle),
         "command": command(layer, private=not service.options.loopback),
     }
 

@@ -21,8 +21,7 @@ from maptile2sat.serving.cell_queue import CellQueue
 from maptile2sat.serving.layer import ImageLayer, Layers, open_layers
 from maptile2sat.serving.options import ServeOptions
 from maptile2sat.serving.tiles import BELOW, TileMaker
-
-WORLD = BBox(-180.0, -85.051129, 180.0, 85.051129)
+from maptile2sat.sources.mbtiles_writer import viewer_bounds
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+", re.ASCII)
 """What TileJSON takes for a version."""
@@ -98,7 +97,7 @@ class Service:
             base: The server's address, without a slash at its end.
         """
         layer = self.layers.images[name]
-        box = bounds(layer)
+        box, middle = extent_of(layer)
         about = layer.job.bundle.description
         lowest = max(0, layer.zoom - BELOW)
         return {
@@ -113,20 +112,13 @@ class Service:
             "minzoom": lowest,
             "maxzoom": layer.zoom,
             "bounds": list(box),
-            "center": [
-                (box.west + box.east) / 2,
-                (box.south + box.north) / 2,
-                max(lowest, layer.zoom - 1),
-            ],
+            "center": [*middle, max(lowest, layer.zoom - 1)],
         }
 
 
-def bounds(layer: ImageLayer) -> BBox:
-    """Return the area of a layer in degrees, within -180..180: TileJSON knows no other."""
-    west, south, east, north = layer.job.source.info.grid.lonlat_bounds(layer.window)
-    if east > WORLD.east or west < WORLD.west:
-        west, east = WORLD.west, WORLD.east
-    return BBox(west, max(south, WORLD.south), east, min(north, WORLD.north))
+def extent_of(layer: ImageLayer) -> tuple[BBox, tuple[float, float]]:
+    """Return bounds and middle of a layer in degrees, within -180..180 as TileJSON has them."""
+    return viewer_bounds(layer.job.source.info.grid, layer.window)
 
 
 @contextmanager

@@ -64,8 +64,12 @@ const credits = L.control
 function startView() {
   const [west, south, east, north] = first.bounds;
   map.fitBounds([[south, west], [north, east]], { animate: false });
-  // the whole of a large map would take hours: begin where all tiles can be made
-  if (map.getZoom() < first.whole + 1) map.setZoom(first.whole + 1, { animate: false });
+  // the whole of a large map would take hours: begin where all tiles can be made; the bounds of
+  // a map across 180 degrees go around the world, and their middle may be far from it
+  if (map.getZoom() < first.whole + 1) {
+    const [lon, lat] = first.middle;
+    map.setView([lat, lon], first.whole + 1, { animate: false });
+  }
 }
 
 const pane = map.createPane("imagery");
