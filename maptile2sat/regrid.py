@@ -29,7 +29,7 @@ from maptile2sat.grid import MAX_ZOOM, TILE, TOLERANCE, Grid, Window, raster_gri
 from maptile2sat.mosaic import near_map
 from maptile2sat.outline import poles_inside
 from maptile2sat.position import FINEST, can_lie
-from maptile2sat.projection import FARTHEST, HALF_WORLD, WEB_MERCATOR
+from maptile2sat.projection import FARTHEST, HALF_WORLD, MAX_LATITUDE
 from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
 from maptile2sat.sources.drivers import open_dataset
@@ -107,19 +107,27 @@ def default_resolution(source: Grid, window: Window, crs: CRS) -> float:
 
     It is rounded to two digits, so that neighbouring areas mostly get the same.
     """
-    return float(f"{_pixel_size(source, window, crs):.2g}")
-
-
-def nearest_zoom(source: Grid, window: Window) -> int:
-    """Return the zoom whose pixels are nearest in size to those in the middle of `window`."""
-    size = _pixel_size(source, window, WEB_MERCATOR)
-    return min(MAX_ZOOM, max(0, round(math.log2(2 * HALF_WORLD / (TILE * size)))))
-
-
-def _pixel_size(source: Grid, window: Window, crs: CRS) -> float:
-    """Return the side of a square in `crs` with the diagonal of a pixel of `window`."""
     unit = Grid(crs, Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
-    return math.hypot(*steps_of(source, window, unit)) / math.sqrt(2)
+    # of a square with a pixel's diagonal
+    return float(f"{math.hypot(*steps_of(source, window, unit)) / math.sqrt(2):.2g}")
+
+
+def nearest_zoom(source: Grid, extent: Window) -> int:
+    """Return the zoom whose pixels are nearest in size to those of a map, for any part of it.
+
+    They are compared where the map is nearest to the equator: there a zoom's pixels are largest on
+    the ground, so that no detail is lost anywhere.
+
+    Args:
+        source: Grid of the map.
+        extent: All of its pixels.
+    """
+    box = source.lonlat_bounds(extent)
+    across = box.south < 0 < box.north
+    latitude = 0.0 if across else min(abs(box.south), abs(box.north), MAX_LATITUDE)
+    size = math.hypot(*source.metres_per_pixel(extent)) / math.sqrt(2)
+    size /= math.cos(math.radians(latitude))  # in units of the projection
+    return min(MAX_ZOOM, max(0, round(math.log2(2 * HALF_WORLD / (TILE * size)))))
 
 
 def offset(grid: Grid, other: Grid) -> tuple[int, int] | None:

@@ -255,6 +255,16 @@ def test_raster_of_another_crs(tmp_path: Path) -> None:
     assert deeper.zooms.high == 17
 
 
+def test_all_parts_of_a_raster_have_one_zoom(tmp_path: Path) -> None:
+    """Its pixels are nearest to zoom 9 in the south and to 8 in the north."""
+    at = rasterio.Affine(256.0, 0, 540_000, 0, -256.0, 6_030_000)
+    drawn = write_raster(tmp_path / "m.tif", np.zeros((3, 430, 117), np.uint8), at, "EPSG:25832")
+    for box in ("9.8,53.5,9.95,53.7", "9.8,53.6,9.95,54.3", "9.8,54.2,9.95,54.35", None):
+        planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", bbox=box, **SETTINGS)
+        assert planned.zooms is not None
+        assert planned.zooms.high == 9
+
+
 def test_cut_and_zoomed_out(tmp_path: Path) -> None:
     ring = [[24.938, 60.166], [24.945, 60.166], [24.941, 60.172], [24.938, 60.166]]
     cutline = tmp_path / "a.geojson"

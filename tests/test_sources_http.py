@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +22,7 @@ from maptile2sat.sources.naming import safe_url
 from maptile2sat.sources.options import Missing
 from maptile2sat.sources.policy import check_host
 from maptile2sat.sources.template import Template
-from tests.conftest import TileMap, TileServer, encode, pattern
+from tests.conftest import TileMap, TileServer, encode, pattern, write_raster
 
 SECRET = "Xy7marker0fASecretKey99"
 
@@ -400,6 +404,32 @@ def test_errors_hold_no_secrets(
 def test_remote_rasters_say_what_the_server_said(server: TileServer, quick: SourceOptions) -> None:
     with pytest.raises(SourceError, match=r"/map\.tif: the server answered HTTP 404"):
         open_source(f"{server.url}/map.tif", quick)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_a_raster_of_another_object_store(server: TileServer, name: str, tmp_path: Path) -> None:
+    """The variable that names it to other programs does so for maps too."""
+    bands = np.moveaxis(pattern(Window(0, 0, 90, 70)), -1, 0)
+    server.pages["/bucket/map.tif"] = write_raster(tmp_path / "map.tif", bands).read_bytes()
+    keys = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+    # in a process of its own: GDAL keeps this one's from answering
+    code = "import sys; from maptile2sat.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "info", "s3://bucket/map.tif", "--json"],
+        env={**os.environ, **keys, name: server.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["name"], found["width"], found["height"]) == ("s3://bucket/map.tif", 90, 70)
+
+
+@pytest.mark.parametrize("ending", ["pmtiles", "mbtiles", "json", "osm.pbf"])
+def test_object_stores_have_rasters_only(ending: str, quick: SourceOptions) -> None:
+    with pytest.raises(SourceError, match="only rasters are read from object stores"):
+        open_source(f"s3://bucket/map.{ending}", quick)
 
 
 def test_templates_fill_their_parts() -> None:

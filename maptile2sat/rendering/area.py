@@ -214,7 +214,7 @@ def _output_grid(
     found: Grid | None = None
     if pyramid:
         if grid.zoom is None:
-            nearest = nearest_zoom(grid, window)
+            nearest = nearest_zoom(grid, source.info.extent)
             # one more keeps every detail
             found = mercator_grid(min(max(nearest, options.max_zoom or 0), nearest + 1))
     elif options.like is not None:

@@ -52,6 +52,11 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
     if scheme in _WEB:
         return _open_web(where, options)
     if scheme in _REMOTE_RASTERS:
+        if where.lower().endswith((".pmtiles", ".json", ".mbtiles", *EXTRACT_ENDINGS)):
+            raise SourceError(
+                f"{safe_url(where)}: only rasters are read from object stores: give an https:// "
+                "address of it (PMTiles, TileJSON), or download it first"
+            )
         return open_raster(where, options)
     raise SourceError(
         f"{safe_url(where)}: addresses start with https://, http:// or s3://; "

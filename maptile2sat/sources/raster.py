@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -188,6 +189,7 @@ def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
     if not remote:
         return {}
     settings = {
+        **_store_settings(),
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # no listing, but masks beside the file
         "GDAL_HTTP_USERAGENT": options.agent,
         "GDAL_HTTP_CONNECTTIMEOUT": str(options.timeout),
@@ -200,6 +202,19 @@ def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
     if options.ca_bundle is not None:
         settings["CURL_CA_BUNDLE"] = str(options.ca_bundle)
     return settings
+
+
+def _store_settings() -> dict[str, str]:
+    """Return where GDAL finds a store that is not Amazon's: where others find it too."""
+    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not address or "AWS_S3_ENDPOINT" in os.environ:  # GDAL's own word for it
+        return {}
+    scheme, _, place = address.partition("://")
+    return {
+        "AWS_S3_ENDPOINT": place.rstrip("/"),
+        "AWS_HTTPS": "NO" if scheme == "http" else "YES",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+    }
 
 
 def _check_blocks(dataset: Any, name: str) -> None:
