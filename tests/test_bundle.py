@@ -93,6 +93,16 @@ def test_files_and_card(tmp_path: Path) -> None:
     assert bundle.id == f"tiny 1.2.3 ({digest[:12]})"
 
 
+def test_notes_that_are_too_long_leave_the_old_bundle(tmp_path: Path) -> None:
+    weights = {"layer/kernel": np.ones((2, 2), np.float32)}
+    before = save_bundle(tmp_path / "b", {**ABOUT, "architecture": {}}, weights)
+    long = {**ABOUT, "architecture": {}, "notes": "x" * (1 << 20)}
+    with pytest.raises(BundleError, match="shorten its notes"):
+        save_bundle(tmp_path / "b", long, {"layer/kernel": np.zeros((2, 2), np.float32)})
+    assert open_bundle(tmp_path / "b").id == before.id
+    assert files_in(tmp_path / "b") == sorted([CARD, DESCRIPTION, WEIGHTS])
+
+
 def test_weights_are_float16_on_disk() -> None:
     with h5py.File(tiny_bundle() / WEIGHTS) as file:
         dtypes = {dataset.dtype for layer in file.values() for dataset in layer.values()}

@@ -470,3 +470,4 @@ def test_uniform_pairs_can_be_kept(drawn: str, ortho: str, tmp_path: Path) -> No
     result = build(drawn, ortho, tmp_path / "set", options)
     assert result.skipped == {"cloud": 1, "empty": 1}
     assert (result.train, result.val) == (ACROSS * DOWN - 2, 0)
+    assert any(text.startswith("no pairs are held out") for text in result.warnings)

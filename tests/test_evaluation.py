@@ -22,7 +22,7 @@ from affine import Affine
 from PIL import Image
 
 import maptile2sat
-from maptile2sat.bundle import find_bundle, shipped_bundles
+from maptile2sat.bundle import find_bundle, redescribe, shipped_bundles
 from maptile2sat.errors import BundleError
 from maptile2sat.evaluation import inception, train_fcn
 from maptile2sat.evaluation.catalogue import METRICS, show
@@ -281,18 +281,21 @@ def test_maps_of_no_known_style_leave_the_classes_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_map_side_comes_from_the_set(tmp_path: Path) -> None:
+def test_map_side_comes_from_the_set_or_the_model(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "val").mkdir(parents=True)
     for path in (data() / "val").iterdir():
         pixels = np.asarray(Image.open(path))
         swapped = np.concatenate([pixels[:, SIDE:], pixels[:, :SIDE]], axis=1)
         Image.fromarray(swapped).save(folder / "val" / path.name)
+    expected = metrics(compared()[1])["models"][0]["figures"]["l1"]
+    model = copy_of_tiny(tmp_path)
+    redescribe(find_bundle(str(model)), training={"settings": {"map_side": "left"}})
+    found = json.loads(evaluate(tmp_path / "a", "--json", pairs=folder, model=model).out)
+    assert found["models"][0]["figures"]["l1"] == expected  # as it was trained
     (folder / "dataset.json").write_text('{"map_side": "left"}')
-    found = json.loads(evaluate(tmp_path / "out", "--json", pairs=folder).out)
-    assert (
-        found["models"][0]["figures"]["l1"] == metrics(compared()[1])["models"][0]["figures"]["l1"]
-    )
+    found = json.loads(evaluate(tmp_path / "b", "--json", pairs=folder).out)
+    assert found["models"][0]["figures"]["l1"] == expected
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from maptile2sat.bundle import open_bundle
+from maptile2sat.bundle import open_bundle, redescribe
 from maptile2sat.errors import TrainingError, UsageError
 from maptile2sat.resources import sample_map
 from maptile2sat.training import Progress, TrainConfig, train
@@ -483,6 +483,46 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"other settings \(width: 8 != 16\): repeat them"):
         run_training(tiny(width=16), run)
     assert files_in(run) == ["config.json"]
+
+
+def test_pairs_that_have_moved(tmp_path: Path) -> None:
+    """As when a run comes home from the machine that it was trained on."""
+    run = Path(shutil.copytree(finished_run()[0], tmp_path / "run"))
+    tiny(data=str(tmp_path / "gone")).save(run / "config.json")
+    with pytest.raises(TrainingError, match=r"no longer in .*gone: say where .*--pairs FOLDER"):
+        export(run, tmp_path / "bundle", About("x"))
+    done = run_cli("export", run, "-o", tmp_path / "bundle", "--pairs", data())
+    assert done.code == 0, done.err
+    assert run_training(tiny(), run) == STEPS
+    assert export(run, tmp_path / "again", About("x")).id.endswith(
+        open_bundle(tmp_path / "bundle").id.rpartition(" ")[2]
+    )
+
+
+def test_a_finished_run_keeps_what_its_bundle_says(tmp_path: Path) -> None:
+    names = ("width", "dilations", "colours", "critic_base", "critic_sees", "critic_photo")
+    values = ("8", "1", "4", "4", "image", "false")
+    words = ["train", data(), "--out", tmp_path / "run", "--steps", "1", "--batch-size", "1"]
+    words += ["--crop", "96", "--loss-crop", "64", "--precision", "float32", "--devices", "cpu"]
+    for setting in (*map("=".join, zip(names, values, strict=True)), "deep=", "cleaner="):
+        words += ["--set", setting]
+    words += ["--set", "annotate=0", "--set", "photo_weight=0"]
+    first = run_cli(*words)
+    assert first.code == 0, first.err
+    folder = tmp_path / "run" / "bundle"
+    redescribe(open_bundle(folder), licence="CC-BY-4.0")
+    before = {name: (folder / name).read_bytes() for name in files_in(folder)}
+    again = run_cli(*words)
+    assert (again.code, again.out) == (0, first.out)
+    assert "nothing was left to do" in again.err
+    assert {name: (folder / name).read_bytes() for name in files_in(folder)} == before
+    longer = [
+        {"1": "2"}.get(word, word) if words[at - 1] == "--steps" else word
+        for at, word in enumerate(words)
+    ]
+    done = run_cli(*longer)
+    assert done.code == 0, done.err
+    assert open_bundle(folder).description.training["steps"] == 2
 
 
 class Holder:

@@ -200,6 +200,7 @@ def test_unet_run_becomes_a_bundle_that_renders(preset: str, tmp_path: Path) -> 
         "| statistics in a render | each window's own: blended |"
         in (bundle.folder / "README.md").read_text()
     )
+    assert "the same whatever the `--seed`" in (bundle.folder / "README.md").read_text()
     output = tmp_path / "out.tif"
     options = ["--bbox", INSIDE, "--cell", "256"]
     made = run_cli("render", sample_map(), "-o", output, "-m", bundle.folder, *options)
@@ -356,6 +357,24 @@ def test_train_the_cleaner_alone(tmp_path: Path) -> None:
     assert "saw 2 more by itself." in lines  # the part that takes labels off maps
 
 
+def test_checkpoints_of_a_cleaner_are_compared_by_labelled_maps(tmp_path: Path) -> None:
+    """Where there is nothing to take off, the worst cleaner is as good as any."""
+    model = export(finished_run()[0], tmp_path / "model", About("x"))
+    words = {"crop": 96, "loss_crop": 64, "batch_size": 1, "precision": "float32"}
+    config = preset_config(
+        "cleaner", data(), steps=1, init=str(model.folder), cleaner_width=8, **words
+    )
+    bare = [Pairs.of(config, "val")[number].map for number in range(2)]
+    with mock.patch("maptile2sat.training.loop.pooled_l1", return_value=1.0) as score:
+        for preset, changes in (("cleaner", config), ("local", tiny(steps=1))):
+            run_training(changes, tmp_path / preset, checkpoint_every=1)
+            (_, chosen), _ = score.call_args
+            same = [
+                np.array_equal(drawn, its) for (drawn, _), its in zip(chosen, bare, strict=True)
+            ]
+            assert same == [preset == "local"] * 2
+
+
 def test_what_an_older_description_leaves_out_its_network_has_not(tmp_path: Path) -> None:
     bundle = export(finished_run()[0], tmp_path / "bundle", About("x"))
     path = bundle.folder / "model.json"
@@ -500,6 +519,8 @@ def test_side_and_style_are_what_the_data_says(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"style": None}))
     config = config_of(*words)
     assert (config.map_side, config.style) == ("right", "maps")
+    (tmp_path / "dataset.json").write_text(json.dumps({"kind": "built", "style": None}))
+    assert config_of(*words).style == "own"  # of whatever map it was built
 
 
 def test_side_that_the_data_says_wrongly(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def build_command(
         int | None, typer.Option(min=2, help="Pairs to make; default: all that fit.")
     ] = None,
     val_fraction: Annotated[
-        float, typer.Option(min=0.0, max=0.5, help="Part of them for validation.")
+        float, typer.Option(min=0.0, max=0.5, help="Part of them for validation; train needs some.")
     ] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Which squares, and for what.")] = 0,
     size: Annotated[int, typer.Option(min=256, help="Side of each half in pixels.")] = 512,

@@ -56,7 +56,8 @@ def train_command(
         str | None, typer.Option(help="Half that is the map; default: dataset.json, or right.")
     ] = None,
     style: Annotated[
-        str | None, typer.Option(help="Name of the maps' style; default: dataset.json, or maps.")
+        str | None,
+        typer.Option(help="Name of the maps' style; default: of dataset.json, else own or maps."),
     ] = None,
     init: Annotated[
         str | None,
@@ -91,7 +92,8 @@ def train_command(
     Ctrl-C, SIGTERM and --time-limit save first and end well; the same words go on from there.
     """
     from maptile2sat.training import preset_config
-    from maptile2sat.training.export import About, export
+    from maptile2sat.training.export import About, export, exported
+    from maptile2sat.training.history import BUNDLE
     from maptile2sat.training.presets import parse_settings
 
     about = About(name or out.resolve().name)  # what it refuses should not wait for the training
@@ -114,6 +116,7 @@ def train_command(
         **parse_settings(settings or []),
     )
     limit = None if time_limit is None else parse_duration(time_limit)
+    before = exported(out)
     done = _train(config, out, devices, limit, (checkpoint_every, sample_every), -quiet)
     if done < config.steps:
         note(
@@ -124,7 +127,11 @@ def train_command(
         return
     from maptile2sat.training.report import write_report
 
-    print(export(out, out / "bundle", about).folder)
+    if before is None or exported(out) is None:
+        export(out, out / BUNDLE, about)
+    else:
+        note(f"nothing was left to do: {out / BUNDLE} stays as it is", -quiet)
+    print(out / BUNDLE)
     note(f"how it went: {write_report(out)}", -quiet)  # now with the model's figures
 
 
@@ -172,6 +179,9 @@ def export_command(
         Path | None,
         typer.Option(metavar="FILE.md", help="Markdown to add to the card: what looks wrong, say."),
     ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Where the run's pairs are, if they have been moved.")
+    ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="Take the checkpoint nearest to held-out images.")
     ] = False,
@@ -192,5 +202,5 @@ def export_command(
         notes=notes,
         **{key: value for key, value in (("data", data), ("licence", licence)) if value},
     )
-    bundle = export(run, output, about, best=best, discriminator=discriminator)
+    bundle = export(run, output, about, best=best, discriminator=discriminator, moved=pairs)
     show_json({"bundle": bundle.folder, "id": bundle.id}) if as_json else print(bundle.folder)

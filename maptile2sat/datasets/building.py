@@ -226,8 +226,8 @@ def _check_parts(parts: Parts, workshop: Workshop, options: BuildOptions) -> Non
     gap = f"; between the two: {len(parts.gap)}" if options.count is None else ""
     raise TrainingError(
         f"{len(parts.train)} pairs are left for training and {len(parts.val)} for validation "
-        f"(skipped: {skipped or 'none'}{gap}): choose a larger area, "
-        "a smaller --size, or --val-fraction 0; for another try delete the output folder"
+        f"(skipped: {skipped or 'none'}{gap}): choose a larger area or a smaller --size; for "
+        "another try delete the output folder"
     )
 
 
@@ -255,6 +255,10 @@ def _description(
 
 def _warnings(drawn: Source, image: Source, parts: Parts, options: BuildOptions) -> list[str]:
     found: list[str] = []
+    if not parts.val:
+        found.append(
+            "no pairs are held out: train, check and evaluate need some in val, of another area"
+        )
     for source in (drawn, image):
         found += getattr(source, "warnings", [])
         if not source.info.attribution:

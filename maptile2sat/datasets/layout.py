@@ -125,27 +125,33 @@ def read_description(folder: Path) -> dict[str, Any]:
     return said
 
 
-def choose_map_side(folder: Path, given: str | None = None) -> str:
-    """Return which half is the map: what is given, what `dataset.json` says, else `right`.
+def choose_map_side(folder: Path, given: str | None = None, usual: str = "right") -> str:
+    """Return which half is the map: what is given, what `dataset.json` says, else the usual one.
 
     Raises:
         UsageError: If it is neither `left` nor `right`.
         TrainingError: If `dataset.json` cannot be read.
     """
-    side = given or str(read_description(folder).get("map_side", "right"))
+    side = given or str(read_description(folder).get("map_side", usual))
     if side not in ("left", "right"):
         raise UsageError(f"map side '{side}' is not left or right")
     return side
 
 
 def stated_style(folder: Path) -> str | None:
-    """Return the style of a set's maps as `dataset.json` says it, None if it does not.
+    """Return the style of a set's maps as `dataset.json` says it.
+
+    Returns:
+        `own` for a set that was built of maps which do not say it; None without `dataset.json`.
 
     Raises:
         TrainingError: If `dataset.json` cannot be read.
     """
-    style = read_description(folder).get("style")
-    return style if isinstance(style, str) and style.isprintable() and style else None
+    said = read_description(folder)
+    style = said.get("style")
+    if isinstance(style, str) and style.isprintable() and style:
+        return style
+    return "own" if said.get("kind") == "built" else None
 
 
 def write_json(path: Path, value: Any) -> None:

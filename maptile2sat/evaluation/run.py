@@ -59,7 +59,8 @@ def evaluate(
             resized to 256 px, as in the literature).
         limit: Most pairs to use, evenly chosen; at least 4.
         seed: Of noise, patches and halves.
-        map_side: `left` or `right`; default: what `dataset.json` says, else `right`.
+        map_side: `left` or `right`; default: what `dataset.json` says, else that
+            on which the model was trained, else `right`.
         inception_weights: File of InceptionV3's weights for FID and KID; `auto` looks for them
             where Keras keeps them and else downloads them (84 MB); `none` leaves both out.
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
@@ -83,7 +84,7 @@ def evaluate(
     _check(protocol, seed, folder, overwrite=overwrite)
     if record and not os.access(bundles[0].folder, os.W_OK):
         raise BundleError(f"{bundles[0].folder} cannot be written: leave --record out, or copy it")
-    side = choose_map_side(Path(data), map_side)
+    side = choose_map_side(Path(data), map_side, _trained_side(bundles[0]))
     pairs = read_pairs(choose_files(Path(data), limit), side, protocol)
     chosen = choose_device(device, precision)
     inception, left_out = _inception(inception_weights)
@@ -120,6 +121,13 @@ def evaluate(
         record_of = evaluation.to_record(bundles[0].description.name, said)
         redescribe(bundles[0], evaluation=record_of)
     return evaluation
+
+
+def _trained_side(bundle: Bundle) -> str:
+    """Return the half of its pairs that was the map when a model was trained, else `right`."""
+    settings = bundle.description.training.get("settings")
+    side = settings.get("map_side") if isinstance(settings, dict) else None
+    return side if side in ("left", "right") else "right"
 
 
 def _inception(wanted: str) -> tuple[Any, dict[str, str]]:

@@ -129,9 +129,9 @@ def _alone(run: Path) -> Iterator[None]:
 def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     """Check that a run that exists has the same configuration, and return that.
 
-    Its precision is kept where the user leaves the choice. Its length may change as long as
-    every step done so far was the same under both: the result is that of a run which had the
-    new length from the start.
+    Its precision is kept where the user leaves the choice, and its pairs may have moved. Its length
+    may change as long as every step done so far was the same under both: the result is that of a
+    run which had the new length from the start.
     """
     path = run / "config.json"
     try:
@@ -150,6 +150,8 @@ def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     )
     if old.steps != config.steps and same_so_far:
         old = dataclasses.replace(old, steps=config.steps)
+    if not Path(old.data).exists():  # the same pairs have moved, or came with the run
+        old = dataclasses.replace(old, data=config.data)
     differences = old.differences(config)
     if differences:
         reason = "" if same_so_far else " (steps decide the learning rate of those already done)"

@@ -10,14 +10,15 @@ from typing import Any
 from PIL import ImageColor
 
 from maptile2sat._version import __version__
-from maptile2sat.bundle import Bundle, check_place, redescribe, save_bundle
+from maptile2sat.bundle import Bundle, check_place, open_bundle, redescribe, save_bundle
 from maptile2sat.datasets.layout import read_description
 from maptile2sat.description import is_plain_name
 from maptile2sat.device import load_tensorflow
-from maptile2sat.errors import TrainingError, UsageError, refuse_undecodable
+from maptile2sat.errors import BundleError, TrainingError, UsageError, refuse_undecodable
 from maptile2sat.training import checkpoint
 from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.history import BUNDLE
 from maptile2sat.training.pairs import Pairs, dominant_colours
 from maptile2sat.training.presets import command
 from maptile2sat.training.starting import start_of, starting_palette
@@ -78,7 +79,13 @@ class About:
 
 
 def export(
-    run: Path, output: Path, about: About, *, best: bool = False, discriminator: bool = False
+    run: Path,
+    output: Path,
+    about: About,
+    *,
+    best: bool = False,
+    discriminator: bool = False,
+    moved: Path | None = None,
 ) -> Bundle:
     """Write what a run's newest checkpoint would ship as a bundle.
 
@@ -88,15 +95,22 @@ def export(
         about: What the bundle says about itself.
         best: Take the checkpoint that came nearest to held-out images instead of the newest.
         discriminator: Keep it in the bundle, for who trains on from it (`train --init`).
+        moved: Where the pairs of the run are, if not where they were when it was trained.
 
     Raises:
-        TrainingError: If the run has no checkpoint.
+        TrainingError: If the run has no checkpoint, or its pairs are gone.
         BundleError: If something other than a bundle is in `output`, or it cannot be written.
         UsageError: If the notes cannot be read, or there is no discriminator to keep.
     """
     check_place(output)
     notes = _read(about.notes)
     config = TrainConfig.load(run / "config.json")
+    if moved is not None:
+        config = dataclasses.replace(config, data=str(moved))
+    elif not Path(config.data).is_dir():
+        raise TrainingError(
+            f"the pairs of {run} are no longer in {config.data}: say where they are, --pairs FOLDER"
+        )
     start = start_of(run)
     if discriminator and config.preset == "cleaner" and "discriminator" in start["new"]:
         raise UsageError(
@@ -127,6 +141,19 @@ def export(
     bundle = save_bundle(output, description, weights, judge)
     # measured on the weights as stored, which float16 has rounded
     return redescribe(bundle, metrics=validate(bundle, Pairs.of(config, "val")))
+
+
+def exported(run: Path) -> Bundle | None:
+    """Return the bundle in a run's folder if it is of the complete run, else None."""
+    try:
+        config = TrainConfig.load(run / "config.json")
+        found = checkpoint.find(run / "checkpoints")
+        bundle = open_bundle(run / BUNDLE)
+    except (TrainingError, BundleError):
+        return None
+    done = {checkpoint.step_of(path) for path in found[-1:]}
+    complete = done == {config.steps} == {bundle.description.training.get("steps")}
+    return bundle if complete else None
 
 
 def _read(notes: Path | None) -> str:

@@ -15,6 +15,9 @@ VALIDATION = "validation.jsonl"
 CURVES = "curves.png"
 SAMPLES = "samples"
 TENSORBOARD = "tensorboard"
+BUNDLE = "bundle"
+"""Folder in a run into which `maptile2sat train` exports."""
+
 REPORT = "report.html"
 
 Line = dict[str, float]

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from maptile2sat.errors import TrainingError
 from maptile2sat.training import checkpoint, sheet
+from maptile2sat.training.annotations import annotate
 from maptile2sat.training.collapse import CollapseError, Watch
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.logs import Log, Progress
@@ -134,6 +137,11 @@ class Loop:
         self.watch = Watch(trainer.chance)
         self.samples = self._held_out(validation, SAMPLES)
         self.scored = self._held_out(validation, SCORED)
+        if self.config.preset == "cleaner":  # of bare maps there is nothing to take off
+            self.scored = [
+                (annotate(drawn, np.random.default_rng(number)), image)
+                for number, (drawn, image) in enumerate(self.scored)
+            ]
         self.saved, self.saved_at, self.save_seconds = -1, time.monotonic(), 0.0
         self.epoch_start = (0, time.monotonic())
 

@@ -19,10 +19,15 @@ from maptile2sat.page import Html, element, jpeg_data, picture, png_data, table,
 from maptile2sat.training import sheet
 from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.curves import DARK, LIGHT, panel_png, panels
-from maptile2sat.training.history import METRICS, REPORT, SAMPLES, VALIDATION, Line, read_lines
-
-BUNDLE = "bundle"
-"""Folder in a run into which `maptile2sat train` exports."""
+from maptile2sat.training.history import (
+    BUNDLE,
+    METRICS,
+    REPORT,
+    SAMPLES,
+    VALIDATION,
+    Line,
+    read_lines,
+)
 
 STAGES, PLACES, THUMB = 5, 3, 192
 _SHEET = re.compile(r"step-(\d{8})\.png")
