@@ -294,6 +294,16 @@ def test_jitter_is_small() -> None:
     assert np.median(gaps) > 0.5
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_side_that_does_not_look_like_the_map(side: str, tmp_path: Path) -> None:
+    """Days of training would be lost; once it has begun, it is as the user wants it."""
+    said: list[str] = []
+    for _ in range(2):
+        run_training(tiny(steps=1, map_side=side), tmp_path / "run", say=said.append)
+    doubts = [text for text in said if "say --map-side right" in text]
+    assert len(doubts) == (side == "left")
+
+
 def test_map_side() -> None:
     right = Pairs.find(data() / "train", "right")[0]
     left = Pairs.find(data() / "train", "left")[0]

@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from maptile2sat.datasets.alignment import Alignment, align
 from maptile2sat.datasets.blank import blank_image, blank_map
 from maptile2sat.datasets.contact import Entry, check_sheet, draw_sheet
@@ -18,9 +16,11 @@ from maptile2sat.datasets.layout import (
     SPLITS,
     Pixels,
     Side,
+    half_like_a_map,
     list_pairs,
     read_description,
     read_pair,
+    spread,
 )
 from maptile2sat.datasets.scale import Scale, find_scale
 from maptile2sat.errors import UsageError
@@ -129,10 +129,10 @@ def check(
     blank = _find_blank(good, side, progress)
     # with the wrong side for the map all pairs may seem blank
     flawless = [path for path in good if path not in blank] or good
-    compared = _spread(flawless, COMPARED)
+    compared = spread(flawless, COMPARED)
     alignment = align(read_pair(path, side) for path in compared)
     misplaced = [] if alignment is None else [compared[number] for number in alignment.misplaced]
-    some = _spread(flawless, COMPARED // 2)
+    some = spread(flawless, COMPARED // 2)
     parted = iter(states)
     if sheet is not None:
         flaws = {path: " ".join(words) for path, words in blank.items()}
@@ -141,7 +141,7 @@ def check(
     return CheckReport(
         folder=folder,
         map_side=side,
-        map_looks=_side_of_map(some),
+        map_looks=half_like_a_map(some),
         splits={
             split: _report([next(parted) for _ in paths], usual, blank)
             for split, paths in found.items()
@@ -195,33 +195,14 @@ def _report(
     )
 
 
-def _side_of_map(files: Sequence[Path]) -> str | None:
-    """Return the half in which more neighbours are of one colour; None if that is not clear."""
-    flat = np.zeros(2)
-    for path in files:
-        for place, pixels in enumerate(read_pair(path, "left")):
-            steps = np.abs(np.diff(pixels.astype(np.int16), axis=1)).max(-1)
-            flat[place] += float((steps <= 2).mean())
-    left, right = flat
-    if max(left, right) < 1.25 * min(left, right) or not files:
-        return None
-    return "left" if left > right else "right"
-
-
 def _maps(files: Sequence[Path], side: str) -> Iterator[Pixels]:
     return (read_pair(path, side)[0] for path in files)
-
-
-def _spread(files: Sequence[Path], count: int) -> list[Path]:
-    """Return at most `count` files, evenly spaced."""
-    step = max(1.0, len(files) / count)
-    return [files[int(number * step)] for number in range(min(count, len(files)))]
 
 
 def _draw(files: Sequence[Path], flaws: dict[Path, str], side: str, sheet: Path) -> None:
     flawed = list(flaws)[: ON_SHEET // 2]
     rest = [path for path in files if path not in flaws]
-    chosen = flawed + _spread(rest, ON_SHEET - len(flawed))
+    chosen = flawed + spread(rest, ON_SHEET - len(flawed))
     entries = [Entry(_name(path), *read_pair(path, side), flaws.get(path, "")) for path in chosen]
     draw_sheet(entries, sheet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 MIN_SIDE = 256
 """Smallest side of one half of a pair in pixels."""
+
+LOOKED_AT = 8
+"""Pairs by which it is told which half looks like a map."""
 
 DESCRIPTION = "dataset.json"
 """The file that says where a set comes from."""
@@ -136,6 +140,36 @@ def choose_map_side(folder: Path, given: str | None = None, usual: str = "right"
     if side not in ("left", "right"):
         raise UsageError(f"map side '{side}' is not left or right")
     return side
+
+
+def spread(files: Sequence[Path], count: int) -> list[Path]:
+    """Return at most `count` files, evenly spaced."""
+    step = max(1.0, len(files) / count)
+    return [files[int(number * step)] for number in range(min(count, len(files)))]
+
+
+def half_like_a_map(files: Sequence[Path]) -> str | None:
+    """Return the half in which more neighbours are of one colour; None if that is not clear."""
+    flat = np.zeros(2)
+    for path in files:
+        for place, pixels in enumerate(read_pair(path, "left")):
+            steps = np.abs(np.diff(pixels.astype(np.int16), axis=1)).max(-1)
+            flat[place] += float((steps <= 2).mean())
+    left, right = flat
+    if max(left, right) < 1.25 * min(left, right) or not files:
+        return None
+    return "left" if left > right else "right"
+
+
+def doubt_of_side(files: Sequence[Path], side: str) -> str | None:
+    """Return what to say if the other half than `side` looks like the map, else None."""
+    looks = half_like_a_map(spread(files, LOOKED_AT))
+    if looks in (None, side):
+        return None
+    return (
+        f"the {looks} half of the pairs looks like the map, but the {side} one is taken for it: "
+        f"if that is wrong, say --map-side {looks}"
+    )
 
 
 def stated_style(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat.bundle import Bundle, find_bundle, redescribe
-from maptile2sat.datasets.layout import choose_map_side
+from maptile2sat.datasets.layout import choose_map_side, doubt_of_side
 from maptile2sat.device import choose_device
 from maptile2sat.errors import BundleError, OutputError, UsageError, refuse_undecodable
 from maptile2sat.evaluation.fcn import load_fcn
@@ -85,7 +85,8 @@ def evaluate(
     if record and not os.access(bundles[0].folder, os.W_OK):
         raise BundleError(f"{bundles[0].folder} cannot be written: leave --record out, or copy it")
     side = choose_map_side(Path(data), map_side, _trained_side(bundles[0]))
-    pairs = read_pairs(choose_files(Path(data), limit), side, protocol)
+    files = choose_files(Path(data), limit)
+    pairs = read_pairs(files, side, protocol)
     chosen = choose_device(device, precision)
     inception, left_out = _inception(inception_weights)
     fcn = load_fcn()
@@ -111,7 +112,10 @@ def evaluate(
         real_profile=[round(float(value), 3) for value in decibels(held.description.profiles)],
         better=judge(*measured) if len(measured) == 2 else {},
         left_out=left_out,
-        warnings=_warnings(held, bundles, protocol),
+        warnings=[
+            *(text for text in (doubt_of_side(files, side),) if text),
+            *_warnings(held, bundles, protocol),
+        ],
         seconds=round(time.monotonic() - started, 1),
     )
     if folder is not None:

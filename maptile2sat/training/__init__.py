@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from maptile2sat.datasets.files import require_sound
+from maptile2sat.datasets.layout import doubt_of_side
 from maptile2sat.errors import TrainingError, UsageError, refuse_undecodable
 from maptile2sat.training import checkpoint
 from maptile2sat.training.building import build_trainer
@@ -90,7 +91,10 @@ def train(
         trainer = build_trainer(config, starting_palette(run, pairs, config), chosen)
         for name, (total, trained) in trainer.parameters().items():
             say(f"{name}: {total:,} parameters, {trained:,} of them trained")
-        if config.init and not checkpoint.find(run / "checkpoints"):
+        begins = not checkpoint.find(run / "checkpoints")
+        if begins and (doubt := doubt_of_side(pairs.files, config.map_side)):
+            say(doubt)
+        if config.init and begins:
             new = "".join(f", with a new {part}" for part in start_from_bundle(trainer, run))
             say(f"starting from {config.init}{new}")
         stop = Stop(time_limit)
