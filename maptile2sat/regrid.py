@@ -12,6 +12,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +31,7 @@ from maptile2sat.grid import MAX_ZOOM, TILE, TOLERANCE, Grid, Window, raster_gri
 from maptile2sat.mosaic import near_map
 from maptile2sat.outline import poles_inside
 from maptile2sat.position import FINEST, can_lie
-from maptile2sat.projection import FARTHEST, HALF_WORLD, MAX_LATITUDE
+from maptile2sat.projection import FARTHEST, HALF_WORLD, WEB_MERCATOR
 from maptile2sat.raw_blocks import BlocksSource, RawBlocks
 from maptile2sat.source import Read, blank
 from maptile2sat.sources.drivers import open_dataset
@@ -43,6 +45,9 @@ from maptile2sat.sources.warped import (
 
 NEAR_POLE = 1024
 """Pixels of the output from a pole within which a map is needed all the way around it."""
+
+LOOKS = 5
+"""Places of a map, across and down, at which the size of its pixels is looked up."""
 
 STRIP = 64
 """Tiles of a row whose part of a cutline is looked up at once."""
@@ -107,27 +112,36 @@ def default_resolution(source: Grid, window: Window, crs: CRS) -> float:
 
     It is rounded to two digits, so that neighbouring areas mostly get the same.
     """
-    unit = Grid(crs, Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
-    # of a square with a pixel's diagonal
-    return float(f"{math.hypot(*steps_of(source, window, unit)) / math.sqrt(2):.2g}")
+    return float(f"{_pixel_size(source, window, crs):.2g}")
 
 
 def nearest_zoom(source: Grid, extent: Window) -> int:
     """Return the zoom whose pixels are nearest in size to those of a map, for any part of it.
 
-    They are compared where the map is nearest to the equator: there a zoom's pixels are largest on
-    the ground, so that no detail is lost anywhere.
+    They are compared where a pixel is smallest in web mercator, which is nearest to the equator, so
+    that no detail is lost anywhere.
 
     Args:
         source: Grid of the map.
         extent: All of its pixels.
+
+    Raises:
+        UsageError: If no place of the map that is looked at has one in web mercator.
     """
-    box = source.lonlat_bounds(extent)
-    across = box.south < 0 < box.north
-    latitude = 0.0 if across else min(abs(box.south), abs(box.north), MAX_LATITUDE)
-    size = math.hypot(*source.metres_per_pixel(extent)) / math.sqrt(2)
-    size /= math.cos(math.radians(latitude))  # in units of the projection
+    sizes: list[float] = []
+    for row, col in product(range(LOOKS), repeat=2):
+        right, down = (extent.width - 1) * col, (extent.height - 1) * row
+        place = Window(extent.col + right // (LOOKS - 1), extent.row + down // (LOOKS - 1), 1, 1)
+        with suppress(UsageError):  # corners of maps of the world lie beside it
+            sizes.append(_pixel_size(source, place, WEB_MERCATOR))
+    size = min(sizes) if sizes else _pixel_size(source, extent, WEB_MERCATOR)
     return min(MAX_ZOOM, max(0, round(math.log2(2 * HALF_WORLD / (TILE * size)))))
+
+
+def _pixel_size(source: Grid, window: Window, crs: CRS) -> float:
+    """Return the side of a square in `crs` with the diagonal of a pixel of `window`."""
+    unit = Grid(crs, Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    return math.hypot(*steps_of(source, window, unit)) / math.sqrt(2)
 
 
 def offset(grid: Grid, other: Grid) -> tuple[int, int] | None:

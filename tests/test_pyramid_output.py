@@ -17,7 +17,7 @@ from pmtiles.reader import MmapSource, Reader
 from rasterio.warp import transform as transform_points
 
 import maptile2sat
-from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.grid import TILE, BBox, Window, mercator_grid
 from maptile2sat.inspection import inspect
 from maptile2sat.overviews import halved
 from maptile2sat.pyramid import Zooms, lowest_zoom, write_mbtiles
@@ -263,6 +263,25 @@ def test_all_parts_of_a_raster_have_one_zoom(tmp_path: Path) -> None:
         planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", bbox=box, **SETTINGS)
         assert planned.zooms is not None
         assert planned.zooms.high == 9
+
+
+def test_a_raster_of_a_zoom_has_that_zoom(tmp_path: Path) -> None:
+    """However far it reaches, and though its pixels are not those of the tiles."""
+    grid = mercator_grid(8)
+    at = grid.transform(grid.window(BBox(5.0, 35.0, 5.3, 70.0)))
+    at = at @ rasterio.Affine.translation(0.5, 0.5)
+    drawn = write_raster(tmp_path / "m.tif", np.zeros((3, 11_000, 8), np.uint8), at, "EPSG:3857")
+    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", **SETTINGS)
+    assert planned.zooms is not None
+    assert planned.zooms.high == 8
+
+
+def test_a_raster_of_the_world_whose_corners_lie_beside_it(tmp_path: Path) -> None:
+    at = rasterio.Affine(40_000.0, 0, -18_040_000, 0, -40_000.0, 9_020_000)
+    drawn = write_raster(tmp_path / "m.tif", np.zeros((3, 451, 902), np.uint8), at, "ESRI:54009")
+    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", bbox="0,45,20,55", **SETTINGS)
+    assert planned.zooms is not None
+    assert planned.zooms.high == 2
 
 
 def test_cut_and_zoomed_out(tmp_path: Path) -> None:

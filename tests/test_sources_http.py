@@ -11,13 +11,16 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+import rasterio
 
 from maptile2sat.errors import MissingTileError, SourceError, UsageError
 from maptile2sat.grid import TILE, Window
 from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources.bands import find_bands
 from maptile2sat.sources.naming import safe_url
 from maptile2sat.sources.options import Missing
 from maptile2sat.sources.policy import check_host
@@ -424,6 +427,21 @@ def test_a_raster_of_another_object_store(server: TileServer, name: str, tmp_pat
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["name"], found["width"], found["height"]) == ("s3://bucket/map.tif", 90, 70)
+
+
+def test_several_rasters_of_a_server_are_told_without_its_key(tmp_path: Path) -> None:
+    """The names that GDAL gives them hold the address."""
+    path = tmp_path / "two.gpkg"
+    for table in ("one", "zwei"):
+        more = {"APPEND_SUBDATASET": "YES"} if path.exists() else {}
+        bands = np.zeros((3, 70, 90), np.uint8)
+        write_raster(path, bands, driver="GPKG", RASTER_TABLE=table, **more)
+    with rasterio.open(path) as dataset:
+        names = [name.replace(str(path), f"http://x/{SECRET}") for name in dataset.subdatasets]
+        held = mock.Mock(colorinterp=(), subdatasets=names)
+    with pytest.raises(SourceError, match="holds 2 rasters") as caught:
+        find_bands(held, "http://x/***")
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("ending", ["pmtiles", "mbtiles", "json", "osm.pbf"])

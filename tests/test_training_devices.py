@@ -276,6 +276,16 @@ def test_best_checkpoint_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_scores_of_other_maps_are_not_compared(tmp_path: Path) -> None:
+    paths = [tmp_path / f"step-{step:08d}.npz" for step in (2, 4, 6)]
+    for path in paths:
+        path.write_bytes(b"")
+    assert checkpoints.mark_best(tmp_path, paths[0], 0.1)
+    assert checkpoints.mark_best(tmp_path, paths[1], 0.3, checkpoints.LABELLED)
+    assert not checkpoints.mark_best(tmp_path, paths[2], 0.4, checkpoints.LABELLED)
+    assert checkpoints.find_best(tmp_path) == paths[1]
+
+
 def test_best_checkpoint_of_a_run() -> None:
     best = checkpoints.find_best(finished_run()[0] / "checkpoints")
     assert best is not None

@@ -156,7 +156,7 @@ def build_command(
         str | None,
         typer.Option(
             metavar="SIDE|MAP,IMAGE",
-            help="Side of a server's tiles if its URL does not say: 256, 512.",
+            help="Side of a server's tiles, half with @2x, if its URL does not say: 256, 512.",
         ),
     ] = None,
     missing: Annotated[

@@ -45,7 +45,8 @@ def evaluate_command(
     limit: Annotated[int, typer.Option(min=4, help="Most pairs to use, evenly chosen.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of noise, patches and halves.")] = 0,
     map_side: Annotated[
-        MapSide | None, typer.Option(help="Half that is the map; default: dataset.json, or right.")
+        MapSide | None,
+        typer.Option(help="Half that is the map; default: of dataset.json, the model, or right."),
     ] = None,
     inception_weights: Annotated[
         str,

@@ -155,7 +155,10 @@ def render_command(
         ),
     ] = None,
     tile_size: Annotated[
-        int | None, typer.Option(help="Side of a server's tiles if its URL does not say: 256, 512.")
+        int | None,
+        typer.Option(
+            help="Side of a server's tiles, half of it with @2x, if its URL does not say: 256, 512."
+        ),
     ] = None,
     preview: Annotated[
         Path | None, typer.Option(help="Also write a PNG, map and result side by side.")

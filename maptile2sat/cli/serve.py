@@ -75,7 +75,10 @@ def serve_command(
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
     src_crs: SrcCrs = None,
     tile_size: Annotated[
-        int | None, typer.Option(help="Side of a server's tiles if its URL does not say: 256, 512.")
+        int | None,
+        typer.Option(
+            help="Side of a server's tiles, half of it with @2x, if its URL does not say: 256, 512."
+        ),
     ] = None,
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a map server does not have are.")

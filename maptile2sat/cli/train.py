@@ -91,6 +91,7 @@ def train_command(
 
     Ctrl-C, SIGTERM and --time-limit save first and end well; the same words go on from there.
     """
+    from maptile2sat.bundle import redescribe
     from maptile2sat.training import preset_config
     from maptile2sat.training.export import About, export, exported
     from maptile2sat.training.history import BUNDLE
@@ -127,8 +128,10 @@ def train_command(
         return
     from maptile2sat.training.report import write_report
 
-    if before is None or exported(out) is None:
+    if before is None or (kept := exported(out)) is None:
         export(out, out / BUNDLE, about)
+    elif name not in (None, kept.description.name):
+        redescribe(kept, name=name)
     else:
         note(f"nothing was left to do: {out / BUNDLE} stays as it is", -quiet)
     print(out / BUNDLE)

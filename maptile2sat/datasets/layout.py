@@ -142,6 +142,14 @@ def choose_map_side(folder: Path, given: str | None = None, usual: str = "right"
     return side
 
 
+def is_there(folder: str | Path) -> bool:
+    """Return whether a folder is there; one that may not be looked for is not."""
+    try:
+        return Path(folder).is_dir()
+    except OSError:
+        return False
+
+
 def spread(files: Sequence[Path], count: int) -> list[Path]:
     """Return at most `count` files, evenly spaced."""
     step = max(1.0, len(files) / count)

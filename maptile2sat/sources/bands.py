@@ -55,10 +55,9 @@ def find_bands(dataset: Any, name: str) -> Bands:
     """
     kinds = list(dataset.colorinterp)
     if not kinds and (held := dataset.subdatasets):
-        raise SourceError(
-            f"{name} holds {len(held)} rasters: take one out first, "
-            f"gdal_translate '{held[0]}' map.tif"
-        )
+        # an address may hold a key
+        how = "" if "://" in held[0] else f", gdal_translate '{held[0]}' map.tif"
+        raise SourceError(f"{name} holds {len(held)} rasters: take one out first{how}")
     if any(kind in _FOREIGN for kind in kinds):
         raise SourceError(f"{name} is not in red, green and blue: convert it to RGB first")
     alpha = kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None

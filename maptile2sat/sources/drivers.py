@@ -107,27 +107,35 @@ def check_vrt(path: Path) -> None:
 def files_beside(path: Path) -> tuple[Path, ...]:
     """Return the other files of this machine that a raster's pixels come from.
 
-    Those are the pictures of a VRT, and masks. GDAL's own list is not asked for: it opens what
-    notes beside a picture name, on servers too.
+    Those are the pictures of a VRT, also of one in another, and masks. GDAL's own list is not asked
+    for: it opens what notes beside a picture name, on servers too.
     """
-    pictures = sorted(_pictures(path)) if _is_vrt(path) else []
-    masks = (each.with_name(f"{each.name}.msk") for each in (path, *pictures))
-    return (*pictures, *(mask for mask in masks if mask.is_file()))
+    seen = {path}
+    _gather(path, seen)
+    masks = (each.with_name(f"{each.name}.msk") for each in tuple(seen))
+    return tuple(sorted((seen | {mask for mask in masks if _there(mask)}) - {path}))
 
 
-def _pictures(path: Path) -> set[Path]:
-    """Return the files that a VRT names, as far as they are there."""
-    found: set[Path] = set()
+def _gather(path: Path, seen: set[Path]) -> None:
+    """Add to `seen` the files that a VRT names, as far as they are there."""
+    if not _is_vrt(path):
+        return
+    folder = path.resolve().parent  # as GDAL, of what a link leads to
     with suppress(SourceError):  # what is no plain XML; it is trusted, or it was refused before
         for element in _elements(path):
             if element.tag != "SourceFilename":
                 continue
             name = element.text or ""
-            picture = path.parent / name if element.get("relativeToVRT") == "1" else Path(name)
-            with suppress(OSError, ValueError):
-                if picture.is_file():
-                    found.add(picture)
-    return found
+            picture = folder / name if element.get("relativeToVRT") == "1" else Path(name)
+            if picture not in seen and _there(picture):
+                seen.add(picture)
+                _gather(picture, seen)
+
+
+def _there(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # names that are too long, folders that are closed
+        return path.is_file()
+    return False
 
 
 def _elements(path: Path) -> list[ElementTree.Element]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from maptile2sat.datasets.files import require_sound
-from maptile2sat.datasets.layout import doubt_of_side
+from maptile2sat.datasets.layout import doubt_of_side, is_there
 from maptile2sat.errors import TrainingError, UsageError, refuse_undecodable
 from maptile2sat.training import checkpoint
 from maptile2sat.training.building import build_trainer
@@ -133,9 +133,9 @@ def _alone(run: Path) -> Iterator[None]:
 def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     """Check that a run that exists has the same configuration, and return that.
 
-    Its precision is kept where the user leaves the choice, and its pairs may have moved. Its length
-    may change as long as every step done so far was the same under both: the result is that of a
-    run which had the new length from the start.
+    Its precision and style are kept where nobody says them, and its pairs may have moved. Its
+    length may change as long as every step done so far was the same under both: the result is that
+    of a run which had the new length from the start.
     """
     path = run / "config.json"
     try:
@@ -154,7 +154,9 @@ def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     )
     if old.steps != config.steps and same_so_far:
         old = dataclasses.replace(old, steps=config.steps)
-    if not Path(old.data).exists():  # the same pairs have moved, or came with the run
+    if config.style == "own":  # nobody has said one
+        config = dataclasses.replace(config, style=old.style)
+    if not is_there(old.data):  # the same pairs have moved, or came with the run
         old = dataclasses.replace(old, data=config.data)
     differences = old.differences(config)
     if differences:

@@ -18,6 +18,9 @@ NUMBERED = re.compile(r"^([a-z_]+)/\d{3}/")
 """How names began that counted a network's weights, whose order is not the network's business."""
 
 BEST = "best.json"
+BARE, LABELLED = "bare", "labelled"
+"""Of which maps the images were made by which checkpoints are compared."""
+
 KEEP = 2
 
 
@@ -104,22 +107,24 @@ def find(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.npz") if NAME.fullmatch(path.name))
 
 
-def mark_best(folder: Path, path: Path, score: float) -> bool:
+def mark_best(folder: Path, path: Path, score: float, maps: str = BARE) -> bool:
     """Remember a checkpoint as the best if its score is the lowest so far.
 
     Args:
         folder: Of the checkpoints.
         path: A checkpoint in it.
         score: Its distance from the held-out images.
+        maps: Of which maps they were made: scores of others are not compared with it.
 
     Returns:
         Whether it is.
     """
     noted = _noted(folder)
-    if find_best(folder) is not None and noted["score"] <= score:
+    comparable = find_best(folder) is not None and noted.get("maps", BARE) == maps
+    if comparable and noted["score"] <= score:
         return False
     temporary = folder / f"{BEST}.tmp"
-    temporary.write_text(json.dumps({"step": step_of(path), "score": score}) + "\n")
+    temporary.write_text(json.dumps({"step": step_of(path), "score": score, "maps": maps}) + "\n")
     temporary.replace(folder / BEST)
     return True
 

@@ -11,7 +11,7 @@ from PIL import ImageColor
 
 from maptile2sat._version import __version__
 from maptile2sat.bundle import Bundle, check_place, open_bundle, redescribe, save_bundle
-from maptile2sat.datasets.layout import read_description
+from maptile2sat.datasets.layout import is_there, read_description
 from maptile2sat.description import is_plain_name
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import BundleError, TrainingError, UsageError, refuse_undecodable
@@ -107,7 +107,7 @@ def export(
     config = TrainConfig.load(run / "config.json")
     if moved is not None:
         config = dataclasses.replace(config, data=str(moved))
-    elif not Path(config.data).is_dir():
+    elif not is_there(config.data):
         raise TrainingError(
             f"the pairs of {run} are no longer in {config.data}: say where they are, --pairs FOLDER"
         )
@@ -144,16 +144,18 @@ def export(
 
 
 def exported(run: Path) -> Bundle | None:
-    """Return the bundle in a run's folder if it is of the complete run, else None."""
+    """Return the bundle in a run's folder if it is whole and of the complete run, else None."""
     try:
         config = TrainConfig.load(run / "config.json")
         found = checkpoint.find(run / "checkpoints")
         bundle = open_bundle(run / BUNDLE)
+        bundle.weights()
     except (TrainingError, BundleError):
         return None
+    about = bundle.description
     done = {checkpoint.step_of(path) for path in found[-1:]}
-    complete = done == {config.steps} == {bundle.description.training.get("steps")}
-    return bundle if complete else None
+    complete = done == {config.steps} == {about.training.get("steps")}
+    return bundle if complete and about.metrics else None  # figures are the last that it gets
 
 
 def _read(notes: Path | None) -> str:

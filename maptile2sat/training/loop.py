@@ -137,7 +137,9 @@ class Loop:
         self.watch = Watch(trainer.chance)
         self.samples = self._held_out(validation, SAMPLES)
         self.scored = self._held_out(validation, SCORED)
+        self.scored_maps = checkpoint.BARE
         if self.config.preset == "cleaner":  # of bare maps there is nothing to take off
+            self.scored_maps = checkpoint.LABELLED
             self.scored = [
                 (annotate(drawn, np.random.default_rng(number)), image)
                 for number, (drawn, image) in enumerate(self.scored)
@@ -205,7 +207,7 @@ class Loop:
         late = time.monotonic() - self.saved_at > pause
         if step % self.rhythm.checkpoint == 0 or step == self.config.steps:
             path = self._save(step)
-            if checkpoint.mark_best(self.folder, path, self._score()):
+            if checkpoint.mark_best(self.folder, path, self._score(), self.scored_maps):
                 self.say(f"the checkpoint of step {step:,} is the best so far")
         elif late:
             self._save(step)

@@ -19,6 +19,7 @@ from affine import Affine
 from maptile2sat.errors import Maptile2satError, SourceError
 from maptile2sat.grid import Window
 from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources.drivers import files_beside
 from tests.conftest import write_raster
 from tests.faults.support import vrt
 from tests.support_render import run_cli
@@ -68,6 +69,24 @@ def test_vrt_of_its_own_folder(tmp_path: Path) -> None:
         read = source.read(source.info.extent)
         np.testing.assert_array_equal(np.moveaxis(read.image, -1, 0), BANDS)
         source.close()
+
+
+def test_pictures_of_a_vrt_are_found(tmp_path: Path) -> None:
+    """Through links and a VRT in another, with masks, and whatever the names."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    picture = write_raster(tmp_path / "one" / "a.tif", BANDS)
+    (tmp_path / "one" / "a.tif.msk").write_bytes(picture.read_bytes())
+    inner = vrt(tmp_path / "one" / "inner.vrt", "a.tif")
+    outer = vrt(tmp_path / "one" / "outer.vrt", "inner.vrt")
+    link = tmp_path / "two" / "link.vrt"
+    link.symlink_to(outer)
+    masked = (picture, picture.with_name("a.tif.msk"))
+    assert files_beside(inner) == masked
+    assert files_beside(outer) == files_beside(link) == (*masked, inner)
+    assert files_beside(picture) == (masked[1],)
+    long = write_raster(tmp_path / f"{'地' * 83}.tif", BANDS)
+    assert files_beside(long) == ()
 
 
 def outside(folder: Path, address: str) -> dict[str, Path]:
