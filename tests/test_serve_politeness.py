@@ -64,6 +64,7 @@ def test_layers_and_geotiffs_keep_to_the_limits_together(tmp_path: Path) -> None
         ]
         answers = [pool.submit(served.get, path) for path in paths]
         wait_for(lambda: tiles_being_loaded() >= 3 * CONNECTIONS, 60)
+        wait_for(lambda: len(times) > 0, 60)
         time.sleep(0.3)
         assert 0 < len(times) <= CONNECTIONS
         opened.set()
