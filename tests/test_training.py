@@ -503,7 +503,9 @@ def test_pairs_that_have_moved(tmp_path: Path) -> None:
         export(run, tmp_path / "bundle", About("x"))
     done = run_cli("export", run, "-o", tmp_path / "bundle", "--pairs", data())
     assert done.code == 0, done.err
-    assert run_training(tiny(), run) == STEPS
+    said: list[str] = []
+    assert run_training(tiny(), run, say=said.append) == STEPS
+    assert any(f"going on with those of {data()}" in text for text in said)
     assert export(run, tmp_path / "again", About("x")).id.endswith(
         open_bundle(tmp_path / "bundle").id.rpartition(" ")[2]
     )

@@ -209,7 +209,7 @@ def _store_settings() -> dict[str, str]:
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not address or "AWS_S3_ENDPOINT" in os.environ:  # GDAL's own word for it
         return {}
-    scheme, _, place = address.partition("://")
+    scheme, _, place = address.rpartition("://")
     return {
         "AWS_S3_ENDPOINT": place.rstrip("/"),
         "AWS_HTTPS": "NO" if scheme == "http" else "YES",

@@ -75,7 +75,7 @@ def train(
     require_sound(Path(config.data), least, instead=config.words_for_small_pairs)
     if config.init:
         starting_bundle(config)
-    config = _agreed(run, config)
+    config = _agreed(run, config, say)
     # only now: importing TensorFlow takes seconds, and the errors above should not wait
     chosen = choose_devices(devices, deterministic=config.deterministic)
     config = _fitting(config, chosen)
@@ -130,7 +130,9 @@ def _alone(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
+def _agreed(
+    run: Path, config: TrainConfig, say: Callable[[str], None] = lambda line: None
+) -> TrainConfig:
     """Check that a run that exists has the same configuration, and return that.
 
     Its precision and style are kept where nobody says them, and its pairs may have moved. Its
@@ -157,6 +159,7 @@ def _agreed(run: Path, config: TrainConfig) -> TrainConfig:
     if config.style == "own":  # nobody has said one
         config = dataclasses.replace(config, style=old.style)
     if not is_there(old.data):  # the same pairs have moved, or came with the run
+        say(f"the pairs are no longer in {old.data}: going on with those of {config.data}")
         old = dataclasses.replace(old, data=config.data)
     differences = old.differences(config)
     if differences:
