@@ -72,7 +72,7 @@ def test_vrt_of_its_own_folder(tmp_path: Path) -> None:
 
 
 def test_pictures_of_a_vrt_are_found(tmp_path: Path) -> None:
-    """Through links and a VRT in another, with masks, and whatever the names."""
+    """Pictures of a VRT are found through links and in another VRT, whatever their names."""
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     picture = write_raster(tmp_path / "one" / "a.tif", BANDS)

@@ -162,7 +162,7 @@ def test_another_render_is_not_gone_on_with(
 
 
 def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
-    """Nor is one that is given as an address of this machine, or now as one and now as a path."""
+    """A map that changed is not gone on with, given as a path or as an address of this machine."""
     drawn = tmp_path / "a map.mbtiles"
     shutil.copy(sample_map(), drawn)
     settings = {"model": str(tiny_bundle()), "precision": "float32"}
