@@ -128,10 +128,10 @@ def train_command(
         return
     from maptile2sat.training.report import write_report
 
-    if before is None or (kept := exported(out)) is None:
+    if before is None or before.description.training["steps"] != config.steps:
         export(out, out / BUNDLE, about)
-    elif name not in (None, kept.description.name):
-        redescribe(kept, name=name)
+    elif name not in (None, before.description.name):
+        redescribe(before, name=name)
     else:
         note(f"nothing was left to do: {out / BUNDLE} stays as it is", -quiet)
     print(out / BUNDLE)

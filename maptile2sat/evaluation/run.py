@@ -25,6 +25,7 @@ from maptile2sat.evaluation.sheet import draw_sheet
 from maptile2sat.evaluation.spectrum import decibels
 from maptile2sat.evaluation.verdict import judge
 from maptile2sat.noise import MAX_SEED
+from maptile2sat.sources.styles import STYLES
 
 METRICS_FILE, SHEET_FILE, REPORT_FILE = "metrics.json", "sheet.png", "report.html"
 FILES = (METRICS_FILE, SHEET_FILE, REPORT_FILE)
@@ -187,7 +188,7 @@ def _warnings(held: Held, bundles: Sequence[Bundle], protocol: str) -> list[str]
         )
     for bundle in bundles:
         about = bundle.description
-        if held.style is not None and about.style in ("maps", "osm") and about.style != held.style:
+        if held.style is not None and about.style in STYLES and about.style != held.style:
             found.append(
                 f"model '{about.name}' is for maps of style {about.style}; these are {held.style}"
             )

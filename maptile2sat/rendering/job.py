@@ -39,6 +39,7 @@ from maptile2sat.sources import (
     tile_count_of_rows,
 )
 from maptile2sat.sources.naming import address_mark
+from maptile2sat.sources.styles import STYLES
 from maptile2sat.sources.warped import methods_of
 from maptile2sat.translator import NetworkTranslator, Translator, load_translator
 
@@ -130,7 +131,7 @@ def open_job(
     bbox, crs = read_box(options.bbox, options.bbox_crs)
     bundle = find_bundle(options.model)
     about = bundle.description
-    style = about.style if about.style in ("maps", "osm") else "maps"
+    style = about.style if about.style in STYLES else "maps"
     origin = located(choose_source(source, bbox, crs, style))
     masked, repeats = MaskedTiles(), source_changes.pop("repeats", None) or guard_of(options)
     source_options = SourceOptions(

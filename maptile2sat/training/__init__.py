@@ -93,7 +93,7 @@ def train(
             say(f"{name}: {total:,} parameters, {trained:,} of them trained")
         begins = not checkpoint.find(run / "checkpoints")
         if begins and (doubt := doubt_of_side(pairs.files, config.map_side)):
-            say(doubt)
+            say(f"{doubt}, with another --out")
         if config.init and begins:
             new = "".join(f", with a new {part}" for part in start_from_bundle(trainer, run))
             say(f"starting from {config.init}{new}")
@@ -158,8 +158,8 @@ def _agreed(
         old = dataclasses.replace(old, steps=config.steps)
     if config.style == "own":  # nobody has said one
         config = dataclasses.replace(config, style=old.style)
-    if not is_there(old.data):  # the same pairs have moved, or came with the run
-        say(f"the pairs are no longer in {old.data}: going on with those of {config.data}")
+    left = old.data
+    if not is_there(left):  # the same pairs have moved, or came with the run
         old = dataclasses.replace(old, data=config.data)
     differences = old.differences(config)
     if differences:
@@ -168,6 +168,8 @@ def _agreed(
             f"{run} is a run with other settings ({'; '.join(differences)}){reason}: "
             "repeat them, or give another --out"
         )
+    if old.data != left:
+        say(f"the pairs are no longer in {left}: going on with those of {config.data}")
     return config
 
 
