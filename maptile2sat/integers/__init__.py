@@ -1,0 +1,1 @@
+"""The `local` generator in whole numbers: the same bits on every machine, engine and window."""

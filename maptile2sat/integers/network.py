@@ -1,0 +1,254 @@
+"""The whole-number generator, layer by layer, whatever computes it.
+
+Written once over a few operations (`Operations`) that each engine provides. Nothing is padded: a
+layer's output is smaller than its input by what it looks at, so that each is computed only where
+it is needed, and a pixel cannot depend on where a window ends.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from maptile2sat.integers.model import Convolution, IntegerModel
+from maptile2sat.noise import COARSE_STEP
+
+STEP = 8
+"""Windows begin and end at multiples of this many pixels of the world."""
+
+Value = Any
+"""What an engine computes with: a tensor, or a node of a graph."""
+
+
+class Operations(Protocol):
+    """What an engine can do. Codes, streams and sums are those of `numbers`.
+
+    `shift` may be an array of one number per channel; a negative one shifts up.
+    """
+
+    def convolve(self, codes: Value, layer: Convolution, dilation: int, stride: int) -> Value:
+        """Return the sums of codes under a kernel, without padding, and its bias."""
+
+    def to_codes(self, sums: Value, shift: Any, leaky: bool = False) -> Value:
+        """Shift sums down, round half to even, cut off; `leaky`: 13/64 of what is negative."""
+
+    def to_stream(self, sums: Value, shift: Any) -> Value:
+        """Shift sums down, round half to even, cut off to a stream."""
+
+    def add(self, stream: Value, sums: Value, shift: Any) -> Value:
+        """Add rounded sums to a stream, and cut off."""
+
+    def add_lifted(self, sums: Value, others: Value, lift: Any) -> Value:
+        """Add sums of a coarser unit, shifted up by `lift`, to sums."""
+
+    def norm(self, stream: Value, square_shift: int, gains: Any) -> Value:
+        """Divide each pixel by the root mean square of its channels, by a table; to codes."""
+
+    def shuffle(self, value: Value) -> Value:
+        """Unfold channels into blocks of 2 x 2 pixels."""
+
+    def blur(self, codes: Value) -> Value:
+        """Return sums of [1 2 1] x [1 2 1], 16 times what they mean."""
+
+    def double_codes(self, codes: Value) -> Value:
+        """Repeat pixels 2 x 2, blur and round; a pixel before it is lost on each side."""
+
+    def double_stream(self, stream: Value) -> Value:
+        """Repeat pixels 2 x 2, blur and round; a stream."""
+
+    def crop(self, value: Value, pixels: int) -> Value:
+        """Cut off so many pixels on each side."""
+
+    def join(self, values: list[Value]) -> Value:
+        """Put the channels of codes side by side."""
+
+    def clean(self, codes: Value, given: Value, model: IntegerModel) -> Value:
+        """Replace the look of labels by that of what is under them; codes."""
+
+    def levels(self, stream: Value) -> Value:
+        """Look up tanh: bytes."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A value, and where it lies in the window.
+
+    Attributes:
+        value: What the engine computes with.
+        scale: Pixels of the window for one of this.
+        margin: Pixels of the window that are missing on each side.
+    """
+
+    value: Value
+    scale: int
+    margin: int
+
+
+def halo_of(model: IntegerModel, clean: bool) -> int:
+    """Return the pixels of map needed on each side, a multiple of `STEP`."""
+    lost = _Network(_Nothing(), model, 0).run(None, None, None, clean).margin
+    return -(-lost // STEP) * STEP
+
+
+def generate(
+    ops: Operations, model: IntegerModel, look: Value, fine: Value, coarse: Value, clean: bool
+) -> Value:
+    """Return image levels 0..255 of a window from codes of it and its halo.
+
+    Args:
+        ops: The engine.
+        model: The integers.
+        look: Codes of the look of each pixel of map.
+        fine: Codes of the fine noise, as many.
+        coarse: Codes of the coarse noise, one for `COARSE_STEP` pixels.
+        clean: Whether labels are to be taken off; only if the model can.
+    """
+    halo = halo_of(model, clean)
+    network = _Network(ops, model, halo)
+    return network.cropped(network.run(look, fine, coarse, clean), halo).value
+
+
+class _Nothing:
+    """Operations that compute nothing: to see what margins come of a network."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+class _Network:
+    """Follows one window through a model."""
+
+    def __init__(self, ops: Any, model: IntegerModel, halo: int) -> None:
+        self.ops, self.model, self.halo = ops, model, halo
+
+    def run(self, look: Value, fine: Value, coarse: Value, clean: bool) -> Plane:
+        shape = self.model.shape
+        seen = Plane(look, 1, 0)
+        grain, clouds = Plane(fine, 1, 0), Plane(coarse, COARSE_STEP, 0)
+        if clean and shape.cleaner:
+            seen = self._cleaned(seen)
+        seen, grain = self.together(seen, grain)
+        seen = replace(seen, value=self.ops.join([seen.value, grain.value]))
+        x = self._trunk(seen, clouds)
+        quarter = self._norm(x, "trunk_norm")
+        half = self._to_codes(self._up(quarter, "half"), "half_act", leaky=True)
+        half = self._to_codes(self._conv(half, "half_conv"), "half_conv", leaky=True)
+        up = self._up(half, "full")
+        skip = self._to_stream(self._conv(seen, "skip"), "skip")
+        up, skip = self.together(up, skip)
+        full = replace(up, value=self._joined(up.value, skip.value))
+        full = self._to_codes(full, "full_act", leaky=True)
+        full = self._to_codes(self._conv(full, "full_conv"), "full_conv", leaky=True)
+        rgb = self._conv(full, "rgb_full")
+        if not shape.coarse_rgb:
+            made = self._to_stream(rgb, "rgb_full")
+        else:
+            low = self._to_stream(self._conv(quarter, "rgb_quarter"), "rgb_quarter")
+            low = self._add(self._double(low), self._conv(half, "rgb_half"), "rgb_half")
+            made = self._add(self._double(low), rgb, "rgb_full")
+        return replace(made, value=self.ops.levels(made.value))
+
+    def _trunk(self, seen: Plane, clouds: Plane) -> Plane:
+        shape = self.model.shape
+        x = self._to_stream(self._fold(seen, "stem", COARSE_STEP), "stem")
+        for index, dilation in enumerate(shape.dilations):
+            noisy = index == 0 or (shape.deep_noise and index % 2 == 0)
+            x = self._block(x, f"block{index}", dilation, clouds if noisy else None)
+            if shape.deep and index == (len(shape.dilations) - 1) // 2:
+                x = self._deepened(x, clouds)
+        return x
+
+    def _deepened(self, x: Plane, clouds: Plane) -> Plane:
+        y = self._to_stream(self._fold(self._norm(x, "deep_norm"), "deep_stem", 2), "deep_stem")
+        far = self._to_codes(self._fold(clouds, "deep_clouds", 2), "deep_clouds")
+        for index, dilation in enumerate(self.model.shape.deep):
+            y = self._block(y, f"deep{index}", dilation, None if index % 2 else far)
+        return self._add(x, self._up(self._norm(y, "deep_out_norm"), "deep"), "deep_add")
+
+    def _block(self, x: Plane, name: str, dilation: int, clouds: Plane | None) -> Plane:
+        y = self._conv(self._norm(x, f"{name}_norm"), f"{name}_conv", dilation)
+        if clouds is not None:
+            noise = self.cropped(clouds, y.margin)
+            lift = self.model.array(f"{name}_noise/lift")
+            sums = self._conv(noise, f"{name}_noise").value
+            y = replace(y, value=self.ops.add_lifted(y.value, sums, lift))
+        y = self._to_codes(y, f"{name}_conv", leaky=True)
+        return self._add(x, self._conv(y, f"{name}_out"), f"{name}_out")
+
+    def _cleaned(self, look: Plane) -> Plane:
+        x = self._to_stream(self._fold(look, "clean_stem", COARSE_STEP), "clean_stem")
+        for index, dilation in enumerate(self.model.shape.cleaner):
+            x = self._block(x, f"clean{index}", dilation, None)
+        x = self._conv(self._norm(x, "clean_norm"), "clean_code_folded")
+        x = self._shuffled(self._to_codes(x, "clean_code_folded"))
+        code = self._lost(x, self.ops.double_codes(x.value), x.scale, x.scale // 2)
+        code, look = self.together(code, look)
+        return replace(code, value=self.ops.clean(code.value, look.value, self.model))
+
+    def _up(self, x: Plane, name: str) -> Plane:
+        """Double the resolution: sums, 16 times what they mean if blurred."""
+        x = self._shuffled(self._to_codes(self._conv(x, f"{name}_up"), f"{name}_up"))
+        if not self.model.shape.smooth:
+            return x
+        return self._lost(x, self.ops.blur(x.value), x.scale, x.scale)
+
+    def _shuffled(self, x: Plane) -> Plane:
+        return self._lost(x, self.ops.shuffle(x.value), 0, x.scale // 2)
+
+    def _double(self, x: Plane) -> Plane:
+        return self._lost(x, self.ops.double_stream(x.value), x.scale // 2, x.scale // 2)
+
+    def _conv(self, x: Plane, name: str, dilation: int = 1) -> Plane:
+        layer = self._layer(name)
+        reach = layer.kernel.shape[0] // 2 * dilation * x.scale
+        made = self.ops.convolve(x.value, layer, dilation, 1)
+        return self._lost(x, made, reach, x.scale)
+
+    def _fold(self, x: Plane, name: str, block: int) -> Plane:
+        # blocks lie at multiples of their size in the world, as windows do
+        scale = x.scale * block
+        x = self.cropped(x, -(-x.margin // scale) * scale)
+        made = self.ops.convolve(x.value, self._layer(name), 1, block)
+        return self._lost(x, made, 0, scale)
+
+    def _layer(self, name: str) -> Convolution:
+        return self.model.convolution(name)
+
+    def _norm(self, x: Plane, name: str) -> Plane:
+        shift, gains = self.model.number(f"{name}/shift"), self.model.array(f"{name}/gains")
+        return replace(x, value=self.ops.norm(x.value, shift, gains))
+
+    def _to_codes(self, x: Plane, name: str, leaky: bool = False) -> Plane:
+        shift = self.model.array(f"{name}/shift")
+        return replace(x, value=self.ops.to_codes(x.value, shift, leaky))
+
+    def _to_stream(self, x: Plane, name: str) -> Plane:
+        return replace(x, value=self.ops.to_stream(x.value, self.model.array(f"{name}/shift")))
+
+    def _add(self, stream: Plane, sums: Plane, name: str) -> Plane:
+        stream, sums = self.together(stream, sums)
+        shift = self.model.array(f"{name}/shift")
+        return replace(stream, value=self.ops.add(stream.value, sums.value, shift))
+
+    def _joined(self, sums: Value, skip: Value) -> Value:
+        """Add the finest map to what comes from below; both lifted to the finer unit."""
+        sums = self.ops.add_lifted(None, sums, self.model.array("full_act/lift"))
+        return self.ops.add_lifted(sums, skip, self.model.array("full_act/skip_lift"))
+
+    def _lost(self, x: Plane, value: Value, pixels: int, scale: int) -> Plane:
+        return Plane(value, scale, x.margin + pixels)
+
+    def together(self, first: Plane, second: Plane) -> tuple[Plane, Plane]:
+        """Cut two planes to what both have."""
+        margin = max(first.margin, second.margin)
+        scale = math.lcm(first.scale, second.scale)
+        margin = -(-margin // scale) * scale
+        return self.cropped(first, margin), self.cropped(second, margin)
+
+    def cropped(self, x: Plane, margin: int) -> Plane:
+        """Cut a plane to a larger margin."""
+        pixels, rest = divmod(margin - x.margin, x.scale)
+        if rest or pixels < 0:
+            raise ValueError(f"a margin of {x.margin} px cannot become {margin} at {x.scale} px")
+        return replace(x, margin=margin, value=self.ops.crop(x.value, pixels)) if pixels else x
