@@ -16,6 +16,7 @@ from rasterio.windows import Window as RasterWindow
 from maptile2sat import open_source
 from maptile2sat.grid import Window, mercator_grid
 from maptile2sat.resources import sample_map
+from maptile2sat.sources.styles import STYLE_TAG
 
 ZOOM = 16
 CORNER = 1024 * 18
@@ -50,6 +51,7 @@ def write_map(path: Path, side: int, style: str = "maps") -> tuple[int, int]:
         compress="deflate",
         bigtiff="if_safer",
     ) as dataset:
+        dataset.update_tags(**{STYLE_TAG: style})  # as `draw` says it: no labels
         for row in range(0, side, len(across)):
             height = min(len(across), side - row)
             part = RasterWindow(0, row, side, height)

@@ -22,21 +22,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maptile2sat import open_source
+from maptile2sat import mosaic, open_source
 from maptile2sat.bundle import find_bundle
 from maptile2sat.datasets.layout import choose_map_side
-from maptile2sat.device import load_tensorflow
+from maptile2sat.device import choose_device
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
 from maptile2sat.resources import sample_map
 from maptile2sat.training.annotations import annotate
 from maptile2sat.training.pairs import Pairs
+from maptile2sat.translator import generate, load_translator
 
 STRIDE = 16
 SAMPLE_SIDE = 512
 SAMPLE_NUMBER = 11
 """Number of the sample map's labels: many of every kind."""
 
+CELL = 768
 GAP = 6
 
 Pixels = npt.NDArray[np.uint8]
@@ -44,23 +46,25 @@ Paint = Callable[[Pixels, int], Pixels]
 """From a map, uint8 (side, side, 3), and the number of its noise to an image of the same kind."""
 
 
-def painter(name: str) -> Paint:
-    """Return how a model paints, in float32."""
-    load_tensorflow()
-    from maptile2sat.networks.generator import build_generator
+def painter(name: str, precision: str) -> Paint:
+    """Return what a model makes of a map, as rendered; maps are mirrored at their borders.
 
+    Args:
+        name: Of the model, or its folder.
+        precision: `auto` for whole numbers if the model has them, or as for `render`.
+    """
     bundle = find_bundle(name)
-    if bundle.description.kind != "local":
-        raise SystemExit(
-            f"{name} is a {bundle.description.kind} model: only local ones are measured"
-        )
-    model = build_generator(bundle, "float32")
+    device = choose_device("cpu", precision, exact=bundle.exact)
+    translator = load_translator(bundle, device, cell=CELL)
 
     def paint(drawn: Pixels, place: int) -> Pixels:
-        grains = noise(0, Window(4096 * place, 0, drawn.shape[1], drawn.shape[0]))
-        inputs = (drawn.astype(np.float32), grains.fine, grains.coarse)
-        made = np.asarray(model([np.asarray(part)[None] for part in inputs], training=False))[0]
-        return np.clip(np.rint((made + 1.0) * 127.5), 0, 255).astype(np.uint8)
+        core = Window(6 * CELL * place, 0, drawn.shape[1], drawn.shape[0])
+        cell = mosaic.cells_of(core, translator).first
+        whole = cell.grown(translator.halo)
+        rest = (whole.right - core.right, whole.bottom - core.bottom)
+        pads = ((translator.halo, rest[1]), (translator.halo, rest[0]), (0, 0))
+        packed = translator.pack(np.pad(drawn, pads, "reflect"), noise(0, whole))
+        return generate(translator, packed)[: core.height, : core.width]
 
     return paint
 
@@ -152,14 +156,16 @@ def main() -> None:
     parser.add_argument("model", help="name or folder of a model")
     parser.add_argument("data", type=Path, help="folder with val/, as for training")
     parser.add_argument("--against", help="a second model to compare with")
+    parser.add_argument("--against-precision", default="auto", help="what the second computes in")
     parser.add_argument("--map-side", help="left or right; default: as dataset.json says")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--opacity", type=float, default=1.0, help="of the labels, 0..1")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     options = parser.parse_args()
-    names = [options.model, *([options.against] if options.against else [])]
-    paints = [painter(name) for name in names]
+    paints = [painter(options.model, "auto")]
+    if options.against:
+        paints.append(painter(options.against, options.against_precision))
     pairs = Pairs.find(options.data / "val", choose_map_side(options.data, options.map_side))
     figures = measure(paints, pairs, options.pairs, options.seed, options.opacity)
     report: dict[str, object] = {"model": {"name": options.model, **figures[0]}}

@@ -1,16 +1,18 @@
 """Time a whole render against its generator, a U-Net and GDAL, as ratios measured in one run.
 
-    python bench/render.py [--side 6144] [--model maps] [--repeat 3]
+    python bench/render.py [--side 6144] [--model maps] [--labels auto|yes|no] [--repeat 3]
 
-The map is the sample map repeated over a square, written as a GeoTIFF first. TensorFlow is warm:
-a small render runs before the clock starts. The parts are timed in turns, so that a machine that
-slows down slows all of them.
+The map is the sample map repeated over a square, written as a GeoTIFF first, which says that it
+was drawn without labels, as the sample does. Everything is warm: a small render runs before the
+clock starts. The parts are timed in turns, so that a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -26,7 +28,7 @@ from notebook import notebook_generator
 from maptile2sat import mosaic, open_source, render
 from maptile2sat.bundle import find_bundle
 from maptile2sat.creation import creation_options
-from maptile2sat.device import choose_device
+from maptile2sat.device import choose_device, cpu_precision
 from maptile2sat.noise import noise
 from maptile2sat.translator import Translator, generate, load_translator
 
@@ -36,7 +38,7 @@ UNET_BATCH = 16
 def packed_cells(drawn: Path, translator: Translator) -> list[Any]:
     """Return everything that the generator takes for the cells of a map."""
     with closing(open_source(drawn)) as source:
-        cells = mosaic.cells_of(source.info.extent, translator.cell)
+        cells = mosaic.cells_of(source.info.extent, translator)
         windows = [cell.grown(translator.halo) for cell in cells]
         return [translator.pack(source.read(w).image, noise(0, w)) for w in windows]
 
@@ -78,13 +80,14 @@ def unet_tiles(model: Any) -> Callable[[], None]:
     return generate
 
 
-def one_tile(drawn: Path, translator: Translator) -> None:
-    """Render one 256 px tile from an open map to pixels in memory."""
+def square(drawn: Path, translator: Translator, side: int) -> dict[str, float]:
+    """Return the clocks of rendering a square from an open map to pixels in memory."""
     with closing(open_source(drawn)) as source:
         middle = source.info.extent
         window = middle._replace(
-            col=middle.col + middle.width // 2, row=middle.row + 512, width=256, height=256
+            col=middle.col + middle.width // 4, row=middle.row + 512, width=side, height=side
         )
+        translator.prepare(mosaic.cells_of(window, translator).first)
         with clocks() as times:
             mosaic.make_mosaic(
                 source,
@@ -94,7 +97,21 @@ def one_tile(drawn: Path, translator: Translator) -> None:
                 fill=(234, 230, 222),
                 take=lambda cell: None,
             )
-    one_tile.times = times  # type: ignore[attr-defined]
+    return times
+
+
+def of_the_sample(scratch: Path, model: str, precision: str, **changes: Any) -> float:
+    """Return the generator's seconds of a render of the sample map."""
+    path = scratch / "sample.tif"
+    made = render(None, path, model=model, precision=precision, overwrite=True, **changes)
+    return made.generator_seconds
+
+
+def memory_of_the_sample(scratch: Path, model: str) -> float:
+    """Return the peak memory, in MB, of a process that renders the sample map."""
+    words = ("-m", "maptile2sat", "render", "-m", model, "-o", str(scratch / "m.tif"), "--json")
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout)["peak_rss_mb"])
 
 
 def main() -> None:
@@ -102,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=6144)
     parser.add_argument("--model", default="maps")
+    parser.add_argument("--labels", default="auto")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -113,20 +131,20 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     drawn, output = scratch / "map.tif", scratch / "out.tif"
     write_map(drawn, options.side)
     render(None, output, model=options.model)
-    device = choose_device("auto", "auto")
-    translator = load_translator(find_bundle(options.model), device)
+    bundle = find_bundle(options.model)
+    device = choose_device("auto", "auto", exact=bundle.exact)
+    floats = cpu_precision() if not device.is_gpu else "bfloat16"
+    clean = options.labels == "yes"  # the map says that it has none
+    translator = load_translator(bundle, device, clean=clean)
     packed = packed_cells(drawn, translator)
     generate(translator, packed[0])
-    unets = {
-        "unet": unet_tiles(plain_unet(device.precision)),
-        "own_unet": unet_tiles(own_unet(device.precision)),
-    }
+    unets = {"unet": unet_tiles(plain_unet(floats)), "own_unet": unet_tiles(own_unet(floats))}
     for unet in unets.values():
         unet()
     runs: dict[str, list[dict[str, float]]] = {}
     for _ in range(options.repeat):
         with clocks() as whole:
-            made = render(drawn, output, model=options.model, overwrite=True)
+            made = render(drawn, output, model=options.model, labels=options.labels, overwrite=True)
         # loading the model and tracing it are not part of `seconds`
         whole["loading"] = whole["wall"] - made.seconds
         runs.setdefault("render", []).append(whole)
@@ -137,14 +155,21 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
         for name, unet in unets.items():
             times_of_unet = timed(lambda unet=unet: [unet() for _ in range(4)])
             runs.setdefault(name, []).append(times_of_unet)
-        one_tile(drawn, translator)
-        runs.setdefault("tile", []).append(one_tile.times)  # type: ignore[attr-defined]
+        for side in (256, 2048):
+            runs.setdefault(f"square_{side}", []).append(square(drawn, translator, side))
+        for name, changes in (("sample", {}), ("sample_floats", {"cell": 2048})):
+            precision = floats if changes else "auto"
+            seconds = of_the_sample(scratch, options.model, precision, **changes)
+            runs.setdefault(name, []).append({"wall": seconds})
     times = {name: medians(run) for name, run in runs.items()}
     return figures(times, options.side, len(packed)) | {
         "model": made.model,
         "cell": translator.cell,
         "precision": device.precision,
-        "peak_rss_mb": made.peak_rss_mb,
+        "engine": translator.engine_name,
+        "processor": device.kind,
+        "floats": floats,
+        "peak_rss_mb_of_the_sample": memory_of_the_sample(scratch, options.model),
     }
 
 
@@ -175,9 +200,10 @@ def figures(times: dict[str, dict[str, float]], side: int, cells: int) -> dict[s
         "wall_over_generator": round(render_wall / times["generator"]["wall"], 3),
         "pixels_per_second_over_unet": round(unet_wall / render_wall, 3),
         "pixels_per_second_over_own_unet": round(own_wall / render_wall, 3),
-        "tile_over_its_cell": round(
-            times["tile"]["wall"] / (times["generator"]["wall"] / cells), 3
+        "tile_over_square_of_2048": round(
+            times["square_256"]["wall"] / times["square_2048"]["wall"], 4
         ),
+        "sample_over_floats": round(times["sample"]["wall"] / times["sample_floats"]["wall"], 3),
         "useful_megapixels_per_second": round(side * side / 1e6 / render_wall, 3),
         "seconds": {
             name: {clock: round(value, 2) for clock, value in run.items()}

@@ -1,6 +1,7 @@
 """Model bundles: a folder with `model.json`, `generator.weights.h5` and a model card.
 
-For who trains on from a model, `discriminator.weights.h5` may be there too.
+`integers.h5` holds the same generator in whole numbers: what is rendered with, if it is there.
+For those who train on from a model, `discriminator.weights.h5` may be there too.
 
 Loading a bundle executes nothing from it: the description is JSON, the weights are plain
 arrays in HDF5, and every one of them is checked against what the architecture expects.
@@ -20,15 +21,26 @@ from maptile2sat.card import write_card
 from maptile2sat.description import FORMAT, Description, check_description, is_plain_name
 from maptile2sat.errors import BundleError, refuse_undecodable
 from maptile2sat.resources import models_folder
-from maptile2sat.weights import Weights, file_sha256, read_arrays, write_arrays
+from maptile2sat.weights import (
+    Integers,
+    Weights,
+    file_sha256,
+    read_arrays,
+    read_integers,
+    write_arrays,
+    write_integers,
+)
 
 DESCRIPTION = "model.json"
 WEIGHTS = "generator.weights.h5"
 DISCRIMINATOR = "discriminator.weights.h5"
+INTEGERS = "integers.h5"
 CARD = "README.md"
 MAX_DESCRIPTION_BYTES = 1 << 20
+WHOLE_CELL = 1024
+"""Largest side of what a whole-number generator makes at once: a matter of speed and memory."""
 
-FROM_FILES = ("format", "weights_sha256", "discriminator_sha256")
+FROM_FILES = ("format", "weights_sha256", "discriminator_sha256", "integers")
 """Fields of a description that writing the files gives."""
 
 
@@ -48,7 +60,27 @@ class Bundle:
     def id(self) -> str:
         """Name, version and the start of the weights' hash."""
         about = self.description
-        return f"{about.name} {about.version} ({about.weights_sha256[:12]})"
+        return f"{about.name} {about.version} ({about.identity[:12]})"
+
+    @property
+    def exact(self) -> bool:
+        """Whether it holds a whole-number form, which renders the same bits everywhere."""
+        return bool(self.description.integers)
+
+    def integers(self) -> Integers:
+        """Read the whole-number form, after checking its hash.
+
+        Returns:
+            Arrays of whole numbers by name `layer/array`.
+
+        Raises:
+            BundleError: If there is none, or it is damaged.
+        """
+        if not self.exact:
+            raise BundleError(f"{self.folder} has no whole-number form: see 'maptile2sat quantise'")
+        path = self.folder / INTEGERS
+        _check(path, self.description.integers["sha256"])
+        return read_integers(path)
 
     def weights(self) -> Weights:
         """Read the weights, after checking their hash.
@@ -73,6 +105,12 @@ class Bundle:
 
 def _read(path: Path, expected: str) -> Weights:
     """Read a weights file after checking its hash."""
+    _check(path, expected)
+    return read_arrays(path)
+
+
+def _check(path: Path, expected: str) -> None:
+    """Refuse a file of another bundle, or one that is damaged."""
     _refuse_strays(path)
     found = file_sha256(path)
     if found != expected:
@@ -80,7 +118,6 @@ def _read(path: Path, expected: str) -> Weights:
             f"{path} is damaged or belongs to another bundle: its sha256 is {found[:12]}…, "
             f"{DESCRIPTION} says {expected[:12]}…; fetch it again"
         )
-    return read_arrays(path)
 
 
 def find_bundle(name: str) -> Bundle:
@@ -199,6 +236,31 @@ def save_bundle(
         _describe(folder, {**unhashed, **hashes})
     if discriminator is None:
         (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of an older bundle
+    (folder / INTEGERS).unlink(missing_ok=True)  # likewise: of other weights
+    return open_bundle(folder)
+
+
+def save_integers(bundle: Bundle, arrays: Integers, **about: Any) -> Bundle:
+    """Add a whole-number form to a bundle, or replace the one it has.
+
+    Args:
+        bundle: The bundle.
+        arrays: Arrays of whole numbers by name `layer/array`.
+        about: What `Description.integers` says, but for the hash.
+
+    Raises:
+        BundleError: If the folder cannot be written.
+    """
+    folder = bundle.folder
+    with _replacing(folder, INTEGERS, CARD, DESCRIPTION):
+        digest = write_integers(_beside(folder, INTEGERS), arrays)
+        cell = min(bundle.description.cell, WHOLE_CELL)
+        values = dataclasses.asdict(bundle.description) | {
+            "cell": cell,
+            "integers": {"sha256": digest, **about},
+        }
+        check_description(folder / DESCRIPTION, values)
+        _describe(folder, values)
     return open_bundle(folder)
 
 

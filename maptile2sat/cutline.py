@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
+from maptile2sat.cells import Cells
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import Grid, Window
 from maptile2sat.projection import FARTHEST, HALF_WORLD, WGS84, parse_crs
@@ -128,15 +129,14 @@ class Cut:
 
     def mask(self, window: Window) -> npt.NDArray[np.uint8]:
         """Return uint8 (height, width): 255 where the centre of a pixel is inside, else 0."""
-        return self._burnt(window, window.height, window.width, 1.0)
+        return self._burnt(window, window.height, window.width)
 
-    def cells(self, window: Window, side: int, reach: int) -> npt.NDArray[np.bool_]:
+    def cells(self, cells: Cells, reach: int) -> npt.NDArray[np.bool_]:
         """Return which cells the polygons come near.
 
         Args:
-            window: The area; its cells are those that it touches.
-            side: Side of a cell in pixels.
-            reach: Pixels around a cell that count as it, less than its side.
+            cells: The cells of the area.
+            reach: Pixels around a cell that count as it.
 
         Returns:
             bool (rows, columns) of cells.
@@ -144,31 +144,31 @@ class Cut:
         Raises:
             UsageError: If there are too many cells.
         """
-        row, col = window.row // side, window.col // side
-        rows, cols = -(-window.bottom // side) - row, -(-window.right // side) - col
-        if rows * cols > MAX_CELLS:
+        if len(cells) > MAX_CELLS:
             raise UsageError(
-                f"the area of the cutline {self.name} has {rows * cols:,} cells: cut it up"
+                f"the area of the cutline {self.name} has {len(cells):,} cells: cut it up"
             )
-        whole = Window(col * side, row * side, cols * side, rows * side)
-        # a cell with what is around it is four cells, one moved into each corner
-        corners = {(across, down) for across in (-reach, reach) for down in (-reach, reach)}
-        touched = np.zeros((rows, cols), np.uint8)
-        for across, down in corners:
-            touched |= self._burnt(whole.shifted(across, down), rows, cols, side, touched=True)
+        # a cell with what is around it is the cell moved to the corners, and between them if small
+        touched = np.zeros((cells.down, cells.across), np.uint8)
+        for across in _moves(reach, cells.first.width):
+            for down in _moves(reach, cells.first.height):
+                moved = cells.covered.shifted(across, down)
+                touched |= self._burnt(moved, cells.down, cells.across, touched=True)
         return touched > 0
 
     def _burnt(
-        self, window: Window, rows: int, cols: int, side: float, *, touched: bool = False
+        self, window: Window, rows: int, cols: int, *, touched: bool = False
     ) -> npt.NDArray[np.uint8]:
-        """Burn the polygons into `rows` x `cols` squares of `side` pixels that fill a window."""
+        """Burn the polygons into `rows` x `cols` rectangles that fill a window."""
         shapes = [
             {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
             for rings in self._near(window)
         ]
         if not shapes:
             return np.zeros((rows, cols), np.uint8)
-        at = Affine.translation(window.col, window.row) @ Affine.scale(side)
+        at = Affine.translation(window.col, window.row) @ Affine.scale(
+            window.width / cols, window.height / rows
+        )
         burnt = rasterize(
             shapes,
             out_shape=(rows, cols),
@@ -380,3 +380,11 @@ def _box(rings: list[Ring]) -> tuple[float, float, float, float]:
     """Return left, top, right, bottom of a polygon."""
     outer = rings[0]
     return (*outer.min(0).tolist(), *outer.max(0).tolist())
+
+
+def _moves(reach: int, side: int) -> list[int]:
+    """Return shifts from -`reach` to `reach` that leave no gap between cells of that side."""
+    count = -(-2 * reach // side)
+    return (
+        [round(-reach + 2 * reach * index / count) for index in range(count + 1)] if reach else [0]
+    )

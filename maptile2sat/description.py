@@ -13,6 +13,9 @@ from typing import Any
 from maptile2sat.errors import BundleError
 
 FORMAT = 1
+SPECIFICATION = 1
+"""Version of `docs/whole-numbers.md`: the same integers make the same of a map within it."""
+
 KINDS = ("local", "unet")
 RGB = tuple[int, int, int]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -27,7 +30,8 @@ class Description:
         version: Version of the weights.
         kind: `local` or `unet`.
         architecture: Arguments of the network's configuration.
-        cell: Side in pixels of the unit that is generated at once; a multiple of 256.
+        cell: Side in pixels of what is generated at once, a multiple of 256: the largest for whole
+            numbers, for others that of fixed cells.
         fill: Colour that the generator sees where there is no map (its style's ground).
         style: Name of the map style that it was trained on.
         palette: Dominant colours of that style.
@@ -44,6 +48,9 @@ class Description:
         training: Steps, crops and settings of its training.
         weights_sha256: Hash of the weights file.
         discriminator_sha256: Hash of the discriminator's; empty if it was not kept.
+        integers: Of its whole-number form, empty without one: `sha256` of the file, `specification`
+            (the version of it), `golden` (hash of what a fixed input becomes), `bound` (largest
+            sum of any layer), `calibrated_on` (crops of training maps).
         format: Version of this description.
     """
 
@@ -67,7 +74,13 @@ class Description:
     notes: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     discriminator_sha256: str = ""
+    integers: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def identity(self) -> str:
+        """The hash that tells a model from others: of its whole numbers, or else its weights."""
+        return str(self.integers.get("sha256", self.weights_sha256))
 
 
 def check_description(path: Path, values: Any) -> Description:
@@ -142,6 +155,13 @@ def _problems(given: dict[str, Any]) -> list[tuple[str, bool]]:
             given.get("discriminator_sha256", "") != ""
             and not _is_sha256(given["discriminator_sha256"]),
         ),
+        ("integers is not what a conversion writes", not _is_integers(given)),
+        (
+            f"its whole numbers are not of specification {SPECIFICATION}, which this version "
+            "computes: update maptile2sat, or convert the model again",
+            _is_integers(given)
+            and given.get("integers", {}).get("specification", SPECIFICATION) != SPECIFICATION,
+        ),
         ("metrics must be an object of numbers", not _are_numbers(given.get("metrics", {}))),
         ("training must be an object", not isinstance(given.get("training", {}), dict)),
         ("evaluation is not what `evaluate --record` writes", not _is_evaluation(given)),
@@ -173,6 +193,17 @@ def _can_be_written(given: dict[str, Any]) -> bool:
     except (UnicodeEncodeError, RecursionError):
         return False
     return True
+
+
+def _is_integers(given: dict[str, Any]) -> bool:
+    found = given.get("integers", {})
+    return found == {} or (
+        isinstance(found, dict)
+        and given["kind"] == "local"
+        and _is_sha256(found.get("sha256"))
+        and _is_sha256(found.get("golden"))
+        and _is_int(found.get("specification"))
+    )
 
 
 def _is_evaluation(given: dict[str, Any]) -> bool:

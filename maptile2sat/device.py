@@ -6,13 +6,18 @@ import contextlib
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maptile2sat.description import SPECIFICATION
 from maptile2sat.errors import DeviceError, Maptile2satError, UsageError
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+INTEGER = "integer"
+"""Precision of models in whole numbers: what they are rendered in if they have that form."""
+
+PRECISIONS = ("auto", INTEGER, "float32", "bfloat16", "float16")
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")
 """Instructions that make bfloat16 faster than float32."""
 
@@ -28,6 +33,12 @@ BROKEN_IMPORT = (ImportError, AttributeError, TypeError, ValueError, RuntimeErro
 REINSTALL = "pip install --upgrade --force-reinstall tensorflow"
 
 CPU_INFO = Path("/proc/cpuinfo")
+GPU_DRIVERS = (
+    Path("/proc/driver/nvidia"),
+    Path("/dev/nvidiactl"),
+    Path("/dev/dxg"),
+    Path("/dev/kfd"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Device:
     Attributes:
         name: TensorFlow's name, such as `/CPU:0`.
         kind: Processor features or GPU name that decide the bits of a result.
-        precision: `float32`, `bfloat16` or `float16`.
+        precision: `integer`, `float32`, `bfloat16` or `float16`.
     """
 
     name: str
@@ -51,7 +62,9 @@ class Device:
 
     @property
     def fingerprint(self) -> str:
-        """Text that is equal where results are promised to be identical bit by bit."""
+        """Text that is equal where results are promised to be the same to the last bit."""
+        if self.precision == INTEGER:
+            return f"whole numbers {SPECIFICATION}"
         import tensorflow as tf
 
         return f"tensorflow {tf.__version__}; {self.kind}; {self.precision}"
@@ -95,12 +108,15 @@ def _tensorflow() -> Any:
     return tf
 
 
-def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
+def choose_device(wanted: str = "auto", precision: str = "auto", *, exact: bool = False) -> Device:
     """Choose the processor and the precision.
 
     Args:
         wanted: `auto` (a GPU if TensorFlow sees one), `cpu`, `gpu` or `gpu:N`.
-        precision: One of `PRECISIONS`; `auto` takes what the processor is fast in.
+        precision: One of `PRECISIONS`; `auto` takes whole numbers if the model has them, else what
+            the processor is fast in.
+        exact: Whether the model has a whole-number form. TensorFlow is loaded for that only where
+            there may be a GPU.
 
     Raises:
         UsageError: If `wanted` or `precision` is not one of these.
@@ -112,6 +128,15 @@ def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
     is_number = number.isascii() and number.isdigit() and len(number) < 5
     if kind not in ("auto", "cpu", "gpu") or (number and (kind != "gpu" or not is_number)):
         raise UsageError(f"device '{wanted}' is not one of auto, cpu, gpu, gpu:N")
+    if precision == INTEGER and not exact:
+        raise UsageError(
+            "precision 'integer': the model has no whole-number form; 'maptile2sat quantise' makes "
+            "one, or leave --precision out"
+        )
+    if exact and precision == "auto":
+        precision = INTEGER
+    if precision == INTEGER and (kind == "cpu" or (kind == "auto" and not _may_have_gpu())):
+        return Device("/CPU:0", cpu_kind(), precision)
     tf = load_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     index = int(number or 0)
@@ -127,6 +152,11 @@ def choose_device(wanted: str = "auto", precision: str = "auto") -> Device:
     return Device("/CPU:0", cpu_kind(), precision)
 
 
+def _may_have_gpu() -> bool:
+    """Whether the driver of a GPU that TensorFlow can use may be there."""
+    return sys.platform != "linux" or any(path.exists() for path in GPU_DRIVERS)
+
+
 def _gpu(tf: Any, gpu: Any, index: int, precision: str) -> Device:
     """Describe a GPU, and make its results repeatable."""
     details = tf.config.experimental.get_device_details(gpu)
@@ -135,7 +165,8 @@ def _gpu(tf: Any, gpu: Any, index: int, precision: str) -> Device:
     with contextlib.suppress(RuntimeError):  # raised when the GPU is in use already
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_op_determinism()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    # its products are exact for whole numbers of eight bits, and round others
+    tf.config.experimental.enable_tensor_float_32_execution(precision == INTEGER)
     return Device(f"/GPU:{index}", f"gpu {details.get('device_name', 'unknown')}", precision)
 
 
@@ -170,3 +201,16 @@ def cpu_features(wanted: tuple[str, ...]) -> list[str]:
         return []
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
     return [feature for feature in wanted if feature in flags]
+
+
+@contextlib.contextmanager
+def memory_errors(tf: Any) -> Iterator[None]:
+    """Say what to lower when the memory does not suffice."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise DeviceError(
+            "the memory does not suffice for the generator: say --device cpu instead of a GPU, end "
+            "other programs, or with render say a smaller --cell (a multiple of 256), for a unet "
+            "a smaller --batch-size"
+        ) from error

@@ -43,6 +43,7 @@ def examine() -> list[Finding]:
         "TensorFlow": lambda: _tensorflow(tf, trouble),
         "GPU": lambda: _gpu(tf),
         "precision": lambda: _precision(tf),
+        "engine": _engine,
         "GDAL": _gdal,
         "models": _models,
         "cache": _cache,
@@ -93,7 +94,31 @@ def _precision(tf: Any) -> Finding:
     if tf is None:
         return Finding("precision", True, "not known without TensorFlow")
     device = choose_device()
-    return Finding("precision", True, f"{device.precision} on {device.kind}")
+    text = f"whole numbers; without them {device.precision} on {device.kind}"
+    return Finding("precision", True, text)
+
+
+def _engine() -> Finding:
+    """Try every way of computing whole numbers on the known input, and time those that pass."""
+    from maptile2sat.bundle import shipped_bundles
+    from maptile2sat.integers.engine import trials
+    from maptile2sat.integers.model import IntegerModel
+
+    bundle = next((bundle for bundle in shipped_bundles() if bundle.exact), None)
+    if bundle is None:
+        return Finding("engine", False, "no shipped model is in whole numbers", "reinstall it")
+    architecture = bundle.description.architecture
+    model = IntegerModel(architecture, bundle.integers(), str(bundle.folder))
+    found = trials(model)
+    texts = [
+        f"{trial.how}: " + (trial.trouble if trial.seconds is None else f"{trial.seconds:.3f} s")
+        for trial in found
+    ]
+    passed = [trial for trial in found if trial.seconds is not None]
+    if not passed:
+        advice = "pip install --force-reinstall openvino"
+        return Finding("engine", False, "; ".join(texts), advice)
+    return Finding("engine", True, f"{passed[0].how} ({'; '.join(texts)} for 64 x 64 px)")
 
 
 def _gdal() -> Finding:

@@ -1,15 +1,15 @@
 """Cutting an area into cells, generating each, and handing the pixels on.
 
-Cells lie at fixed places of the grid, so the pixels of a cell do not depend on the area that
-was asked for. Reading runs ahead in threads and writing follows in another, with a bounded
-number of cells in flight.
+A pixel does not depend on the area that was asked for: whole-number generators make the same of
+it in any cell, others in cells at fixed places of the grid. Reading runs ahead in threads and
+writing follows in another, with a bounded number of cells in flight.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,16 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from maptile2sat.cells import Cells
 from maptile2sat.grid import Window
 from maptile2sat.noise import noise
 from maptile2sat.sources import Source
-from maptile2sat.translator import Translator
+from maptile2sat.translator import MASK_BLOCK, Translator
 
 Pixels = npt.NDArray[np.uint8]
 READERS = 2
 WRITES_PENDING = 2
-MASK_BLOCK = 64
-"""Side of the world's blocks that are filled where they hold no map; it divides every cell."""
 
 
 class Cell(NamedTuple):
@@ -46,10 +45,14 @@ class Cell(NamedTuple):
 
 
 class _Input(NamedTuple):
-    """A cell's map and mask, and what it is generated from: None if there is no map."""
+    """A cell's map and mask, where there is map near, and what it is generated from.
+
+    `near` is None where all of it is; `packed` is None if there is no map.
+    """
 
     image: Pixels
     mask: Pixels
+    near: npt.NDArray[np.bool_] | None
     packed: Any
 
     @property
@@ -75,25 +78,9 @@ class MosaicStats:
     generator_seconds: float = 0.0
 
 
-def cells_of(window: Window, side: int) -> Iterator[Window]:
-    """Yield the cells that `window` touches, row by row."""
-    for row in range(window.row // side, -(-window.bottom // side)):
-        for col in range(window.col // side, -(-window.right // side)):
-            yield Window(col * side, row * side, side, side)
-
-
-def cell_count(window: Window, side: int) -> int:
-    """Return how many cells `window` touches."""
-    covered = covered_by_cells(window, side)
-    return (covered.width // side) * (covered.height // side)
-
-
-def covered_by_cells(window: Window, side: int) -> Window:
-    """Return the whole cells that `window` touches, as one window."""
-    col, row = window.col // side * side, window.row // side * side
-    return Window(
-        col, row, -(-window.right // side) * side - col, -(-window.bottom // side) * side - row
-    )
+def cells_of(window: Window, translator: Translator) -> Cells:
+    """Return the cells in which a translator generates `window`."""
+    return Cells.of(window, translator.cell, translator.step)
 
 
 def make_mosaic(
@@ -129,9 +116,8 @@ def make_mosaic(
         SourceError: If the map cannot be read.
     """
     stats = MosaicStats()
-    total = cell_count(window, translator.cell)
-    if wanted is not None:
-        total = sum(map(wanted, cells_of(window, translator.cell)))
+    cells = cells_of(window, translator)
+    total = len(cells) if wanted is None else sum(map(wanted, cells))
     reads: deque[tuple[Window, Future[_Input] | None]] = deque()
     writes: deque[Future[None]] = deque()
     readers = ThreadPoolExecutor(READERS, "read")
@@ -152,13 +138,13 @@ def make_mosaic(
     # what has been generated is written even if there will be no more
     with ThreadPoolExecutor(1, "write") as writer:
         try:
-            for cell in filter(wanted or (lambda cell: True), cells_of(window, translator.cell)):
+            for cell in filter(wanted or (lambda cell: True), cells):
                 part = cell.intersection(window)
                 if done(part):
                     stats.resumed += 1
                     continue
                 given = None
-                if _may_have_map(source, part):
+                if _may_have_map(source, _blocks_of(part)):
                     source.prefetch(context_of(window, translator, cell))
                     given = readers.submit(
                         _read, source, cell, translator, window, needed or window, seed, fill
@@ -175,7 +161,7 @@ def make_mosaic(
             readers.shutdown(cancel_futures=True)
             raise
         finally:
-            # who interrupts does not want to wait for a server that does not answer
+            # nobody who interrupts wants to wait for a server that does not answer
             readers.shutdown(wait=False, cancel_futures=True)
     return stats
 
@@ -255,7 +241,7 @@ def _filled(window: Window, fill: tuple[int, int, int]) -> Pixels:
 
 def context_of(window: Window, translator: Translator, cell: Window | None = None) -> Window:
     """Return the pixels of map that the pixels of `window`, or of one cell in it, depend on."""
-    cells = covered_by_cells(window, translator.cell).grown(translator.halo)
+    cells = cells_of(window, translator).covered.grown(translator.halo)
     context = window.grown(max(translator.reach, MASK_BLOCK)).intersection(cells)
     return context if cell is None else cell.grown(translator.halo).intersection(context)
 
@@ -283,29 +269,39 @@ def _read(
         else:
             np.copyto(image[there], read, where=valid[..., None] > 0)
         mask[there] = valid
-    core = cell.slices(whole)
-    drawn, valid = image[core], mask[core]
-    if not valid.any():
-        return _Input(drawn, valid, None)
+    core, around = cell.slices(whole), _blocks_of(cell)
+    drawn, valid, near = image[core], mask[core], None
+    if not valid.all():
+        near = near_map(mask[around.slices(whole)])[cell.slices(around)]
+        if not near.any():
+            return _Input(drawn, valid, near, None)
     grains = noise(seed, whole, source.info.grid.wrap)
-    return _Input(drawn, valid, translator.pack(image, grains))
+    return _Input(drawn, valid, near, translator.pack(image, grains))
 
 
 def _generated(cell: Window, given: _Input, image: Pixels, fill: tuple[int, int, int]) -> Cell:
     """Return a generated cell, the fill colour where there is no map near."""
-    if not given.mask.all():
-        image = np.where(near_map(given.mask)[..., None], image, np.array(fill, np.uint8))
+    if given.near is not None:
+        image = np.where(given.near[..., None], image, np.array(fill, np.uint8))
     return Cell(cell, given.image, image, given.mask)
 
 
+def _blocks_of(window: Window) -> Window:
+    """Return the world's blocks of `MASK_BLOCK` that a window touches, as one window."""
+    return Cells.of(window, MASK_BLOCK, MASK_BLOCK).covered
+
+
 def near_map(mask: Pixels) -> npt.NDArray[np.bool_]:
-    """Return whether there is any map in each pixel's block of `MASK_BLOCK`, for a cell's mask.
+    """Return whether there is any map in each pixel's block of `MASK_BLOCK`.
 
     Masked pixels beside the map keep what was generated, which lossy compression mixes into
     their neighbours; others get the fill colour, whether or not their cell holds any map.
+
+    Args:
+        mask: Of whole blocks, uint8 (height, width).
     """
-    blocks = mask.shape[0] // MASK_BLOCK
-    parts = mask.reshape(blocks, MASK_BLOCK, blocks, MASK_BLOCK).any(axis=(1, 3))
+    down, across = (side // MASK_BLOCK for side in mask.shape)
+    parts = mask.reshape(down, MASK_BLOCK, across, MASK_BLOCK).any(axis=(1, 3))
     return parts.repeat(MASK_BLOCK, axis=0).repeat(MASK_BLOCK, axis=1)
 
 

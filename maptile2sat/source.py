@@ -43,6 +43,7 @@ class SourceInfo:
         tiled: Whether reading fetches or decodes tiles (what `--max-tiles` counts).
         tile_side: Side in pixels of the grid of those tiles: 256, or 512.
         style: The map style (`maps`, `osm`) if the source knows it.
+        drawn: Whether this program drew it, so that it has no labels.
         remote: Whether reading goes over a network.
         parts: Local files, beside that by which it is opened, that pixels come from: the pictures
             of a VRT, a mask.
@@ -55,6 +56,7 @@ class SourceInfo:
     tiled: bool = False
     tile_side: int = TILE
     style: str | None = None
+    drawn: bool = False
     remote: bool = False
     parts: tuple[Path, ...] = ()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Protocol, Self
 
@@ -14,13 +14,20 @@ import numpy.typing as npt
 
 from maptile2sat.bundle import Bundle
 from maptile2sat.colour_table import ColourTable, colour_table
-from maptile2sat.device import Device, load_tensorflow
+from maptile2sat.device import INTEGER, Device, load_tensorflow, memory_errors
 from maptile2sat.errors import DeviceError, UsageError
 from maptile2sat.grid import Window
-from maptile2sat.noise import Noise, noise
+from maptile2sat.integers.engine import choose_engine
+from maptile2sat.integers.look import look_of, noise_codes, spread
+from maptile2sat.integers.model import IntegerModel
+from maptile2sat.integers.network import STEP, halo_of
+from maptile2sat.noise import COARSE_STEP, Noise, noise
 
 Pixels = npt.NDArray[np.uint8]
 MIN_CELL, USUAL_CELL, MAX_CELL = 256, 2048, 8192
+MASK_BLOCK = 64
+"""Side of the world's blocks that are filled where they hold no map."""
+
 KEPT = 4
 """Generators that stay built: a second render of a process starts at once."""
 
@@ -29,7 +36,8 @@ class Translator(Protocol):
     """Generates cells.
 
     Attributes:
-        cell: Side of a cell in pixels.
+        cell: Largest side of a cell in pixels.
+        step: Cells begin and end at multiples of so many pixels: `cell` where they are fixed.
         batch: Cells generated at once.
         overlap: Batches to start before the first is waited for: 1 where a GPU works alone.
         halo: Pixels of map needed around it on every side.
@@ -38,14 +46,19 @@ class Translator(Protocol):
     """
 
     cell: int
+    step: int
     batch: int
     overlap: int
     halo: int
     reach: int
     exact: bool
 
+    @property
+    def engine_name(self) -> str:
+        """What computes, in words."""
+
     def pack(self, image: Pixels, grains: Noise) -> Any:
-        """Bring map pixels (cell + 2 halo, cell + 2 halo, 3) and noise to what `start` takes.
+        """Bring map pixels of a cell and its halo, and noise, to what `start` takes.
 
         May be called ahead, from other threads.
         """
@@ -54,7 +67,10 @@ class Translator(Protocol):
         """Begin to generate 1 to `batch` cells from what `pack` returned; a GPU goes on alone."""
 
     def finish(self, started: Any) -> list[Pixels]:
-        """Wait for what `start` returned: image pixels, uint8 (cell, cell, 3), of each cell."""
+        """Wait for what `start` returned: image pixels, uint8 (height, width, 3), of each."""
+
+    def prepare(self, cell: Window) -> None:
+        """Make ready for cells of that shape, which takes up to a second where shapes differ."""
 
 
 class NetworkTranslator(Translator, Protocol):
@@ -69,7 +85,7 @@ _keeping = threading.Lock()
 
 
 def generate(translator: Translator, packed: Any) -> Pixels:
-    """Turn what `pack` returned into image pixels, uint8 (cell, cell, 3)."""
+    """Turn what `pack` returned into image pixels, uint8 (height, width, 3)."""
     return translator.finish(translator.start([packed]))[0]
 
 
@@ -80,6 +96,8 @@ def load_translator(
     cell: int | None = None,
     batch_size: int = 8,
     cells: int = 1,
+    engine: str = "auto",
+    clean: bool = True,
 ) -> NetworkTranslator:
     """Build a bundle's generator on a device, or take the one of an earlier call.
 
@@ -90,23 +108,40 @@ def load_translator(
         batch_size: Windows that a `unet` generates at once; changes no pixel.
         cells: Most cells that a GPU generates at once, if its memory holds them. A processor
             has enough to do with one.
+        engine: What computes whole numbers: one of `integers.engine.ENGINES`; changes no pixel.
+        clean: Whether a whole-number model takes labels off the map, if it can.
 
     Raises:
         UsageError: If cell or batch size are out of range.
         BundleError: If the bundle is damaged.
     """
+    whole = device.precision == INTEGER
     side = bundle.description.cell if cell is None else cell
     check_cell(side)
     if min(batch_size, cells) < 1:
         raise UsageError(f"batch size {min(batch_size, cells)} is below 1")
     cells = cells if device.is_gpu else 1
-    key = (bundle.folder.resolve(), repr(bundle.description), device, side, batch_size, cells)
+    how = (engine, clean) if whole else (batch_size, cells)
+    key = (bundle.folder.resolve(), repr(bundle.description), device, side, *how)
     with _keeping:
         if key not in _kept:
-            _kept[key] = _build(bundle, device, side, batch_size, cells)
+            _kept[key] = (
+                WholeTranslator(bundle, device, side, engine, clean)
+                if whole
+                else _build(bundle, device, side, batch_size, cells)
+            )
             while len(_kept) > KEPT:
                 del _kept[next(iter(_kept))]
         return _kept[key]
+
+
+def computing_threads() -> int:
+    """Return on how many threads a processor computes here: those that this process may use."""
+    wanted = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    if wanted.isascii() and wanted.isdigit() and int(wanted):
+        return int(wanted)
+    available = getattr(os, "sched_getaffinity", None)
+    return len(available(0)) if available else os.cpu_count() or 1
 
 
 def smallest_cell(window: int = 0) -> int:
@@ -152,10 +187,72 @@ def _build(
     return UnetTranslator(model, device, side, batch_size)
 
 
-class LocalTranslator:
-    """Runs a `local` generator over whole cells with their halo."""
+class WholeTranslator:
+    """Runs a whole-number generator over windows of any size, to the same bits everywhere."""
 
     exact = True
+    batch = 1
+
+    def __init__(self, bundle: Bundle, device: Device, cell: int, engine: str, clean: bool) -> None:
+        """Read the integers and choose what computes them."""
+        from maptile2sat.networks.generator import architecture_of
+
+        architecture_of(bundle)  # within limits, whatever the file says
+        self._model = IntegerModel(
+            bundle.description.architecture, bundle.integers(), str(bundle.folder)
+        )
+        clean = clean and self._model.has_cleaner
+        self.cell, self.step, self.overlap = cell, STEP, 0
+        self._halo = halo_of(self._model, clean)
+        # the world's blocks that hold a cell's pixels end at most so far from it
+        self.halo = self.reach = max(self._halo, MASK_BLOCK - STEP)
+        self.engine = choose_engine(self._model, engine, clean, device.name, computing_threads())
+
+    @property
+    def engine_name(self) -> str:
+        """What computes, in words."""
+        return self.engine.form.how
+
+    def pack(self, image: Pixels, grains: Noise) -> tuple[Pixels, Pixels, Pixels]:
+        """Look up what each pixel of map looks like to the generator."""
+        spare = self.halo - self._halo
+        if spare:
+            image = image[spare:-spare, spare:-spare]
+            coarser = spare // COARSE_STEP
+            fine, coarse = grains
+            grains = Noise(
+                fine[spare:-spare, spare:-spare], coarse[coarser:-coarser, coarser:-coarser]
+            )
+        table = colour_table(image)
+        codes = noise_codes(grains)
+        look = spread(table, look_of(self._model, table.colours))
+        return look[None], codes[0][None], codes[1][None]
+
+    def start(self, packed: Sequence[tuple[Pixels, Pixels, Pixels]]) -> list[Pixels]:
+        """Generate cells."""
+        return [self.engine(*codes) for codes in packed]
+
+    def finish(self, started: list[Pixels]) -> list[Pixels]:
+        """Return what `start` made."""
+        return started
+
+    def resized(self, cell: int) -> Self:
+        """Take cells of another side."""
+        other = copy(self)
+        other.cell = cell
+        return other
+
+    def prepare(self, cell: Window) -> None:
+        """Compile for cells of that shape, and try the known answer."""
+        window = cell.grown(self._halo)
+        self.engine.ready(window.height, window.width)
+
+
+class LocalTranslator:
+    """Runs a `local` generator in floating point over whole cells with their halo."""
+
+    exact = True
+    engine_name = "TensorFlow"
 
     def __init__(self, model: Any, device: Device, cell: int, cells: int = 1) -> None:
         """Trace the generator for as many cells at once, `cells` at most, as memory holds."""
@@ -163,6 +260,7 @@ class LocalTranslator:
         from maptile2sat.networks.receptive_field import receptive_field
 
         self.cell, self.halo = cell, receptive_field(model).halo
+        self.step = cell
         self.reach = self.halo
         self.overlap = int(device.is_gpu)
         self._device = device.name
@@ -230,7 +328,7 @@ class LocalTranslator:
         )
         fine = _stacked([grain.fine for grain in noises])
         coarse = _stacked([grain.coarse for grain in noises])
-        with _memory_errors(tf), tf.device(self._device):
+        with memory_errors(tf), tf.device(self._device):
             return len(packed), self._run(colours, places, fine, coarse)
 
     def finish(self, started: tuple[int, Any]) -> list[Pixels]:
@@ -238,15 +336,18 @@ class LocalTranslator:
         import tensorflow as tf
 
         count, made = started
-        with _memory_errors(tf):
+        with memory_errors(tf):
             return list(np.asarray(made)[:count])
 
     def resized(self, cell: int) -> Self:
         """Trace the generator anew for cells of another side."""
         other = copy(self)
-        other.cell = cell
+        other.cell = other.step = cell
         other._run = other._traced()
         return other
+
+    def prepare(self, cell: Window) -> None:
+        """Do nothing: it was traced for the only shape there is."""
 
 
 class UnetTranslator:
@@ -259,11 +360,12 @@ class UnetTranslator:
     exact = False
     batch = 1
     overlap = 0
+    engine_name = "TensorFlow"
 
     def __init__(self, model: Any, device: Device, cell: int, batch_size: int) -> None:
         import tensorflow as tf
 
-        self.cell = cell
+        self.cell = self.step = cell
         self.window = int(model.input.shape[1])
         self.halo = self.window // 2
         self.reach = self.window  # a pixel at the end of a window depends on its other end
@@ -306,7 +408,7 @@ class UnetTranslator:
             windows = np.zeros((self._windows, self.window, self.window, 3), np.uint8)
             for index, (row, col) in enumerate(group):
                 windows[index] = started[row : row + self.window, col : col + self.window]
-            with _memory_errors(tf), tf.device(self._device):
+            with memory_errors(tf), tf.device(self._device):
                 made = np.asarray(self._run(windows))
             for (row, col), picture in zip(group, made, strict=False):
                 total[row : row + self.window, col : col + self.window] += self._weight * picture
@@ -317,26 +419,16 @@ class UnetTranslator:
     def resized(self, cell: int) -> Self:
         """Take cells of that side, or the next into which windows fit."""
         other = copy(self)
-        other.cell = -(-cell // self.halo) * self.halo
+        other.cell = other.step = -(-cell // self.halo) * self.halo
         return other
+
+    def prepare(self, cell: Window) -> None:
+        """Do nothing: its windows all have one shape."""
 
 
 def _stacked(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return arrays as one of a dimension more, without copying if there is one alone."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
-
-
-@contextmanager
-def _memory_errors(tf: Any) -> Iterator[None]:
-    """Say what to lower when the memory does not suffice."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise DeviceError(
-            "the memory does not suffice for the generator: say --device cpu instead of a GPU, end "
-            "other programs, or with render say a smaller --cell (a multiple of 256), for a unet "
-            "a smaller --batch-size"
-        ) from error
 
 
 def _to_bytes(tf: Any, made: Any) -> Any:

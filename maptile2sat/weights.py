@@ -1,4 +1,4 @@
-"""Weights files: plain float16 arrays in HDF5, two levels, and nothing else in them."""
+"""Weights files: plain arrays in HDF5, two levels, and nothing else in them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ MAX_LAYERS = 4096
 Weights = dict[str, npt.NDArray[np.float32]]
 """Arrays by name `layer/weight`."""
 
+Integers = dict[str, npt.NDArray[Any]]
+"""Arrays of whole numbers by name `layer/array`."""
+
+_FLOATS = (np.float16, np.float32)
+_INTEGERS = (np.int8, np.uint8, np.int16, np.int32, np.int64)
 _FILTERS = {1, 2, 3}  # HDF5's own: deflate, shuffle, checksum; others are loaded as plug-ins
 
 
@@ -50,6 +55,22 @@ def read_arrays(path: Path) -> Weights:
         BundleError: If it is damaged, holds links or other things than arrays, or values that
             are not finite.
     """
+    read = _read(path, _FLOATS)
+    arrays = {name: np.asarray(array, np.float32) for name, array in read.items()}
+    _refuse_infinite(path, arrays)
+    return arrays
+
+
+def read_integers(path: Path) -> Integers:
+    """Read every array of whole numbers of an HDF5 file, as `read_arrays` does.
+
+    Raises:
+        BundleError: As there.
+    """
+    return _read(path, _INTEGERS)
+
+
+def _read(path: Path, kinds: tuple[type, ...]) -> dict[str, npt.NDArray[Any]]:
     import h5py
 
     try:
@@ -63,16 +84,14 @@ def read_arrays(path: Path) -> Weights:
                     raise BundleError(f"{path}: {layer} holds too many arrays")
                 for name in group:
                     dataset = _plain_item(path, group, name, h5py.Dataset)
-                    _check_dataset(path, dataset)
+                    _check_dataset(path, dataset, kinds)
                     datasets[f"{layer}/{name}"] = dataset
             # a small file may say that it holds more than any memory, in one array or in many
             if sum(dataset.size for dataset in datasets.values()) * 4 > MAX_WEIGHTS_BYTES:
                 raise BundleError(f"{path}: its arrays are larger than weights can be")
-            arrays = {name: np.asarray(item[()], np.float32) for name, item in datasets.items()}
+            return {name: np.asarray(item[()]) for name, item in datasets.items()}
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise BundleError(f"{path} is not a weights file: {error}") from error
-    _refuse_infinite(path, arrays)
-    return arrays
 
 
 def _plain_item(path: Path, parent: Any, name: str, kind: type) -> Any:
@@ -86,7 +105,7 @@ def _plain_item(path: Path, parent: Any, name: str, kind: type) -> Any:
     return item
 
 
-def _check_dataset(path: Path, dataset: Any) -> None:
+def _check_dataset(path: Path, dataset: Any, allowed: tuple[type, ...]) -> None:
     name = dataset.name
     filters = dataset.id.get_create_plist()
     kinds = {filters.get_filter(number)[0] for number in range(filters.get_nfilters())}
@@ -94,8 +113,9 @@ def _check_dataset(path: Path, dataset: Any) -> None:
         raise BundleError(f"{path}: {name} is packed in a way that needs code from elsewhere")
     if dataset.external or dataset.is_virtual:
         raise BundleError(f"{path}: {name} refers to another file; refused")
-    if dataset.dtype not in (np.float16, np.float32):
-        raise BundleError(f"{path}: {name} is {dataset.dtype}, not float16 or float32")
+    if dataset.dtype not in allowed:
+        names = ", ".join(np.dtype(kind).name for kind in allowed)
+        raise BundleError(f"{path}: {name} is {dataset.dtype}, not one of {names}")
     if dataset.shape is None:
         raise BundleError(f"{path}: {name} holds no array")
 
@@ -113,17 +133,26 @@ def write_arrays(path: Path, weights: Weights) -> str:
     Raises:
         BundleError: If a weight is not finite as float16, or the file cannot be written.
     """
-    import h5py
-
     # an overflow becomes infinite, and is refused below with its name
     with np.errstate(over="ignore"):
-        halves = {name: weights[name].astype(np.float16) for name in sorted(weights)}
+        halves = {name: weights[name].astype(np.float16) for name in weights}
     _refuse_infinite(path, halves)
+    return write_integers(path, halves)
+
+
+def write_integers(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Write arrays as they are, as `write_arrays` does.
+
+    Raises:
+        BundleError: If the file cannot be written.
+    """
+    import h5py
+
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(temporary, "w") as file:
-            for name, array in halves.items():
+            for name, array in sorted(arrays.items()):
                 # without times, so that the same weights are the same bytes
                 file.create_dataset(name, data=array, track_times=False)
         digest = file_sha256(temporary)

@@ -20,7 +20,7 @@ CELL = 256
 class StandIn:
     """A generator that gives the map back: starts at once, needs no TensorFlow."""
 
-    cell, batch, overlap, halo, reach, exact = CELL, 1, 0, 0, 0, True
+    cell, step, batch, overlap, halo, reach, exact = CELL, CELL, 1, 0, 0, 0, True
 
     def pack(self, image: npt.NDArray[np.uint8], grains: object) -> Any:
         """Keep the map."""
@@ -42,9 +42,9 @@ def near_cluster(workers: int = 1) -> Iterator[str]:
 
     device = SimpleNamespace(name="/CPU:0", precision="float32", fingerprint="none; stand-in")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maptile2sat.device.choose_device", lambda *given: device)
+        patch.setattr("maptile2sat.sharding.worker.device_of", lambda job: device)
         patch.setattr("maptile2sat.sharding.worker.translator_of", lambda *given: StandIn())
-        patch.setattr("maptile2sat.sharding.worker._threads", lambda: 1)
+        patch.setattr("maptile2sat.sharding.worker.computing_threads", lambda: 1)
         with LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -31,6 +31,8 @@ from maptile2sat.grid import Grid, Window
 from maptile2sat.noise import noise
 from maptile2sat.rendering import RenderResult, render
 from maptile2sat.resources import sample_map
+from maptile2sat.sources import open_source
+from maptile2sat.training.quantise import with_integers
 from maptile2sat.weights import Weights
 
 Pixels = npt.NDArray[np.uint8]
@@ -119,15 +121,27 @@ def tiny_model(precision: str = "float32", weight_seed: int = 1, **changes: Any)
     return model
 
 
-def write_tiny_bundle(folder: Path, weight_seed: int = 1, **changes: Any) -> Path:
+def write_tiny_bundle(
+    folder: Path, weight_seed: int = 1, *, whole: bool = True, **changes: Any
+) -> Path:
     """Write a bundle with a tiny generator; `changes` go into the description."""
     load_tensorflow()
     from maptile2sat.networks.generator import get_weights
 
     architecture = dataclasses.asdict(tiny_config())
     description = {**DESCRIPTION, "architecture": architecture, **changes}
-    save_bundle(folder, description, get_weights(tiny_model(weight_seed=weight_seed)))
+    bundle = save_bundle(folder, description, get_weights(tiny_model(weight_seed=weight_seed)))
+    if whole:
+        with_integers(bundle, [calibration_map()])
     return folder
+
+
+@functools.cache
+def calibration_map() -> Pixels:
+    """Return a part of the sample map, which scales of whole numbers are chosen by."""
+    with contextlib.closing(open_source(sample_map())) as source:
+        extent = source.info.extent
+        return source.read(Window(extent.col + 300, extent.row + 500, 256, 256)).image
 
 
 @functools.cache
@@ -183,16 +197,16 @@ class Rendered(NamedTuple):
 
 
 def tiny_render(source: Any, folder: Path, **changes: Any) -> Rendered:
-    """Render with the tiny bundle in float32 into a new file of `folder`."""
+    """Render with the tiny bundle in whole numbers into a new file of `folder`."""
     number = len(list(folder.glob("render-*.tif")))
     output = folder / f"render-{number}.tif"
-    settings = {"model": str(tiny_bundle()), "precision": "float32", **changes}
+    settings = {"model": str(tiny_bundle()), **changes}
     result = render(source, output, **settings)
     return Rendered(result, read_back(output))
 
 
 @functools.cache
-def large_render(precision: str = "float32") -> Rendered:
+def large_render(precision: str = "auto") -> Rendered:
     """Return the whole sample map, rendered with the tiny bundle; do not change it."""
     return tiny_render(sample_map(), scratch("large"), precision=precision)
 

@@ -76,7 +76,7 @@ def running(source: Any, cache: Path, **changes: Any) -> Iterator[Running]:
 
     settings: dict[str, Any] = {
         "models": (str(model()),),
-        "render": RenderOptions(precision="float32", missing="mask"),
+        "render": RenderOptions(precision="integer", missing="mask"),
         "port": 0,
         "cache": cache,
         **changes,

@@ -17,6 +17,7 @@ import pytest
 from maptile2sat.bundle import (
     CARD,
     DESCRIPTION,
+    INTEGERS,
     MAX_DESCRIPTION_BYTES,
     WEIGHTS,
     Bundle,
@@ -155,7 +156,7 @@ def test_what_a_bundle_says_may_change_but_not_its_weights(tmp_path: Path) -> No
     card = (folder / CARD).read_text()
     assert card.endswith("## Roofs\n\nare odd\n")
     assert "| licence of the weights | CC0 \\| all |" in card
-    assert files_in(folder) == sorted([CARD, DESCRIPTION, WEIGHTS])
+    assert files_in(folder) == sorted([CARD, DESCRIPTION, INTEGERS, WEIGHTS])
     with pytest.raises(BundleError, match="notes must be text"):
         redescribe(after, notes=3)
     figure = {"title": "x", "better": "lower", "value": 1.0, "floor": None}
@@ -364,8 +365,8 @@ def empty(file: h5py.File) -> None:
         (virtual, "refers to another file"),
         (deeper_group, "deeper is not where"),
         (top_dataset, "loose is not where"),
-        (objects, "not float16 or float32"),
-        (doubles, "float64, not float16"),
+        (objects, "not one of float16, float32"),
+        (doubles, "float64, not one of float16"),
         (enormous, "larger than weights can be"),
         (many, "larger than weights can be"),
         (empty, "bias holds no array"),

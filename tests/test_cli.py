@@ -171,20 +171,20 @@ def test_json_of_render(tmp_path: Path) -> None:
 
 
 def test_options_reach_the_file(tmp_path: Path) -> None:
-    options = ["--bbox", INSIDE, "--seed", "3", "--precision", "float32", "--cell", "512"]
+    options = ["--bbox", INSIDE, "--seed", "3", "--precision", "integer", "--cell", "512"]
     done = render(tmp_path, *options, "--profile", "webp", "--no-cog", "--co", "TILED=NO")
     assert done.code == 0, done.err
     back = read_back(tmp_path / "out.tif")
     assert back.tags["SEED"] == "3"
-    assert back.tags["PRECISION"] == "float32"
-    assert "cell 512" in back.tags["NUMERICS"]
+    assert back.tags["PRECISION"] == "integer"
+    assert "whole numbers 1" in back.tags["NUMERICS"]
     assert back.profile["compress"] == "webp"
     assert not back.profile["tiled"]
 
 
 def test_a_fresh_process_makes_the_same_pixels(tmp_path: Path) -> None:
     code = "from maptile2sat.cli import main; main()"
-    options = ["--bbox", INSIDE, "-m", tiny_bundle(), "--precision", "float32", "-qq"]
+    options = ["--bbox", INSIDE, "-m", tiny_bundle(), "--precision", "integer", "-qq"]
     arguments = ["render", sample_map(), "-o", tmp_path / "out.tif", *options]
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -403,9 +403,9 @@ def test_preview_of_the_command_line(tmp_path: Path) -> None:
 TERMINATE = """
 import os, signal, sys
 from maptile2sat.cli import main
-from maptile2sat.translator import LocalTranslator
+from maptile2sat.translator import WholeTranslator
 
-real = LocalTranslator.start
+real = WholeTranslator.start
 calls = []
 
 def start(*given):
@@ -414,7 +414,7 @@ def start(*given):
         os.kill(os.getpid(), signal.SIGTERM)
     return real(*given)
 
-LocalTranslator.start = start
+WholeTranslator.start = start
 sys.argv = ["maptile2sat", *sys.argv[1:]]
 main()
 """
@@ -438,17 +438,17 @@ def test_termination_leaves_no_output(tmp_path: Path) -> None:
 
 def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of the work leaves what there is, and says how to go on."""
-    from maptile2sat.translator import LocalTranslator
+    from maptile2sat.translator import WholeTranslator
 
     calls = []
 
-    def stop(*arguments: Any) -> tuple[int, Pixels]:
+    def stop(*arguments: Any) -> list[Pixels]:
         calls.append(arguments)
         if len(calls) < 3:
-            return 1, np.zeros((1, 256, 256, 3), np.uint8)
+            return [np.zeros((256, 256, 3), np.uint8)]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(LocalTranslator, "start", stop)
+    monkeypatch.setattr(WholeTranslator, "start", stop)
     done = render(tmp_path)
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == "error: interrupted"
@@ -631,7 +631,8 @@ def test_packages_that_cannot_be_loaded(
     assert "ok   Python" in done.stdout
     if package == "tensorflow":
         out = tmp_path / "out.tif"
-        done = with_packages_of(tmp_path, "render", str(sample_map()), "-o", str(out), "-m", "maps")
+        words = ("render", str(sample_map()), "-o", str(out), "-m", "maps")
+        done = with_packages_of(tmp_path, *words, "--engine", "tensorflow")
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].startswith(
             f"error: TensorFlow cannot be loaded ({said}"

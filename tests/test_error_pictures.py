@@ -85,7 +85,7 @@ def undisturbed(folder: Path) -> np.ndarray:
 
 def test_cells_with_error_pictures_are_made_again(server: TileServer, tmp_path: Path) -> None:
     words = ["render", server.serve(MAP), "-o", tmp_path / "out.tif", "-m", tiny_bundle()]
-    words += ["--bbox", BOX, "--cell", CELL, "--precision", "float32"]
+    words += ["--bbox", BOX, "--cell", CELL, "--precision", "integer"]
     trouble(server, lambda: len(journal(tmp_path)) == 3)
     failed = run_cli(*words)
     assert failed.code == 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maptile2sat.grid import Window
 from maptile2sat.rendering import estimate
 from maptile2sat.rendering.estimate import PROBE, seconds_per_cell
 
@@ -52,5 +53,5 @@ def test_whole_cells_are_told_from_what_is_timed(
     translator = Slow(cell, batch, overlap)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: translator.now)
     expected = (cell + 2 * translator.halo) ** 2 * NANOSECONDS
-    assert seconds_per_cell(translator) == pytest.approx(expected)
+    assert seconds_per_cell(translator, Window(0, 0, cell, cell)) == pytest.approx(expected)
     assert set(translator.sides) == {timed}

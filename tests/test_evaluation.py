@@ -101,7 +101,7 @@ def evaluate(output: Path, *arguments: object, model: Any = None, pairs: Any = N
         "--inception-weights",
         "none",
         "--precision",
-        "float32",
+        "auto",
         *arguments,
     )
 

@@ -35,7 +35,7 @@ from tests.support_render import (
     tiny_bundle,
 )
 
-SETTINGS: dict[str, Any] = {"model": str(tiny_bundle()), "precision": "float32"}
+SETTINGS: dict[str, Any] = {"model": str(tiny_bundle()), "precision": "integer"}
 
 
 def tiles_of(path: Path) -> dict[tuple[int, int, int], bytes]:
@@ -152,7 +152,7 @@ def test_gdal_reads_it(whole: Path) -> None:
 def test_pmtiles(form: str, whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "town.pmtiles"
     done = run_cli(
-        *("render", sample_map(), "-m", tiny_bundle(), "-o", path, "--precision", "float32"),
+        *("render", sample_map(), "-m", tiny_bundle(), "-o", path, "--precision", "integer"),
         *("--tile-format", form, "--min-zoom", 15, "--json"),
     )
     result = json.loads(done.out)

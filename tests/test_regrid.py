@@ -286,7 +286,7 @@ def test_own_grid_is_not_resampled(tmp_path: Path) -> None:
 def test_resumed_on_another_grid(tmp_path: Path) -> None:
     """What was generated lies on the map's grid, so it does for any output."""
     path = tmp_path / "out.tif"
-    settings: dict[str, Any] = {"model": str(tiny_bundle()), "precision": "float32"}
+    settings: dict[str, Any] = {"model": str(tiny_bundle()), "precision": "integer"}
 
     def stop(*given: Any, **how: Any) -> None:
         raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maptile2sat.bundle import open_bundle, save_integers
 from maptile2sat.errors import OutputError, SourceError
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import SourceOptions, open_source
@@ -49,12 +50,13 @@ def refused(folder: Path, words: str, *arguments: object, code: int = 1, **named
         words: Part of the message.
         *arguments: Options, and the source first unless it is an option.
         code: Exit code.
-        **named: `output`: another output; `model`: another model.
+        **named: `output`: another output; `model`: another model; `precision`.
     """
     before = files_in(folder)
     output = named.get("output", folder / "out.tif")
     model = named.get("model", tiny_bundle())
-    done = run_cli("render", *arguments, "-o", output, "-m", model)
+    more = ("--precision", named["precision"]) if "precision" in named else ()
+    done = run_cli("render", *arguments, "-o", output, "-m", model, *more)
     assert_one_line(done, words, code)
     assert files_in(folder) == before
 
@@ -214,13 +216,16 @@ def test_folder_that_is_no_model(tmp_path: Path) -> None:
     refused(tmp_path, "is not a model bundle", sample_map(), model=tmp_path)
 
 
-def test_damaged_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "precision"), [("generator.weights.h5", "float32"), ("integers.h5", "auto")]
+)
+def test_damaged_weights(name: str, precision: str, tmp_path: Path) -> None:
     bundle = copy_of_tiny(tmp_path)
-    path = bundle / "generator.weights.h5"
+    path = bundle / name
     data = bytearray(path.read_bytes())
     data[-200] ^= 4
     path.write_bytes(data)
-    refused(tmp_path, "is damaged", sample_map(), model=bundle)
+    refused(tmp_path, "is damaged", sample_map(), model=bundle, precision=precision)
 
 
 def test_foreign_weights(tmp_path: Path) -> None:
@@ -229,7 +234,31 @@ def test_foreign_weights(tmp_path: Path) -> None:
     about = json.loads(path.read_text())
     about["architecture"]["width"] = 16
     path.write_text(json.dumps(about))
-    refused(tmp_path, "of another network", sample_map(), model=bundle)
+    refused(tmp_path, "of another network", sample_map(), model=bundle, precision="float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "text"),
+    [
+        ("stem/kernel", lambda array: array[..., :-1], "arrays of stem do not fit"),
+        ("block1_conv/kernel", lambda array: array[:, :, :-1], "layer block1_conv is of another"),
+        ("block1_conv/kernel", lambda array: array + 64, "weights of block1_conv are above 63"),
+        ("block1_conv/bias", lambda array: array + (1 << 23), "sums of block1_conv may reach"),
+        ("block1_conv/shift", lambda array: array + 30, "shifts sums down by more than 10 bits"),
+        ("trunk_norm/gains", lambda array: array[:-1], "is not a table of gains"),
+        ("palette/palette", lambda array: array[:-1], "palette and look are of another"),
+        ("look/weights", None, "the integers lack look/weights"),
+    ],
+)
+def test_foreign_integers(name: str, change: Any, text: str, tmp_path: Path) -> None:
+    bundle = open_bundle(copy_of_tiny(tmp_path))
+    arrays = bundle.integers()
+    old = arrays.pop(name)
+    if change is not None:
+        arrays[name] = change(old).astype(old.dtype)
+    about = bundle.description.integers
+    save_integers(bundle, arrays, **{key: about[key] for key in about if key != "sha256"})
+    refused(tmp_path, text, sample_map(), model=bundle.folder)
 
 
 # the output

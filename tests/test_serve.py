@@ -214,7 +214,7 @@ def test_what_is_kept_is_used_by_the_next_server_and_only_if_it_would_be_the_sam
     with running(sample_map(), tmp_path) as server:
         np.testing.assert_array_equal(server.tile("tiny", ZOOM, col, row), first)
         assert server.health()["cells"]["made"] == 0
-    other = RenderOptions(precision="float32", seed=5)
+    other = RenderOptions(precision="integer", seed=5)
     with running(sample_map(), tmp_path, render=other) as server:
         assert (server.tile("tiny", ZOOM, col, row) != first).any()
 
@@ -289,7 +289,7 @@ def test_an_area_across_180_degrees_is_served_on_both_sides(tmp_path: Path) -> N
     both = TileMap(10, tuple((col, 500) for col in (world - 2, world - 1, 0, 1)))
     source = write_mbtiles(tmp_path / "date.mbtiles", both)
     box = bbox_of(mercator_grid(10), Window((world - 2) * TILE, 500 * TILE, 4 * TILE, TILE))
-    options = RenderOptions(precision="float32", bbox=box, zoom=10)
+    options = RenderOptions(precision="integer", bbox=box, zoom=10)
     made = tiny_render(source, tmp_path, model=str(model()), bbox=box, zoom=10)
     with running(source, tmp_path / "tiles", render=options) as server:
         served = [server.tile("tiny", 10, col, 500) for col in (world - 2, world - 1, 0, 1)]
@@ -348,13 +348,13 @@ def test_the_command_has_all_that_decides_the_pixels(tmp_path: Path) -> None:
         crs=None,
         transform=rasterio.Affine(2.0, 0, 385_000, 0, -2.0, 6_672_000),
     )
-    options = RenderOptions(precision="float32", src_crs="EPSG:3067", seed=3)
+    options = RenderOptions(precision="integer", src_crs="EPSG:3067", seed=3)
     with running(path, tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
     for words in ("--src-crs EPSG:3067", f"-z {ZOOM}", "--seed 3", "--precision float32"):
         assert words in command
     template = "http://127.0.0.1:9/{z}/{x}/{y}.png"
-    options = RenderOptions(precision="float32", bbox="24.94,60.17,24.95,60.18", tile_size=512)
+    options = RenderOptions(precision="integer", bbox="24.94,60.17,24.95,60.18", tile_size=512)
     with running(template, tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
     assert "--tile-size 512" in command
@@ -446,7 +446,7 @@ def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) 
     picture = write_raster(tmp_path / "map.tif", pixels, crs="EPSG:3857", transform=at)
     with rasterio.open(picture) as dataset, WarpedVRT(dataset) as warped:
         rasterio.shutil.copy(warped, tmp_path / "vrt" / "map.vrt", driver="VRT")
-    words = ["serve", tmp_path / "vrt" / "map.vrt", "-m", model(), "--precision", "float32"]
+    words = ["serve", tmp_path / "vrt" / "map.vrt", "-m", model(), "--precision", "integer"]
     words += ["--port", "0", "--cache", tmp_path / "tiles", "--rate", "9"]
     with mock.patch("uvicorn.Server.run"):  # all but answering
         refused = run_cli(*words)
@@ -454,7 +454,7 @@ def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) 
     assert refused.code == 1
     assert refused.err.strip().endswith("say --allow-vrt")
     assert taken.code == 0, taken.err
-    options = RenderOptions(precision="float32", allow_vrt=True, allow_repeats=True)
+    options = RenderOptions(precision="integer", allow_vrt=True, allow_repeats=True)
     with running(tmp_path / "vrt" / "map.vrt", tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
     assert "--allow-vrt --allow-repeats" in command
@@ -463,7 +463,7 @@ def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) 
 def test_jpeg_has_the_ground_colour_beside_the_map(tmp_path: Path) -> None:
     """It cannot be transparent; black would frame the map."""
     box = bbox_of(mercator_grid(ZOOM), Window(37308 * TILE, 18968 * TILE, 128, 512))
-    options = RenderOptions(precision="float32", bbox=box)
+    options = RenderOptions(precision="integer", bbox=box)
     with running(sample_map(), tmp_path, render=options) as server:
         for zoom in (ZOOM - 1, ZOOM):
             col, row = 37308 >> (ZOOM - zoom), 18968 >> (ZOOM - zoom)
@@ -480,7 +480,7 @@ def test_geotiffs_of_both_sides_of_180_degrees(tmp_path: Path) -> None:
     source = write_mbtiles(tmp_path / "date.mbtiles", both)
     grid = mercator_grid(10)
     box = bbox_of(grid, Window((world - 1) * TILE, 500 * TILE, 2 * TILE, TILE))
-    options = RenderOptions(precision="float32", bbox=box, zoom=10)
+    options = RenderOptions(precision="integer", bbox=box, zoom=10)
     with running(source, tmp_path / "tiles", render=options) as server:
         for col in (world - 1, 0):
             part = Window(col * TILE + 10, 500 * TILE + 10, 50, 40)

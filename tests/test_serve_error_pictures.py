@@ -35,7 +35,7 @@ def test_tiles_of_error_pictures_are_made_again(
 ) -> None:
     monkeypatch.setattr(cell_queue, "FAILURE_SECONDS", 0.0)
     trouble(server)
-    options = RenderOptions(precision="float32", bbox=BOX, zoom=ZOOM)
+    options = RenderOptions(precision="integer", bbox=BOX, zoom=ZOOM)
     with running(server.serve(MAP), tmp_path / "tiles", render=options) as served:
         shown = {
             (layer, zoom): served.tile(layer, zoom, X << zoom - ZOOM, Y << zoom - ZOOM)
@@ -77,7 +77,7 @@ def test_an_error_picture_counts_whatever_else_has_failed(
         return 503, {"Retry-After": "0"}, b""
 
     server.answer = unavailable
-    options = RenderOptions(precision="float32", bbox=BOX, zoom=ZOOM)
+    options = RenderOptions(precision="integer", bbox=BOX, zoom=ZOOM)
     with running(server.serve(MAP), tmp_path, render=options) as served:
         before = served.tile("source", ZOOM, X, Y)
         found = served.get(f"/source/{ZOOM}/{X + 4}/{Y}.png")
@@ -92,7 +92,7 @@ def test_an_error_picture_counts_whatever_else_has_failed(
 
 def test_error_pictures_of_all_models_count_together(server: TileServer, tmp_path: Path) -> None:
     trouble(server)
-    options = RenderOptions(precision="float32", bbox=BOX, zoom=ZOOM)
+    options = RenderOptions(precision="integer", bbox=BOX, zoom=ZOOM)
     models = (str(model()),) * 2
     with running(server.serve(MAP), tmp_path, render=options, models=models) as served:
         before = served.tile("tiny", ZOOM, X, Y)
@@ -127,7 +127,7 @@ def test_what_is_made_of_tiles_thrown_away_meanwhile_is_not_kept(
 
     for name in ("halved", "enlarged", "repacked"):
         monkeypatch.setattr(tiles, name, late(getattr(tiles, name)))
-    options = RenderOptions(precision="float32", bbox=BOX, zoom=ZOOM)
+    options = RenderOptions(precision="integer", bbox=BOX, zoom=ZOOM)
     with (
         running(server.serve(MAP), tmp_path, render=options) as served,
         ThreadPoolExecutor(len(paths)) as pool,

@@ -273,7 +273,7 @@ def test_a_failing_map_server_is_an_error_without_its_key(
 
 
 def test_an_area_is_all_that_is_served(tmp_path: Path) -> None:
-    options = RenderOptions(precision="float32", bbox="24.94,60.17,24.942,60.171")
+    options = RenderOptions(precision="integer", bbox="24.94,60.17,24.942,60.171")
     with running(sample_map(), tmp_path, render=options) as server:
         inside = server.get("/tiny/area.tif?bbox=24.9401,60.1701,24.9402,60.1702")
         outside = server.get("/tiny/area.tif?bbox=24.936,60.1701,24.937,60.1702")
@@ -431,7 +431,7 @@ def test_listening_to_other_machines_prints_a_warning(
 
     with mock.patch("uvicorn.Server.run"):  # all but answering
         done = run_cli(
-            "serve", "-m", model(), "--precision", "float32", "--host", host, "--port", "0",
+            "serve", "-m", model(), "--precision", "integer", "--host", host, "--port", "0",
             "--cache", tmp_path, "--cache-size", "10M",
         )  # fmt: skip
     assert done.code == 0, done.err
@@ -565,7 +565,7 @@ def test_json_is_there_as_soon_as_the_server_is(tmp_path: Path) -> None:
         "with mock.patch('uvicorn.Server.run', lambda self, sockets: os._exit(0)):\n"
         "    process()\n"
     )
-    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path)]
+    options = ["-m", str(model()), "--precision", "integer", "--cache", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-c", code, "serve", "--json", "--port", "0", *options],
         stdout=subprocess.PIPE,
@@ -589,7 +589,7 @@ def test_a_stop_waits_for_no_map_server_and_prints_no_traceback(
     template = server.serve(TileMap.block(ZOOM, COL, ROW, 2, 2))
     server.answer = silent
     box = bbox_of(mercator_grid(ZOOM), Window(COL * 256, ROW * 256, 512, 512))
-    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path)]
+    options = ["-m", str(model()), "--precision", "integer", "--cache", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-c", PROCESS, "serve", template, "--bbox", box, "--port", "0", *options],
         stdout=subprocess.PIPE,
@@ -638,7 +638,7 @@ def test_a_stop_waits_for_no_geotiff_and_leaves_none(tmp_path: Path) -> None:
         "    process()\n"
     )
     (tmp_path / "temporary").mkdir()
-    options = ["-m", str(model()), "--precision", "float32", "--cache", str(tmp_path / "tiles")]
+    options = ["-m", str(model()), "--precision", "integer", "--cache", str(tmp_path / "tiles")]
     process = subprocess.Popen(
         [sys.executable, "-c", code, "serve", "--port", "0", *options],
         stdout=subprocess.PIPE,

@@ -50,7 +50,7 @@ def test_layers_and_geotiffs_keep_to_the_limits_together(tmp_path: Path) -> None
 
     area = bbox_of(grid, Window((X + 11) * TILE, Y * TILE, 3 * TILE, 3 * TILE))
     options = RenderOptions(
-        precision="float32", bbox=bbox_of(grid, MAP.extent), zoom=ZOOM, rate=RATE
+        precision="integer", bbox=bbox_of(grid, MAP.extent), zoom=ZOOM, rate=RATE
     )
     with (
         serving(MAP, choose=choose) as maps,

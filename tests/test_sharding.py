@@ -94,7 +94,7 @@ def address(client: Any) -> str:
 def sharded(source: Any, output: Any, address: str, **changes: Any) -> ShardResult:
     """Render with the tiny bundle in blocks of 2 x 2 cells, if nothing else is said."""
     sharding = ShardOptions(address, changes.pop("block", 2), changes.pop("straggler", 30.0))
-    settings = {"model": str(tiny_bundle()), "precision": "float32", **changes}
+    settings = {"model": str(tiny_bundle()), "precision": "integer", **changes}
     return render_sharded(source, output, sharding, **settings)
 
 
@@ -420,7 +420,7 @@ def test_unlike_workers_are_not_mixed(tmp_path: Path, address: str) -> None:
 
 def command(output: Path, *more: object) -> list[str]:
     arguments = ["render", sample_map(), "-o", output, "-m", tiny_bundle(), "--dask", "local:1"]
-    settings = ["--precision", "float32", "--block", "1", *more]
+    settings = ["--precision", "integer", "--block", "1", *more]
     return [sys.executable, "-c", SCRIPT, *map(str, [*arguments, *settings])]
 
 

@@ -31,7 +31,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def render(drawn: Path, output: Path, *arguments: object) -> Any:
-    settings = ("-m", tiny_bundle(), "--precision", "float32")
+    settings = ("-m", tiny_bundle(), "--precision", "integer")
     return run_cli("render", drawn, "-o", output, *settings, *arguments)
 
 

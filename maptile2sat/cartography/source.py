@@ -57,6 +57,7 @@ class ExtractSource:
             attribution=ATTRIBUTION,
             tiled=False,
             style=look.name,
+            drawn=True,
         )
         with shape_errors(path.name):
             self._scene: Scene | None = Scene(extract, look, zoom)

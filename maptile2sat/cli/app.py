@@ -14,7 +14,7 @@ from maptile2sat.cli.evaluate import evaluate_command
 from maptile2sat.cli.merge import merge_command
 from maptile2sat.cli.render import render_command
 from maptile2sat.cli.serve import serve_command
-from maptile2sat.cli.train import export_command, train_command
+from maptile2sat.cli.train import export_command, quantise_command, train_command
 
 app = typer.Typer(
     help="Turn maps into satellite-style imagery for GIS.",
@@ -32,6 +32,7 @@ app.command("info")(info_command)
 app.command("doctor")(doctor_command)
 app.command("train")(train_command)
 app.command("export")(export_command)
+app.command("quantise")(quantise_command)
 app.command("evaluate")(evaluate_command)
 app.add_typer(dataset_app, name="dataset")
 

@@ -35,9 +35,26 @@ class Precision(StrEnum):
     """What a generator computes in."""
 
     auto = "auto"
+    integer = "integer"
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Engine(StrEnum):
+    """What computes whole numbers."""
+
+    auto = "auto"
+    openvino = "openvino"
+    tensorflow = "tensorflow"
+
+
+class Labels(StrEnum):
+    """Whether labels are taken off the map."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
 
 
 class Profile(StrEnum):
@@ -61,6 +78,14 @@ class Missing(StrEnum):
 
     error = "error"
     mask = "mask"
+
+
+EngineOption = Annotated[
+    Engine, typer.Option(help="What computes whole numbers; changes no pixel.")
+]
+LabelsOption = Annotated[
+    Labels, typer.Option(help="Take labels off the map first; auto: unless drawn by `draw`.")
+]
 
 
 def render_command(
@@ -107,9 +132,14 @@ def render_command(
         int, typer.Option(min=1, help="Most cells a GPU, or windows a unet, generates at once.")
     ] = 8,
     cell: Annotated[
-        int | None, typer.Option(help="Side in pixels of what is generated at once (n x 256).")
+        int | None,
+        typer.Option(help="Largest side in pixels of what is generated at once, to save memory."),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: whole numbers if the model has them.")
+    ] = Precision.auto,
+    engine: EngineOption = Engine.auto,
+    labels: LabelsOption = Labels.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
     dst_crs: Annotated[
@@ -218,6 +248,8 @@ def render_command(
         batch_size=batch_size,
         cell=cell,
         precision=precision.value,
+        engine=engine.value,
+        labels=labels.value,
         device=device,
         seed=seed,
         dst_crs=dst_crs,
@@ -319,6 +351,6 @@ def _show_result(result: RenderResult, level: int) -> None:
     note(
         f"{result.width} x {result.height} px, {result.crs}, {_cells(result.cells)}{resumed} in "
         f"{result.seconds:.1f} s ({result.generator_seconds:.1f} s in the generator, "
-        f"{result.precision}); model {result.model}; map: {result.attribution or result.source}",
+        f"{result.engine}); model {result.model}; map: {result.attribution or result.source}",
         level,
     )

@@ -12,7 +12,14 @@ import typer
 
 from maptile2sat.cli.console import note, set_logging, show_json, warn
 from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
-from maptile2sat.cli.render import Missing, Precision
+from maptile2sat.cli.render import (
+    Engine,
+    EngineOption,
+    Labels,
+    LabelsOption,
+    Missing,
+    Precision,
+)
 from maptile2sat.errors import UsageError
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)B?", re.I)
@@ -71,7 +78,11 @@ def serve_command(
     ] = None,
     zoom: ReadZoom = None,
     seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
-    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: whole numbers if the model has them.")
+    ] = Precision.auto,
+    engine: EngineOption = Engine.auto,
+    labels: LabelsOption = Labels.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
     src_crs: SrcCrs = None,
     tile_size: Annotated[
@@ -107,6 +118,8 @@ def serve_command(
             zoom=zoom,
             seed=seed,
             precision=precision.value,
+            engine=engine.value,
+            labels=labels.value,
             device=device,
             src_crs=src_crs,
             tile_size=tile_size,

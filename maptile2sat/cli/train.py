@@ -207,3 +207,25 @@ def export_command(
     )
     bundle = export(run, output, about, best=best, discriminator=discriminator, moved=pairs)
     show_json({"bundle": bundle.folder, "id": bundle.id}) if as_json else print(bundle.folder)
+
+
+def quantise_command(
+    model: Annotated[str, typer.Argument(help="A shipped model or a bundle's folder.")],
+    data: Annotated[
+        Path, typer.Argument(help="Pairs as for train; maps of their training part set the scales.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the new bundle; default: the model's own."),
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, help="How many maps.")] = 16,
+    map_side: Annotated[
+        str | None, typer.Option(help="left or right; default: of dataset.json, or right.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Give a model its whole-number form: faster, and the same pixels on every machine."""
+    from maptile2sat.training.quantise import quantise
+
+    bundle = quantise(model, data, output, crops=crops, map_side=map_side)
+    show_json({"bundle": bundle.folder, "id": bundle.id}) if as_json else print(bundle.folder)

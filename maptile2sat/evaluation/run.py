@@ -88,7 +88,6 @@ def evaluate(
     side = choose_map_side(Path(data), map_side, _trained_side(bundles[0]))
     files = choose_files(Path(data), limit)
     pairs = read_pairs(files, side, protocol)
-    chosen = choose_device(device, precision)
     inception, left_out = _inception(inception_weights)
     fcn = load_fcn()
     progress("real images", 0, 1)
@@ -97,7 +96,16 @@ def evaluate(
     if held.labels is None:
         left_out[CLASS_FIGURES] = "the maps' colours are of no known style (maps, osm)"
     results = [
-        measure(held, bundle, chosen, name, fcn, inception, seed, progress)
+        measure(
+            held,
+            bundle,
+            choose_device(device, precision, exact=bundle.exact),
+            name,
+            fcn,
+            inception,
+            seed,
+            progress,
+        )
         for name, bundle in zip(_names(bundles), bundles, strict=True)
     ]
     measured = [found for found, _ in results]

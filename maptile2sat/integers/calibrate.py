@@ -12,16 +12,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maptile2sat.colour_table import colour_table
 from maptile2sat.errors import BundleError
 from maptile2sat.grid import Window
 from maptile2sat.integers import look, numbers
-from maptile2sat.integers.model import Array, Arrays, IntegerModel, Shape
-from maptile2sat.noise import UNIT, noise
+from maptile2sat.integers.model import Array, Arrays, Convolution, IntegerModel, Shape
+from maptile2sat.integers.network import generate, halo_of
+from maptile2sat.integers.tensorflow import TensorFlowOperations
+from maptile2sat.noise import UNIT, Noise, noise
+
+MIDDLE = 256
+"""Side in pixels of the parts of maps over which means are compared."""
 
 SAMPLE = 200_000
 """Values of a tensor that its scale is chosen by."""
 
 Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.uint8]
+Means = dict[str, tuple[Floats, int]]
+"""Means of a layer's channels, and the side of the middle that they are of."""
 
 
 def calibrated(
@@ -41,6 +50,25 @@ def calibrated(
     return _Conversion(architecture, model, maps).converted(origin)
 
 
+class _Correcting(TensorFlowOperations):
+    """Operations that correct the bias of each convolution before they go on."""
+
+    def __init__(self, arrays: Arrays, units: dict[str, Floats], means: Means) -> None:
+        super().__init__()
+        self.arrays, self.units, self.means = arrays, units, means
+
+    def convolve(self, codes: Any, layer: Convolution, dilation: int, stride: int) -> Any:
+        """Convolve, correct, and return the corrected sums."""
+        sums = super().convolve(codes, layer, dilation, stride)
+        if layer.name not in self.units:
+            return sums
+        mean, side = self.means[layer.name]
+        found = np.mean(_middle(sums.numpy(), side), (0, 1, 2), np.float64)
+        change = np.rint(mean / self.units[layer.name] - found).astype(np.int32)
+        self.arrays[f"{layer.name}/bias"] += change
+        return sums + change.astype(np.float32)
+
+
 class _Conversion:
     """Holds what the layers of one conversion share: samples and the integers so far."""
 
@@ -50,7 +78,9 @@ class _Conversion:
         self.architecture, self.model = architecture, model
         self.shape = Shape.of(architecture)
         self.arrays: Arrays = {}
-        self.samples = self._sampled(maps)
+        self.units: dict[str, Floats] = {}
+        self.maps = list(maps)
+        self.samples = self._sampled(self.maps)
 
     def converted(self, origin: str) -> IntegerModel:
         look_bits = self._look()
@@ -82,9 +112,58 @@ class _Conversion:
         if shape.coarse_rgb:
             self._to_stream("rgb_quarter", quarter)
             self._to_stream("rgb_half", np.exp2(-float(act2)))
+        self._correct_biases(origin)
         made = IntegerModel(self.architecture, self.arrays, origin)
         made.bounds()
         return made
+
+    def _correct_biases(self, origin: str) -> None:
+        """Give every sum the mean that it has in the float model.
+
+        Rounding shifts the means of channels a little, and each layer those of the next. One pass
+        through the network corrects a layer before the next one sees it.
+        """
+        model = IntegerModel(self.architecture, self.arrays, origin)
+        crops = [
+            _centre(image, MIDDLE + 2 * halo_of(model, model.has_cleaner)) for image in self.maps
+        ]
+        tables = [colour_table(image) for image in crops]
+        looks = [look.spread(table, look.look_of(model, table.colours)) for table in tables]
+        grains = [look.noise_codes(_grains(image)) for image in crops]
+        given = (looks, [fine for fine, _ in grains], [coarse for _, coarse in grains])
+        codes = [np.stack(part).astype(np.float32) - 128.0 for part in given]
+        means = self._means(crops)
+        ops = _Correcting(self.arrays, self.units, means)
+        made = generate(ops, model, *codes, clean=model.has_cleaner)
+        # less spread before tanh is a darker image: what is left is taken off the colours
+        wanted, slope = means["levels"][0], means["slope"][0]
+        away = wanted - np.mean(_middle(made.numpy(), MIDDLE), (0, 1, 2), np.float64)
+        change = np.rint(away / slope / self.units["rgb_full"]).astype(np.int32)
+        self.arrays["rgb_full/bias"] += change
+
+    def _means(self, crops: list[Image]) -> Means:
+        """Return the means of each convolution's channels in the float model, in the middle."""
+        import keras
+
+        kinds = ("Conv", "FoldConv")
+        layers = [layer for layer in self.model.layers if type(layer).__name__ in kinds]
+        outputs = {layer.name: layer.output for layer in layers}
+        seen = keras.Model(self.model.inputs, {**outputs, "image": self.model.output})
+        means: Means = {}
+        for image in crops:
+            grains = _grains(image)
+            given = (image, grains.fine, grains.coarse)
+            made = seen([np.asarray(part, np.float32)[None] for part in given], training=False)
+            found = {name: tensor.numpy() for name, tensor in made.items()}
+            image_made = found.pop("image")
+            found["levels"] = np.clip(np.rint((image_made + 1.0) * 127.5), 0, 255)
+            found["slope"] = 127.5 * (1.0 - np.square(image_made))
+            for name, values in found.items():
+                side = MIDDLE * values.shape[1] // image.shape[0]
+                mean = np.mean(_middle(values, side), (0, 1, 2), dtype=np.float64) / len(crops)
+                before = means[name][0] if name in means else np.zeros_like(mean)
+                means[name] = (before + mean, side)
+        return means
 
     def _full(self, seen: Floats, half: Any) -> None:
         """The finest resolution: what comes from below and the map itself, in one unit."""
@@ -222,8 +301,9 @@ class _Conversion:
         most = numbers.MAX_LEAKY_SHIFT if leaky else numbers.MAX_SHIFT
         best = np.array([_best_step(part) for part in np.moveaxis(kernel, -1, 0)])
         exponents = np.maximum(best, -np.asarray(bits) - most)
-        units = np.exp2(exponents.astype(np.float64))
+        units: Floats = np.exp2(exponents.astype(np.float64))
         self._keep(name, kernel / units, bias / units, -np.asarray(bits) - exponents)
+        self.units[name] = units
         return units
 
     def _keep(self, name: str, kernel: Floats, bias: Floats, shift: Any) -> None:
@@ -256,7 +336,7 @@ class _Conversion:
         generator = np.random.default_rng(0)
         pictures = list(maps)
         for image in pictures:
-            grains = noise(0, Window(0, 0, image.shape[1], image.shape[0]))
+            grains = _grains(image)
             given = (image, grains.fine, grains.coarse)
             made = seen([np.asarray(part, np.float32)[None] for part in given], training=False)
             for name, tensor in made.items():
@@ -272,6 +352,26 @@ class _Conversion:
 
 _CODES = {"look", "clean_code_folded", "deep_up", "half_up", "full_up", "deep_clouds"}
 _NOISE_UNIT = 4 / UNIT
+
+
+def _centre(image: Image, side: int) -> Image:
+    """Return the middle of a map, mirrored at its borders if it is too small."""
+    pads = [(max(side - length, 0), max(side - length, 0)) for length in image.shape[:2]]
+    wide = np.pad(
+        image, [*((before // 2, after - after // 2) for before, after in pads), (0, 0)], "reflect"
+    )
+    top, left = ((length - side) // 2 for length in wide.shape[:2])
+    return np.ascontiguousarray(wide[top : top + side, left : left + side])
+
+
+def _middle(values: Array, side: int) -> Array:
+    """Return the middle of (N, H, W, C)."""
+    top, left = ((length - side) // 2 for length in values.shape[1:3])
+    return values[:, top : top + side, left : left + side]
+
+
+def _grains(image: Image) -> Noise:
+    return noise(0, Window(0, 0, image.shape[1], image.shape[0]))
 
 
 def numbers_shift(bits: int, wanted: int) -> int:

@@ -50,19 +50,16 @@ def _look_of(model: IntegerModel, colours: npt.NDArray[np.int64]) -> npt.NDArray
     sums = shares @ kernel[:-3] + colours @ kernel[-3:] + bias.astype(np.int64)
     shift = model.array("look/shift").astype(np.int64)
     codes = (sums + (np.int64(1) << (shift - 1))) >> shift
-    return np.clip(codes, numbers.CODE_MIN, numbers.CODE_MAX).astype(np.int8)
+    found: npt.NDArray[np.int8] = np.clip(codes, numbers.CODE_MIN, numbers.CODE_MAX).astype(np.int8)
+    return found
 
 
 def spread(table: ColourTable, codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """Return the codes + 128 of a picture, uint8 (height, width, channels), from its colours'."""
-    rows = np.ascontiguousarray(codes.astype(np.int16) + 128, np.int16).astype(np.uint8)
+    rows = codes.view(np.uint8) ^ np.uint8(128)
     if rows.shape[1] == 8:  # one word a pixel: five times as fast
-        return (
-            rows.view(np.uint64)[:, 0]
-            .take(table.places)
-            .view(np.uint8)
-            .reshape(*table.places.shape, 8)
-        )
+        words = rows.view(np.uint64)[:, 0].take(table.places)
+        return words.view(np.uint8).reshape(*table.places.shape, 8)
     return rows.take(table.places, axis=0)
 
 
@@ -72,4 +69,5 @@ def noise_codes(grains: Noise) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.ui
 
 
 def _quarter(raw: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
-    return np.minimum((raw + np.int16(2 + 4 * 128)) >> 2, 255).astype(np.uint8)
+    codes: npt.NDArray[np.uint8] = np.minimum((raw + np.int16(514)) >> 2, 255).astype(np.uint8)
+    return codes

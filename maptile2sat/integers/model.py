@@ -49,11 +49,13 @@ class Convolution:
     """A convolution of codes.
 
     Attributes:
+        name: Of the layer.
         kernel: int8 (height, width, inputs, outputs).
         bias: int32 (outputs), in the unit of the sums.
         shift: int8 (outputs), bits by which a sum is shifted down for what it becomes.
     """
 
+    name: str
     kernel: Array
     bias: Array
     shift: Array
@@ -118,7 +120,7 @@ class IntegerModel:
             or kernel.dtype != np.int8
         ):
             raise BundleError(f"{self.origin}: the arrays of {name} do not fit each other")
-        made = Convolution(kernel, bias, shift)
+        made = Convolution(name, kernel, bias, shift)
         if made.bound > numbers.MAX_SUM:
             raise BundleError(
                 f"{self.origin}: sums of {name} may reach {made.bound:,}, "
@@ -128,6 +130,41 @@ class IntegerModel:
             raise BundleError(f"{self.origin}: weights of {name} are above {numbers.MAX_WEIGHT}")
         return made
 
+    def shift(self, name: str, leaky: bool = False) -> Array:
+        """Return by how many bits sums are shifted down to codes.
+
+        Raises:
+            BundleError: If they are too many: engines would round halves in different ways.
+        """
+        shift = self.array(f"{name}/shift")
+        most = numbers.MAX_LEAKY_SHIFT if leaky else numbers.MAX_SHIFT
+        if shift.max() > most:
+            raise BundleError(f"{self.origin}: {name} shifts sums down by more than {most} bits")
+        return shift
+
+    def lift(self, name: str, largest: int) -> Array:
+        """Return by how many bits sums, none above `largest`, are shifted up to a finer unit.
+
+        Raises:
+            BundleError: If they may come to more than float32 holds exactly.
+        """
+        lift = self.array(name)
+        if lift.min() < 0 or largest << int(lift.max()) > numbers.MAX_SUM:
+            raise BundleError(f"{self.origin}: {name} may lift sums above {numbers.MAX_SUM:,}")
+        return lift
+
+    def gains(self, name: str) -> Array:
+        """Return the table of gains of a norm.
+
+        Raises:
+            BundleError: If it is not one, or a gain has more than eight bits.
+        """
+        gains = self.array(f"{name}/gains").astype(np.int64)
+        lowest = gains & -gains
+        if gains.shape != (numbers.GAIN_ROWS,) or (gains >= np.maximum(lowest << 8, 1)).any():
+            raise BundleError(f"{self.origin}: {name}/gains is not a table of gains of eight bits")
+        return gains
+
     @cached_property
     def has_cleaner(self) -> bool:
         """Whether it takes labels off the map."""
@@ -135,8 +172,23 @@ class IntegerModel:
 
     @property
     def look_channels(self) -> int:
-        """Channels of the look of a pixel of map."""
-        return int(self.array("look/weights").shape[1])
+        """Channels of the look of a pixel of map.
+
+        Raises:
+            BundleError: If palette and look do not fit each other.
+        """
+        weights, colours = self.array("look/weights"), self.shape.classes - 1
+        parts = [self.array(f"look/{part}").shape for part in ("bias", "shift")]
+        fits = (
+            weights.shape[:-1] == (self.shape.classes + 3,)
+            and parts == [weights.shape[1:]] * 2
+            and self.array("palette/palette").shape == (colours, 3)
+            and self.array("palette/sharpness").shape == (colours,)
+            and self.array("palette/exponentials").shape == numbers.exp_table().shape
+        )
+        if not fits:
+            raise BundleError(f"{self.origin}: palette and look are of another network")
+        return int(weights.shape[1])
 
     @property
     def noise_channels(self) -> int:

@@ -11,6 +11,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+
+from maptile2sat.errors import BundleError
+from maptile2sat.integers import numbers
 from maptile2sat.integers.model import Convolution, IntegerModel
 from maptile2sat.noise import COARSE_STEP
 
@@ -86,13 +90,18 @@ class Plane:
 
 
 def halo_of(model: IntegerModel, clean: bool) -> int:
-    """Return the pixels of map needed on each side, a multiple of `STEP`."""
-    lost = _Network(_Nothing(), model, 0).run(None, None, None, clean).margin
+    """Return the pixels of map needed on each side, a multiple of `STEP`.
+
+    Raises:
+        BundleError: If the integers of a layer are missing, or do not fit those before it.
+    """
+    channels = (model.look_channels, 1, model.noise_channels)
+    lost = _Network(_Channels(model), model, 0).run(*channels, clean).margin
     return -(-lost // STEP) * STEP
 
 
 def generate(
-    ops: Operations, model: IntegerModel, look: Value, fine: Value, coarse: Value, clean: bool
+    ops: Operations, model: IntegerModel, look: Value, fine: Value, coarse: Value, *, clean: bool
 ) -> Value:
     """Return image levels 0..255 of a window from codes of it and its halo.
 
@@ -109,11 +118,86 @@ def generate(
     return network.cropped(network.run(look, fine, coarse, clean), halo).value
 
 
-class _Nothing:
-    """Operations that compute nothing: to see what margins come of a network."""
+class _Channels:
+    """Operations that count channels only: to see what margins a network has, and that it fits."""
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
+    def __init__(self, model: IntegerModel) -> None:
+        self.model = model
+
+    def _require(self, right: bool, what: str) -> None:
+        if not right:
+            raise BundleError(f"{self.model.origin}: {what} of another network: convert it again")
+
+    def _one_or_each(self, channels: int, values: Any, what: str) -> int:
+        self._require(np.size(values) in (1, channels), what)
+        return channels
+
+    def convolve(self, codes: int, layer: Convolution, dilation: int, stride: int) -> int:
+        height, width, inputs, outputs = layer.kernel.shape
+        sides = {stride} if stride > 1 else {1, 3}
+        self._require(
+            inputs == codes and height == width and height in sides, f"the layer {layer.name} is"
+        )
+        return int(outputs)
+
+    def to_codes(self, sums: int, shift: Any, leaky: bool = False) -> int:
+        most = numbers.MAX_LEAKY_SHIFT if leaky else numbers.MAX_SHIFT
+        self._require(int(np.max(shift)) <= most, f"shifts are above {most},")
+        return self._one_or_each(sums, shift, "shifts are")
+
+    def to_stream(self, sums: int, shift: Any) -> int:
+        return self._one_or_each(sums, shift, "shifts are")
+
+    def add(self, stream: int, sums: int, shift: Any) -> int:
+        self._require(stream == sums, f"{stream} and {sums} channels are")
+        return self._one_or_each(sums, shift, "shifts are")
+
+    def add_lifted(self, sums: int | None, others: int, lift: Any) -> int:
+        self._require(sums in (None, others), f"{sums} and {others} channels are")
+        return self._one_or_each(others, lift, "lifts are")
+
+    def norm(self, stream: int, square_shift: int, gains: Any) -> int:
+        fits = stream <= numbers.MAX_CHANNELS and gains.shape == (numbers.GAIN_ROWS,)
+        self._require(fits, "a norm is")
+        return stream
+
+    def shuffle(self, value: int) -> int:
+        self._require(value % 4 == 0, f"{value} channels are")
+        return value // 4
+
+    def join(self, values: list[int]) -> int:
+        return sum(values)
+
+    def clean(self, codes: int, given: int, model: IntegerModel) -> int:
+        outputs = {"clean_classes": model.shape.classes, "clean_other": given, "clean_near": 1}
+        for name, count in outputs.items():
+            found = self.convolve(codes, model.convolution(name), 1, 1)
+            self._require(found == count, f"the layer {name} is")
+        looks, kernel = model.array("clean_made/looks"), model.array("clean_share/kernel")
+        self._require(looks.shape == (model.shape.classes, given), "the looks of classes are")
+        self._require(kernel.shape == (given,), "the layer clean_share is")
+        for name in ("clean_near/lift", "clean_share/lift", "clean_share/shift"):
+            model.number(name)
+        return given
+
+    def blur(self, codes: int) -> int:
+        return codes
+
+    def crop(self, value: int, pixels: int) -> int:
+        return value
+
+    double_codes = double_stream = blur
+
+    def levels(self, stream: int) -> int:
+        self._require(stream == 3, f"{stream} colours are")
+        return stream
+
+
+def _unchanged(channels: int) -> Convolution:
+    """Return a convolution whose sums are the codes themselves."""
+    nothing = np.zeros(channels, np.int32)
+    kernel = np.eye(channels, dtype=np.int8)[None, None]
+    return Convolution("unchanged", kernel, nothing, nothing)
 
 
 class _Network:
@@ -167,10 +251,12 @@ class _Network:
         return self._add(x, self._up(self._norm(y, "deep_out_norm"), "deep"), "deep_add")
 
     def _block(self, x: Plane, name: str, dilation: int, clouds: Plane | None) -> Plane:
+        if self._layer(f"{name}_conv").kernel.shape[2] > numbers.MAX_CHANNELS:
+            raise BundleError(f"{self.model.origin}: {name} is wider than {numbers.MAX_CHANNELS}")
         y = self._conv(self._norm(x, f"{name}_norm"), f"{name}_conv", dilation)
         if clouds is not None:
             noise = self.cropped(clouds, y.margin)
-            lift = self.model.array(f"{name}_noise/lift")
+            lift = self.model.lift(f"{name}_noise/lift", self._layer(f"{name}_noise").bound)
             sums = self._conv(noise, f"{name}_noise").value
             y = replace(y, value=self.ops.add_lifted(y.value, sums, lift))
         y = self._to_codes(y, f"{name}_conv", leaky=True)
@@ -184,13 +270,32 @@ class _Network:
         x = self._shuffled(self._to_codes(x, "clean_code_folded"))
         code = self._lost(x, self.ops.double_codes(x.value), x.scale, x.scale // 2)
         code, look = self.together(code, look)
+        self._check_cleaner()
         return replace(code, value=self.ops.clean(code.value, look.value, self.model))
+
+    def _check_cleaner(self) -> None:
+        """Look at what `Operations.clean` uses."""
+        model = self.model
+        classes = self._layer("clean_classes")
+        # an engine may put the number of a class below its sum to find the first of equals
+        if classes.bound << max((model.shape.classes - 1).bit_length(), 1) > numbers.MAX_SUM:
+            raise BundleError(f"{model.origin}: sums of clean_classes are too large to be compared")
+        self._layer("clean_other")
+        model.shift("clean_other")
+        model.array("clean_made/looks")
+        model.lift("clean_near/lift", self._layer("clean_near").bound)
+        counts = np.abs(model.array("clean_share/kernel").astype(np.int64)).sum()
+        most = numbers.CODE_MAX - numbers.CODE_MIN
+        model.lift("clean_share/lift", most * int(counts))
+        model.array("clean_share/shift")
 
     def _up(self, x: Plane, name: str) -> Plane:
         """Double the resolution: sums, 16 times what they mean if blurred."""
         x = self._shuffled(self._to_codes(self._conv(x, f"{name}_up"), f"{name}_up"))
         if not self.model.shape.smooth:
-            return x
+            # engines may keep codes in another way than sums: a convolution makes these of those
+            channels = self._layer(f"{name}_up").kernel.shape[3] // 4
+            return replace(x, value=self.ops.convolve(x.value, _unchanged(channels), 1, 1))
         return self._lost(x, self.ops.blur(x.value), x.scale, x.scale)
 
     def _shuffled(self, x: Plane) -> Plane:
@@ -216,11 +321,11 @@ class _Network:
         return self.model.convolution(name)
 
     def _norm(self, x: Plane, name: str) -> Plane:
-        shift, gains = self.model.number(f"{name}/shift"), self.model.array(f"{name}/gains")
+        shift, gains = self.model.number(f"{name}/shift"), self.model.gains(name)
         return replace(x, value=self.ops.norm(x.value, shift, gains))
 
     def _to_codes(self, x: Plane, name: str, leaky: bool = False) -> Plane:
-        shift = self.model.array(f"{name}/shift")
+        shift = self.model.shift(name, leaky)
         return replace(x, value=self.ops.to_codes(x.value, shift, leaky))
 
     def _to_stream(self, x: Plane, name: str) -> Plane:
@@ -233,8 +338,11 @@ class _Network:
 
     def _joined(self, sums: Value, skip: Value) -> Value:
         """Add the finest map to what comes from below; both lifted to the finer unit."""
-        sums = self.ops.add_lifted(None, sums, self.model.array("full_act/lift"))
-        return self.ops.add_lifted(sums, skip, self.model.array("full_act/skip_lift"))
+        blurred = -numbers.CODE_MIN * (16 if self.model.shape.smooth else 1)
+        lift = self.model.lift("full_act/lift", blurred)
+        skip_lift = self.model.lift("full_act/skip_lift", -numbers.STREAM_MIN)
+        sums = self.ops.add_lifted(None, sums, lift)
+        return self.ops.add_lifted(sums, skip, skip_lift)
 
     def _lost(self, x: Plane, value: Value, pixels: int, scale: int) -> Plane:
         return Plane(value, scale, x.margin + pixels)

@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SPECIFICATION = 1
-"""Version of the specification: what the same integers make of a map is the same within it."""
-
 CODE_MIN, CODE_MAX = -128, 127
 STREAM_MIN, STREAM_MAX = -32768, 32767
 STREAM_BITS = 10
@@ -106,7 +103,8 @@ def gain_table(channels: int, square_shift: int, code_bits: int) -> npt.NDArray[
     # eight bits: then a stream times a gain is exact in float32
     spare = np.maximum(np.ceil(np.log2(np.maximum(whole, 1.0) + 1)) - 8, 0)
     rounded = np.rint(whole / 2**spare) * 2**spare
-    return np.minimum(rounded, 255 * 2.0**20).astype(np.int32)
+    table: npt.NDArray[np.int32] = np.minimum(rounded, 255 * 2.0**20).astype(np.int32)
+    return table
 
 
 def tanh_table() -> npt.NDArray[np.uint8]:
@@ -119,6 +117,12 @@ def exp_table() -> npt.NDArray[np.int32]:
     """Return 65,535 exp(-i / `EXP_STEPS`), rounded, for i in 0..`EXP_STEPS` * `EXP_LIMIT`."""
     steps = np.arange(EXP_STEPS * EXP_LIMIT + 1) / EXP_STEPS
     return np.rint(65535.0 * np.exp(-steps)).astype(np.int32)
+
+
+def two_to(exponents: Any) -> npt.NDArray[np.float32]:
+    """Return powers of two: exact everywhere, which `exp2` of a library need not be."""
+    powers: npt.NDArray[np.float32] = np.ldexp(np.float32(1), np.asarray(exponents, np.int32))
+    return powers
 
 
 def power_of_two(value: float | Integers) -> Any:

@@ -258,7 +258,7 @@ class Runner:
         shapes = ((height, width, self._model.look_channels), (height, width, 1), coarse)
         inputs = [o.parameter((1, *shape), np.uint8) for shape in shapes]
         values = [self._ops.given(node) for node in inputs]
-        levels = generate(self._ops, self._model, *values, self._clean)
+        levels = generate(self._ops, self._model, *values, clean=self._clean)
         return openvino.Model([o.result(levels)], inputs, "local")
 
     def _compiled(self, height: int, width: int) -> Any:

@@ -57,7 +57,7 @@ class TensorFlowOperations:
         return total
 
     def _shifted(self, sums: Tensor, shift: Any) -> Tensor:
-        return self.tf.round(sums * np.exp2(-np.asarray(shift, np.float32)))
+        return self.tf.round(sums * numbers.two_to(-np.asarray(shift, np.int32)))
 
     def to_codes(self, sums: Tensor, shift: Any, leaky: bool = False) -> Tensor:
         """See `Operations`."""
@@ -82,7 +82,7 @@ class TensorFlowOperations:
 
     def add_lifted(self, sums: Tensor | None, others: Tensor, lift: Any) -> Tensor:
         """See `Operations`."""
-        lifted = others * np.exp2(np.asarray(lift, np.float32))
+        lifted = others * numbers.two_to(lift)
         return lifted if sums is None else sums + lifted
 
     def norm(self, stream: Tensor, square_shift: int, gains: Any) -> Tensor:
@@ -142,11 +142,14 @@ class TensorFlowOperations:
         """See `Operations`."""
         tf = self.tf
         classes = self.convolve(codes, model.convolution("clean_classes"), 1, 1)
-        choice = tf.argmax(classes, -1)  # the first of equals
+        count = model.shape.classes
+        # the first of equals; argmax does not say which of them it takes
+        best = classes >= tf.reduce_max(classes, -1, keepdims=True)
+        choice = tf.reduce_min(tf.where(best, tf.range(count), count), -1)
         made = tf.gather(model.array("clean_made/looks").astype(np.float32), choice)
         other = model.convolution("clean_other")
         other_codes = self.to_codes(self.convolve(codes, other, 1, 1), other.shift)
-        unknown = tf.cast(tf.equal(choice, model.shape.classes - 1), tf.float32)[..., None]
+        unknown = tf.cast(tf.equal(choice, count - 1), tf.float32)[..., None]
         limits = float(numbers.CODE_MIN), float(numbers.CODE_MAX)
         made = tf.clip_by_value(made + unknown * other_codes, *limits)
         change = made - given
@@ -185,7 +188,7 @@ def build(model: IntegerModel, clean: bool, plain: bool = False) -> Any:
 
     def run(look: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
         codes = (tf.cast(value, tf.float32) - 128.0 for value in (look, fine, coarse))
-        return generate(ops, model, *codes, clean)
+        return generate(ops, model, *codes, clean=clean)
 
     channels = (model.look_channels, 1, model.noise_channels)
     return tf.function(

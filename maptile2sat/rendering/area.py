@@ -10,6 +10,7 @@ from functools import cached_property
 from rasterio.crs import CRS
 
 from maptile2sat import mosaic
+from maptile2sat.cells import Cells
 from maptile2sat.cutline import Cut, Cutline, read_cutline
 from maptile2sat.errors import SourceError, UsageError
 from maptile2sat.footprint import degrees_of
@@ -76,15 +77,14 @@ class Area:
             return cell
         return cell._replace(mask=cell.mask & self._cut_of_map.mask(cell.window))
 
-    def wanted(self, side: int) -> Callable[[Window], bool] | None:
-        """Return which cells of that side are to be generated; None means all of the window's."""
+    def wanted(self, cells: Cells) -> Callable[[Window], bool] | None:
+        """Return which of the window's cells are to be generated; None means all."""
         if self._cut_of_map is None:
             return None
-        touched = self._cut_of_map.cells(self.window, side, REACH if self.regridded else 0)
-        first = mosaic.covered_by_cells(self.window, side)
+        touched = self._cut_of_map.cells(cells, REACH if self.regridded else 0)
 
         def near(cell: Window) -> bool:
-            row, col = (cell.row - first.row) // side, (cell.col - first.col) // side
+            col, row = cells.place(cell)
             return bool(touched[row, col])
 
         return near

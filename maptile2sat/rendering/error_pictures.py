@@ -23,10 +23,10 @@ def without_error_pictures(job: Job, translator: Translator, partial: Partial) -
     Raises:
         ErrorPictureError: If any was noticed, whether or not anybody was told.
     """
+    cells = mosaic.cells_of(job.window, translator)
 
     def holds_any(col: int, row: int) -> bool:
-        side = translator.cell
-        cell = Window(col // side * side, row // side * side, side, side)
+        cell = cells.at(*cells.place(Window(col, row, 1, 1)))
         return takes_any(job.source, mosaic.context_of(job.window, translator, cell), tiles)
 
     try:

@@ -14,13 +14,13 @@ PROBE = 512
 """Side in pixels of the cell that is timed on a processor."""
 
 
-def seconds_per_cell(translator: NetworkTranslator) -> float:
-    """Return how long one cell takes on this machine, the first call's tracing left out.
+def seconds_per_cell(translator: NetworkTranslator, cell: Window) -> float:
+    """Return how long a cell takes on this machine, the first call's tracing left out.
 
     A processor is timed with a small cell: an estimate should not take as long as the work. A
     GPU is as fast as it is with its usual cells alone.
     """
-    whole = translator.cell + 2 * translator.halo
+    whole = cell.grown(translator.halo)
     if not translator.overlap:
         translator = translator.resized(min(PROBE, translator.cell))
     window = Window(0, 0, translator.cell, translator.cell).grown(translator.halo)
@@ -30,4 +30,4 @@ def seconds_per_cell(translator: NetworkTranslator) -> float:
     start = time.perf_counter()
     translator.finish(translator.start(batch))
     seconds = (time.perf_counter() - start) / translator.batch
-    return seconds * (whole / window.width) ** 2
+    return seconds * whole.width * whole.height / window.width**2

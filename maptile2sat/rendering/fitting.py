@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from maptile2sat import fit, mosaic
+from maptile2sat import fit
 from maptile2sat.bundle import shipped_bundles
+from maptile2sat.cells import Cells
 from maptile2sat.grid import Window
 from maptile2sat.rendering.job import Job
 
@@ -27,7 +28,8 @@ def check_fit(job: Job, *, colours: bool = True) -> None:
 def _looked_at(job: Job) -> Window:
     """Return in the middle of what to compare colours: only what is generated is read of a map."""
     window, side = job.window, job.options.cell or job.bundle.description.cell
-    near = job.area.wanted(side)
+    cells = Cells.of(window, side, side)
+    near = job.area.wanted(cells)
     if near is None:
         return window
 
@@ -36,5 +38,5 @@ def _looked_at(job: Job) -> Window:
         down = 2 * cell.row + side - 2 * window.row - window.height
         return across**2 + down**2
 
-    cell = min(filter(near, mosaic.cells_of(window, side)), key=from_middle, default=window)
+    cell = min(filter(near, cells), key=from_middle, default=window)
     return cell.intersection(window)

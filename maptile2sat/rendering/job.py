@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 
 from maptile2sat import mosaic
 from maptile2sat.bundle import Bundle, find_bundle
-from maptile2sat.device import Device
+from maptile2sat.device import INTEGER, Device, choose_device
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import BBox, Window
 from maptile2sat.noise import MAX_SEED
@@ -44,6 +44,7 @@ from maptile2sat.sources.warped import methods_of
 from maptile2sat.translator import NetworkTranslator, Translator, load_translator
 
 CACHE_BYTES = 128 << 20
+LABELS = ("auto", "yes", "no")
 """What GDAL may keep of decoded blocks; its own limit grows with the machine's memory."""
 
 
@@ -90,6 +91,21 @@ class Job:
         """The pixels of the map's grid to generate."""
         return self.area.window
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is rendered in whole numbers."""
+        return self.bundle.exact and self.options.precision in ("auto", INTEGER)
+
+    @property
+    def cleaned(self) -> bool:
+        """Whether labels are taken off the map first."""
+        if not self.bundle.description.architecture.get("cleaner"):
+            return False
+        labels = self.options.labels
+        return (
+            not self.whole or labels == "yes" or (labels == "auto" and not self.source.info.drawn)
+        )
+
 
 @contextmanager
 def prepared(
@@ -127,6 +143,8 @@ def open_job(
     notices = Notices(tell)
     if not 0 <= options.seed <= MAX_SEED:
         raise UsageError(f"seed {options.seed} is not in 0..{MAX_SEED}")
+    if options.labels not in LABELS:
+        raise UsageError(f"labels '{options.labels}' is not one of {', '.join(LABELS)}")
     methods_of(options.resampling)  # refuses what is not known, warped or not
     bbox, crs = read_box(options.bbox, options.bbox_crs)
     bundle = find_bundle(options.model)
@@ -161,11 +179,39 @@ def open_job(
                 "where its window ends"
             )
         area = find_area(opened, options, bbox, crs, pyramid=pyramid)
+        job = Job(origin, opened, area, bundle, options, notices, masked, repeats)
+        _warn_of_floats(job)
         _warn_of_unused(opened, options, area, notices)
         if bbox is not None and bbox.west > bbox.east and crs.is_geographic:
             _warn_of_turn(opened, area, notices)
         on_failure.pop_all()
-        return Job(origin, opened, area, bundle, options, notices, masked, repeats)
+        return job
+
+
+def _warn_of_floats(job: Job) -> None:
+    """Note that a render is not in whole numbers.
+
+    Raises:
+        UsageError: If an option is given that only whole numbers take.
+    """
+    about, options = job.bundle.description, job.options
+    if job.whole:
+        return
+    if options.labels == "no":
+        raise UsageError(
+            f"--labels no: only whole-number models can leave labels where they are, and "
+            f"'{about.name}' is not rendered in whole numbers here"
+        )
+    if options.engine == "openvino":
+        raise UsageError(
+            f"--engine openvino computes whole numbers only, and '{about.name}' is not rendered "
+            "in them here"
+        )
+    if about.kind == "local" and not job.bundle.exact:
+        job.notices.add(
+            f"model '{about.name}' has no whole-number form: on another kind of machine some "
+            "pixels may differ by a level ('maptile2sat quantise' makes that form)"
+        )
 
 
 def guard_of(options: RenderOptions) -> RepeatGuard:
@@ -251,7 +297,8 @@ def made_of(job: Job, numerics: str) -> dict[str, Any]:
         "source_file": _file_state(job.origin, job.source.info.parts),
         "grid": [grid.crs.to_wkt(), *grid.transform(Window(0, 0, 1, 1))[:6]],
         "window": list(job.window),
-        "model": job.bundle.description.weights_sha256,
+        "model": job.bundle.description.identity,
+        "labels": job.cleaned,
         "architecture": job.bundle.description.architecture,
         "fill": job.bundle.description.fill,
         "numerics": numerics,
@@ -291,11 +338,12 @@ def checked_tiles(job: Job, translator: Translator) -> int:
     limit = job.options.max_tiles
     if limit is None and job.source.info.remote:
         limit = DEFAULT_MAX_TILES
-    near = job.area.wanted(translator.cell)
+    every = mosaic.cells_of(job.window, translator)
+    near = job.area.wanted(every)
     if near is None:
         tiles = tile_count(job.source, mosaic.context_of(job.window, translator))
     else:
-        cells = filter(near, mosaic.cells_of(job.window, translator.cell))
+        cells = filter(near, every)
         contexts = (mosaic.context_of(job.window, translator, cell) for cell in cells)
         tiles = tile_count_of_rows(job.source, contexts)
     if limit is not None and tiles > limit:
@@ -308,13 +356,33 @@ def checked_tiles(job: Job, translator: Translator) -> int:
 
 def wanted_cells(job: Job, translator: Translator) -> int:
     """Return how many cells are to be generated, at most."""
-    near = job.area.wanted(translator.cell)
-    if near is None:
-        return mosaic.cell_count(job.window, translator.cell)
-    return sum(map(near, mosaic.cells_of(job.window, translator.cell)))
+    cells = mosaic.cells_of(job.window, translator)
+    near = job.area.wanted(cells)
+    return len(cells) if near is None else sum(map(near, cells))
 
 
 def translator_of(job: Job, device: Device) -> NetworkTranslator:
     """Return the generator of a render on a device."""
     size = job.options.batch_size
-    return load_translator(job.bundle, device, cell=job.options.cell, batch_size=size, cells=size)
+    return load_translator(
+        job.bundle,
+        device,
+        cell=job.options.cell,
+        batch_size=size,
+        cells=size,
+        engine=job.options.engine,
+        clean=job.cleaned,
+    )
+
+
+def device_of(job: Job) -> Device:
+    """Return where and how a render computes.
+
+    Raises:
+        Maptile2satError: If the device asked for is not there.
+    """
+    options = job.options
+    device = options.device
+    if options.engine == "openvino" and device == "auto":
+        device = "cpu"  # OpenVINO computes on no GPU here
+    return choose_device(device, options.precision, exact=job.bundle.exact)

@@ -26,8 +26,14 @@ class RenderOptions:
         model: Name of a shipped model or folder of a bundle.
         batch_size: Cells read ahead (2 at most on a processor), windows that a `unet` generates
             at once, and most cells that a GPU generates at once, if its memory holds them.
-        cell: Side in pixels of what is generated at once; None: the model's.
-        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        cell: Largest side in pixels of what is generated at once, a limit on memory; None: the
+            model's. It changes no pixel, unless the model has no whole-number form.
+        engine: What computes whole numbers: `auto` (the fastest here), `openvino` or `tensorflow`.
+            It changes no pixel.
+        precision: `auto`: whole numbers if the model has them, else what the processor is fast in;
+            `integer`, `float32`, `bfloat16` or `float16`.
+        labels: Whether labels on the map are taken off first, if the model can: `auto` (unless the
+            map is known to have none, being drawn by this program), `yes` or `no`.
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
         seed: Of the noise, 0..2^32-1.
         dst_crs: CRS of the output; None: the map's.
@@ -66,7 +72,9 @@ class RenderOptions:
     model: str = DEFAULT_MODEL
     batch_size: int = 8
     cell: int | None = None
+    engine: str = "auto"
     precision: str = "auto"
+    labels: str = "auto"
     device: str = "auto"
     seed: int = 0
     dst_crs: str | None = None
@@ -155,6 +163,7 @@ class RenderResult:
         model: Name, version and hash of the model.
         seed: Of the noise.
         precision: What the generator computed in.
+        engine: What computed, if in whole numbers.
         device: What it computed on.
         exact: Whether a pixel is a function of the map around it alone (`unet` blends).
         preview: The preview picture, if one was asked for.
@@ -181,6 +190,7 @@ class RenderResult:
     model: str
     seed: int
     precision: str
+    engine: str
     device: str
     exact: bool
     preview: Path | None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maptile2sat import mosaic, stac
-from maptile2sat.device import Device, choose_device
+from maptile2sat.device import Device
 from maptile2sat.geotiff import output_errors
 from maptile2sat.grid import Window
 from maptile2sat.partial import Partial
@@ -28,6 +28,7 @@ from maptile2sat.rendering.item import accompanied
 from maptile2sat.rendering.job import (
     Job,
     checked_tiles,
+    device_of,
     made_of,
     prepared,
     translator_of,
@@ -74,13 +75,14 @@ def render(
     with prepared(source, options, warn, pyramid=form.pyramid, hosts=hosts) as job:
         check_different(job.origin, places)
         _check_form(form, job, places)
-        device = choose_device(options.device, options.precision)
+        device = device_of(job)
         translator = translator_of(job, device)
         tiles = checked_tiles(job, translator)
         check_fit(job)
         if text := form.warning():
             job.notices.add(text)
         tags = tags_of(job, device, translator)
+        translator.prepare(mosaic.cells_of(job.window, translator).first)
         start = time.perf_counter()
         stats = _write(job, translator, form, places, tags, progress)
         seconds = time.perf_counter() - start
@@ -115,7 +117,7 @@ def _write(
         blocks.masked = partial.masked
         job.masked.add(partial.missing)
         if preview is not None:
-            for cell in mosaic.cells_of(window, translator.cell):
+            for cell in mosaic.cells_of(window, translator):
                 part = cell.intersection(window)
                 if partial.done(part):
                     drawn = job.source.read(part).image
@@ -143,7 +145,7 @@ def _write(
                 fill=fill,
                 take=take,
                 done=partial.done,
-                wanted=job.area.wanted(translator.cell),
+                wanted=job.area.wanted(mosaic.cells_of(window, translator)),
                 ahead=min(options.batch_size, mosaic.READERS),
                 progress=progress,
             )
@@ -247,6 +249,7 @@ def _result(
         model=job.bundle.id,
         seed=job.options.seed,
         precision=device.precision,
+        engine=translator.engine_name,
         device=device.kind,
         exact=translator.exact,
         preview=places.preview,
@@ -285,12 +288,13 @@ def plan(
         if places is not None:
             check_different(job.origin, places)
         _check_form(form, job, places)
-        translator = translator_of(job, choose_device(options.device, options.precision))
+        translator = translator_of(job, device_of(job))
         tiles = checked_tiles(job, translator)
         check_fit(job, colours=not job.source.info.remote)
         if text := form.warning():
             job.notices.add(text)
         cells = wanted_cells(job, translator)
+        first = mosaic.cells_of(job.window, translator).first
         grid, window = form.shown(job.area.target)
         size, temporary = form.size(job.area.target)
         return RenderPlan(
@@ -303,7 +307,7 @@ def plan(
             zooms=form.zooms(job.area.target),
             cells=cells,
             tiles=tiles,
-            seconds=round(cells * seconds_per_cell(translator), 1),
+            seconds=round(cells * seconds_per_cell(translator, first), 1),
             output_bytes=size,
             temporary_bytes=_raw_bytes(job.area) + temporary + size,
             warnings=job.notices.texts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maptile2sat._version import __version__
-from maptile2sat.device import Device
+from maptile2sat.device import INTEGER, Device
 from maptile2sat.rendering.job import Job
 from maptile2sat.translator import Translator
 
@@ -14,7 +14,10 @@ def tags_of(job: Job, device: Device, translator: Translator) -> dict[str, str]:
     """Return the output's metadata: what made it, and nothing that changes by the day."""
     about, info, grid = job.bundle.description, job.source.info, job.source.info.grid
     metres = sum(grid.metres_per_pixel(job.window)) / 2
-    together = f" x {translator.batch}" if translator.batch > 1 else ""
+    numerics = device.fingerprint
+    if device.precision != INTEGER:
+        together = f" x {translator.batch}" if translator.batch > 1 else ""
+        numerics = f"{numerics}; cell {translator.cell}{together}"
     scale = {"METRES_PER_PIXEL": f"{metres:.4f}"} if grid.zoom is None else {"ZOOM": str(grid.zoom)}
     return {
         "TIFFTAG_SOFTWARE": f"maptile2sat {__version__}",
@@ -26,11 +29,12 @@ def tags_of(job: Job, device: Device, translator: Translator) -> dict[str, str]:
         "SYNTHETIC": "YES",
         "MODEL": about.name,
         "MODEL_VERSION": about.version,
-        "MODEL_SHA256": about.weights_sha256,
+        "MODEL_SHA256": about.identity,
         "SEED": str(job.options.seed),
         "PRECISION": device.precision,
-        "NUMERICS": f"{device.fingerprint}; cell {translator.cell}{together}",
+        "NUMERICS": numerics,
         "EXACT": "YES" if translator.exact else "NO",
+        "LABELS": "TAKEN OFF" if job.cleaned else "KEPT",
         # a local path would say where the file lay, and change the bytes with it
         "SOURCE": info.name if "://" in info.name else Path(info.name).name,
         **scale,

@@ -19,18 +19,22 @@ import numpy as np
 
 from maptile2sat._version import __version__
 from maptile2sat.bundle import find_bundle
-from maptile2sat.device import choose_device
+from maptile2sat.cells import Cells
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import TILE, Window
-from maptile2sat.mosaic import Cell, cells_of, make_mosaic
+from maptile2sat.mosaic import Cell, make_mosaic
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.rendering.fitting import check_fit
-from maptile2sat.rendering.job import Job, guard_of, made_of, prepared
+from maptile2sat.rendering.job import Job, device_of, guard_of, made_of, prepared, translator_of
+from maptile2sat.rendering.tags import tags_of
 from maptile2sat.serving.options import RESERVED, ServeOptions
 from maptile2sat.serving.pictures import Colour, Tile, pack
 from maptile2sat.sources import Hosts, RepeatGuard
 from maptile2sat.sources.tiled import TiledSource
-from maptile2sat.translator import Translator, load_translator
+from maptile2sat.translator import Translator
+
+METATILE = 512
+"""Side of what is generated at once: the tile that is looked at and three of its neighbours."""
 
 MAP_CELL = 1024
 """Side of what is read of the map at once."""
@@ -104,8 +108,9 @@ class ImageLayer:
     window: Window = field(init=False)
 
     def __post_init__(self) -> None:
-        """Take the cell of the model: a pixel is the same as a render's only in that."""
-        self.side = self.translator.cell
+        """Take a metatile, or where cells are fixed the cell of the model."""
+        fixed = self.translator.step == self.translator.cell
+        self.side = self.translator.cell if fixed else METATILE
         self.zoom = _zoom(self.job)
         self.window = self.job.window
 
@@ -199,9 +204,8 @@ def _forget(
     return {
         (cell.col // side % around, cell.row // side)
         for x, y in tiles
-        for cell in cells_of(
-            Window(x * length, y * length, length, length).grown(margin),
-            side,
+        for cell in Cells.of(
+            Window(x * length, y * length, length, length).grown(margin), side, side
         )
     }
 
@@ -235,8 +239,10 @@ class _OneAtATime:
 
     def __init__(self, translator: Translator) -> None:
         self.cell, self.batch, self.halo = translator.cell, translator.batch, translator.halo
+        self.step, self.engine_name = translator.step, translator.engine_name
         self.reach, self.exact = translator.reach, translator.exact
         self.pack = translator.pack
+        self.prepare = translator.prepare
         self._translator = translator
 
     def start(self, packed: Sequence[Any]) -> Any:
@@ -288,13 +294,12 @@ def open_layers(
             # who asks for the same zoom gets the same tiles: their error pictures count together
             repeats = guards.setdefault(_wanted_zoom(render), guard_of(render))
             job = _job(stack, source, render, warn, hosts=hosts, repeats=repeats)
-            device = choose_device(options.render.device, options.render.precision)
-            translator = load_translator(job.bundle, device, batch_size=job.options.batch_size)
+            translator = translator_of(job, device := device_of(job))
             check_fit(job, colours=not job.source.info.remote)
             name = _free_name(job.bundle.description.name, images)
-            numerics = f"{device.fingerprint}; cell {translator.cell}"
-            digest = _digest(made_of(job, numerics))
-            images[name] = ImageLayer(name, job, _OneAtATime(translator), digest, clock)
+            digest = _digest(made_of(job, tags_of(job, device, translator)["NUMERICS"]))
+            images[name] = layer = ImageLayer(name, job, _OneAtATime(translator), digest, clock)
+            translator.prepare(Window(0, 0, layer.side, layer.side))
         first = next(iter(images.values())).job
         about_map = {**made_of(first, ""), "model": None, "architecture": None, "seed": None}
         yield Layers(MapLayer(first, _digest(about_map), clock), images, hosts)

@@ -39,7 +39,8 @@ def agreed(client: Any, order: Order, job: Job) -> tuple[Order, Report]:
             raise ClusterError(
                 f"workers {one.worker} (here, threads: {one.threads}) and {other.worker} (there, "
                 f"threads: {other.threads}) would make different pixels ({'; '.join(texts)}), and "
-                "they must not be mixed: use workers of one kind"
+                "they must not be mixed: give all the same map and model, in whole numbers, or "
+                "use workers of one kind"
             )
     here = facts_without_computing(job)
     texts = disagreements(here, {name: one.facts.get(name) for name in here})

@@ -26,9 +26,16 @@ from maptile2sat.errors import (
 )
 from maptile2sat.grid import Window
 from maptile2sat.rendering.block import Block, render_block
-from maptile2sat.rendering.job import CACHE_BYTES, Job, checked_tiles, open_job, translator_of
+from maptile2sat.rendering.job import (
+    CACHE_BYTES,
+    Job,
+    checked_tiles,
+    device_of,
+    open_job,
+    translator_of,
+)
 from maptile2sat.rendering.tags import tags_of
-from maptile2sat.sharding.agreement import disagreements, facts_of, probe_of
+from maptile2sat.sharding.agreement import disagreements, facts_of
 from maptile2sat.sharding.manifest import BlockRecord, block_file, sha256_of
 from maptile2sat.sharding.order import Failure, Made, Order, Report
 from maptile2sat.sharding.politeness import SharedGate
@@ -36,7 +43,7 @@ from maptile2sat.sharding.store import WORK, Store, open_store, record_file, rec
 from maptile2sat.sources import columns_and_rows
 from maptile2sat.sources.masked import Tile
 from maptile2sat.sources.tiled import TiledSource
-from maptile2sat.translator import Translator
+from maptile2sat.translator import MASK_BLOCK, Translator, computing_threads
 
 KEPT = 2
 """Renders whose map and model a process keeps open."""
@@ -62,7 +69,7 @@ _generating = threading.Lock()
 
 
 def check_worker(order: Order) -> Report | Failure:
-    """Open everything here, generate the self-check and say what was found."""
+    """Open everything here and report what was found."""
     try:
         return _open(order).report
     except Maptile2satError as error:
@@ -176,8 +183,6 @@ def _open(order: Order) -> _Opened:
 def _opened_anew(order: Order) -> _Opened:
     from distributed import get_worker
 
-    from maptile2sat.device import choose_device
-
     worker = get_worker()
     if order.version != __version__:
         raise ClusterError(
@@ -195,12 +200,12 @@ def _opened_anew(order: Order) -> _Opened:
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         job = open_job(order.source, order.options, lambda text: None, **changes)
     try:
-        device = choose_device(order.options.device, order.options.precision)
+        device = device_of(job)
         translator = translator_of(job, device)
         tags = tags_of(job, device, translator)
         tiles = checked_tiles(job, translator)
-        threads = _threads()
-        facts = facts_of(job, tags["NUMERICS"], probe_of(translator))
+        threads = computing_threads()
+        facts = facts_of(job, tags["NUMERICS"])
     except BaseException:
         job.source.close()
         raise
@@ -211,7 +216,7 @@ def _opened_anew(order: Order) -> _Opened:
         tags,
         tiles,
         translator.exact,
-        max(translator.reach, mosaic.MASK_BLOCK),
+        max(translator.reach, MASK_BLOCK),
         tuple(job.notices.texts),
     )
     return _Opened(job, translator, store, report, threads, told=len(job.notices.texts))
@@ -257,20 +262,9 @@ def _refuse_other(order: Order, report: Report) -> None:
     if texts:
         raise ClusterError(
             f"worker {report.worker} (threads: {report.threads}) would make other pixels "
-            f"({'; '.join(texts)}), and they must not be mixed: use workers of one kind"
+            f"({'; '.join(texts)}), and they must not be mixed: give all the same map and model, "
+            "in whole numbers, or use workers of one kind"
         )
-
-
-def _threads() -> int:
-    """Return on how many threads TensorFlow computes here."""
-    import tensorflow as tf
-
-    set_to = tf.config.threading.get_intra_op_parallelism_threads()
-    said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    if not set_to and said.isascii() and said.isdigit():
-        set_to = int(said)
-    available = getattr(os, "sched_getaffinity", None)
-    return set_to or (len(available(0)) if available else os.cpu_count() or 1)
 
 
 def _address() -> str:

@@ -13,7 +13,7 @@ from maptile2sat.grid import MAX_ZOOM, Window
 from maptile2sat.sources.decode import MAX_TILE_BYTES
 from maptile2sat.sources.naming import plain_text
 from maptile2sat.sources.options import SourceOptions
-from maptile2sat.sources.styles import style_in
+from maptile2sat.sources.styles import drawn_in, style_in
 from maptile2sat.sources.template import Template
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.sources.tileset import open_tileset, span_of_tiles
@@ -54,6 +54,7 @@ class FolderTiles:
         metadata = _metadata(root / "metadata.json")
         self.attribution = plain_text(metadata.get("attribution", ""))
         self.style = style_in(metadata)
+        self.drawn = drawn_in(metadata)
 
     def span(self, zoom: int) -> Window:
         """Return the hull of the tiles of `zoom`, in tiles."""

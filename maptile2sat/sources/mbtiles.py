@@ -16,7 +16,7 @@ from maptile2sat.sources.decode import MAX_TILE_BYTES
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text
 from maptile2sat.sources.options import SourceOptions
-from maptile2sat.sources.styles import style_in
+from maptile2sat.sources.styles import drawn_in, style_in
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.sources.tileset import open_tileset, span_of_tiles
 
@@ -59,6 +59,7 @@ class MBTiles:
             raise
         self.attribution = plain_text(self._metadata.get("attribution", ""))
         self.style = style_in(self._metadata)
+        self.drawn = drawn_in(self._metadata)
         if self._metadata.get("format", "").lower() in ("pbf", "mvt"):
             self._connections.close()
             raise SourceError(f"{path} {VECTOR_ADVICE}")

@@ -18,7 +18,7 @@ from maptile2sat.sources.http import HttpClient
 from maptile2sat.sources.mbtiles import VECTOR_ADVICE
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
-from maptile2sat.sources.styles import style_in
+from maptile2sat.sources.styles import drawn_in, style_in
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.sources.tileset import open_tileset, span_of_bounds
 
@@ -114,6 +114,7 @@ class PMTiles:
         metadata = self.metadata = self._metadata()
         self.attribution = plain_text(str(metadata.get("attribution") or ""))
         self.style = style_in(metadata)
+        self.drawn = drawn_in(metadata)
         low, high = self._header["min_zoom"], min(self._header["max_zoom"], MAX_ZOOM)
         self.zooms: Sequence[int] = range(low, high + 1)
 

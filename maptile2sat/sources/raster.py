@@ -28,7 +28,7 @@ from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.pixels import flatten
-from maptile2sat.sources.styles import style_in
+from maptile2sat.sources.styles import drawn_in, style_in
 from maptile2sat.sources.warped import warp_to_zoom
 
 MAX_ASPECT = 1.25
@@ -71,7 +71,14 @@ class RasterSource:
         attribution = plain_text(str(tags.get("TIFFTAG_COPYRIGHT", "")))
         style = style_in(tags)
         self._info = SourceInfo(
-            self._name, grid, extent, attribution, style=style, remote=self._remote, parts=parts
+            self._name,
+            grid,
+            extent,
+            attribution,
+            style=style,
+            drawn=drawn_in(tags),
+            remote=self._remote,
+            parts=parts,
         )
 
     @property

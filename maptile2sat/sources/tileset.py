@@ -38,6 +38,10 @@ class TileSet(Protocol):
         """The map style, if the tile set says it."""
 
     @property
+    def drawn(self) -> bool:
+        """Whether `draw` made it."""
+
+    @property
     def remote(self) -> bool:
         """Whether tiles come over a network."""
 
@@ -177,6 +181,7 @@ def open_tileset(
         tiled=True,
         tile_side=side,
         style=tiles.style,
+        drawn=tiles.drawn,
         remote=tiles.remote,
     )
     decoder = Decoder(side, retina, options.fill)

@@ -35,6 +35,7 @@ class UrlTiles:
 
     remote = True
     style = None
+    drawn = False
 
     def __init__(
         self,

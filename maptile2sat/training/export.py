@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import ImageColor
 
 from maptile2sat._version import __version__
@@ -21,6 +22,7 @@ from maptile2sat.training.config import TrainConfig
 from maptile2sat.training.history import BUNDLE
 from maptile2sat.training.pairs import Pairs, dominant_colours
 from maptile2sat.training.presets import command
+from maptile2sat.training.quantise import CROPS, with_integers
 from maptile2sat.training.starting import start_of, starting_palette
 from maptile2sat.training.validation import validate
 from maptile2sat.translator import usual_cell
@@ -139,6 +141,9 @@ def export(
     weights = get_weights(trainer.average)
     judge = get_weights(trainer.critic) if discriminator else None
     bundle = save_bundle(output, description, weights, judge)
+    if bundle.description.kind == "local":
+        maps = (pairs[index].map for index in np.linspace(0, len(pairs) - 1, CROPS, dtype=int))
+        bundle = with_integers(bundle, list(maps))
     # measured on the weights as stored, which float16 has rounded
     return redescribe(bundle, metrics=validate(bundle, Pairs.of(config, "val")))
 

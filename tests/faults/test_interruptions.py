@@ -21,6 +21,7 @@ import pytest
 from filelock import FileLock
 
 import maptile2sat
+from maptile2sat.device import memory_errors
 from maptile2sat.errors import DeviceError, OutputError, UnfinishedError
 from maptile2sat.grid import Window
 from maptile2sat.partial import JOURNAL, Partial, partial_folder
@@ -28,7 +29,7 @@ from maptile2sat.resources import sample_map
 from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.ledger import Ledger
 from maptile2sat.sharding.manifest import BlockRecord
-from maptile2sat.translator import LocalTranslator
+from maptile2sat.translator import WholeTranslator
 from tests.conftest import TileMap, TileServer, write_raster
 from tests.faults.support import vrt
 from tests.support_render import (
@@ -49,12 +50,12 @@ SCRIPT = "import sys; sys.argv[0] = 'maptile2sat'; from maptile2sat.cli import p
 
 def command(output: Path, *more: object) -> list[str]:
     arguments = ["render", sample_map(), "-o", output, "-m", tiny_bundle(), *more]
-    return [sys.executable, "-c", SCRIPT, *map(str, arguments), "--precision", "float32", "-q"]
+    return [sys.executable, "-c", SCRIPT, *map(str, arguments), "--precision", "integer", "-q"]
 
 
 def resumed(output: Path, *more: object) -> dict[str, Any]:
     done = run_cli(
-        *("render", sample_map(), "-o", output, "-m", tiny_bundle(), "--precision", "float32"),
+        *("render", sample_map(), "-o", output, "-m", tiny_bundle(), "--precision", "integer"),
         *("--resume", "--json", "-q", *more),
     )
     assert done.code == 0, done.err
@@ -104,18 +105,18 @@ def unfinished(folder: Path, cells: int = 9) -> Path:
     """Return the output of a render that broke off after some cells."""
     output = folder / "out.tif"
     calls = []
-    real = LocalTranslator.start
+    real = WholeTranslator.start
 
-    def stop(translator: LocalTranslator, packed: Any) -> Any:
+    def stop(translator: WholeTranslator, packed: Any) -> Any:
         calls.append(packed)
         if len(calls) > cells:
             raise KeyboardInterrupt
         return real(translator, packed)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalTranslator, "start", stop)
+        patch.setattr(WholeTranslator, "start", stop)
         with pytest.raises(KeyboardInterrupt):
-            maptile2sat.render(sample_map(), output, model=str(tiny_bundle()), precision="float32")
+            maptile2sat.render(sample_map(), output, model=str(tiny_bundle()), precision="integer")
     assert cells_noted(output) >= cells
     return output
 
@@ -134,7 +135,7 @@ def test_torn_journal(tmp_path: Path) -> None:
 def test_preview_of_a_resumed_render_is_whole(tmp_path: Path) -> None:
     output = unfinished(tmp_path)
     resumed(output, "--preview", tmp_path / "resumed.png")
-    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    settings = {"model": str(tiny_bundle()), "precision": "integer"}
     maptile2sat.render(
         sample_map(), tmp_path / "whole.tif", preview=tmp_path / "whole.png", **settings
     )
@@ -155,7 +156,7 @@ def test_another_render_is_not_gone_on_with(
 ) -> None:
     output = unfinished(tmp_path)
     before = files_in(tmp_path)
-    settings = {"model": str(tiny_bundle()), "precision": "float32", "resume": True, **changes}
+    settings = {"model": str(tiny_bundle()), "precision": "integer", "resume": True, **changes}
     with pytest.raises(UnfinishedError, match=words):
         maptile2sat.render(sample_map(), output, **settings)
     assert files_in(tmp_path) == before
@@ -165,7 +166,7 @@ def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
     """A map that changed is not gone on with, given as a path or as an address of this machine."""
     drawn = tmp_path / "a map.mbtiles"
     shutil.copy(sample_map(), drawn)
-    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    settings = {"model": str(tiny_bundle()), "precision": "integer"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("maptile2sat.geotiff.write_geotiff", _interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -184,7 +185,7 @@ def test_picture_of_a_vrt_that_changed(tmp_path: Path) -> None:
     """A picture of a VRT that changed is not gone on with; statistics beside it do not count."""
     write_raster(tmp_path / "a.tif", np.full((3, 64, 64), 200, np.uint8))
     drawn = vrt(tmp_path / "map.vrt", "a.tif")
-    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    settings = {"model": str(tiny_bundle()), "precision": "integer"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("maptile2sat.geotiff.write_geotiff", _interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -205,7 +206,7 @@ def _interrupted(*given: Any, **settings: Any) -> None:
 
 def test_unfinished_work_is_neither_lost_nor_taken_unasked(tmp_path: Path) -> None:
     output = unfinished(tmp_path)
-    settings = {"model": str(tiny_bundle()), "precision": "float32"}
+    settings = {"model": str(tiny_bundle()), "precision": "integer"}
     with pytest.raises(UnfinishedError, match="say --resume to go on with it, or --overwrite"):
         maptile2sat.render(sample_map(), output, **settings)
     assert cells_noted(output) >= 9
@@ -375,13 +376,13 @@ def test_full_disk_then_room_again(tmp_path: Path) -> None:
 def test_output_folder_deleted_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "there"
     folder.mkdir()
-    real = LocalTranslator.start
+    real = WholeTranslator.start
 
-    def delete(translator: LocalTranslator, packed: Any) -> Any:
+    def delete(translator: WholeTranslator, packed: Any) -> Any:
         shutil.rmtree(folder, ignore_errors=True)
         return real(translator, packed)
 
-    monkeypatch.setattr(LocalTranslator, "start", delete)
+    monkeypatch.setattr(WholeTranslator, "start", delete)
     done = run_cli("render", sample_map(), "-o", folder / "out.tif", "-m", tiny_bundle(), "-qq")
     assert done.code == 1
     assert len(done.err.splitlines()) == 1
@@ -392,11 +393,11 @@ def test_output_folder_deleted_under_way(tmp_path: Path, monkeypatch: pytest.Mon
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
-    def fail(translator: LocalTranslator, packed: Any) -> Any:
-        with maptile2sat.translator._memory_errors(tf):  # type: ignore[attr-defined]
+    def fail(translator: WholeTranslator, packed: Any) -> Any:
+        with memory_errors(tf):
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(LocalTranslator, "start", fail)
+    monkeypatch.setattr(WholeTranslator, "start", fail)
     with pytest.raises(DeviceError, match="say a smaller --cell"):
         maptile2sat.render(sample_map(), tmp_path / "out.tif", model=str(tiny_bundle()))
     assert files_in(tmp_path) == []

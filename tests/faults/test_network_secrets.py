@@ -79,7 +79,7 @@ def test_render_with_a_key(
         url = planted(server.template, how)
         said = run_cli(
             *("render", url, "-o", "out.tif", "--bbox", BOX, "-z", 13, "-m", tiny_bundle()),
-            *("--precision", "float32", "-vv", "--json", "--preview", "out.png"),
+            *("--precision", "integer", "-vv", "--json", "--preview", "out.png"),
         )
         assert (said.code == 0) == (trouble == "none"), said.err
         sent = b"".join(server.headers)

@@ -1,0 +1,112 @@
+"""Giving a bundle its whole-number form: calibrated on training maps, with the known answer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maptile2sat.bundle import Bundle, check_place, find_bundle, open_bundle, save_integers
+from maptile2sat.datasets.layout import choose_map_side, list_pairs, read_pair, spread
+from maptile2sat.description import SPECIFICATION
+from maptile2sat.device import load_tensorflow
+from maptile2sat.errors import BundleError, TrainingError
+from maptile2sat.integers import known
+from maptile2sat.integers.network import STEP
+
+CROPS = 16
+"""Training maps that scales are chosen by."""
+
+LARGEST = 592
+"""Side in pixels of what is used of each."""
+
+
+def quantise(
+    model: str,
+    data: Path,
+    output: Path | None = None,
+    *,
+    crops: int = CROPS,
+    map_side: str | None = None,
+) -> Bundle:
+    """Give a bundle its whole-number form, with which it renders the same bits everywhere.
+
+    Args:
+        model: Name of a shipped model or folder of a bundle of a `local` generator.
+        data: A data set of pairs; maps of its training part choose the scales.
+        output: Folder of the new bundle; None: the model's own folder gets the form.
+        crops: How many maps.
+        map_side: `left` or `right`; default: what `dataset.json` says, else `right`.
+
+    Returns:
+        The bundle with both forms.
+
+    Raises:
+        TrainingError: If there are no pairs.
+        BundleError: If the model is a U-Net, or the folder cannot be written.
+    """
+    bundle = find_bundle(model)
+    side = choose_map_side(data, map_side)
+    folder = data / "train"
+    files = spread(list_pairs(folder), crops)
+    if not files:
+        raise TrainingError(f"no pairs in {folder}")
+    if output is not None and output.resolve() != bundle.folder.resolve():
+        check_place(output)
+        try:
+            shutil.copytree(bundle.folder, output, dirs_exist_ok=True)
+        except OSError as error:
+            raise BundleError(f"{output} cannot be written: {error}") from error
+        bundle = open_bundle(output)
+    return with_integers(bundle, [read_pair(path, side)[0] for path in files])
+
+
+def with_integers(bundle: Bundle, maps: Sequence[npt.NDArray[np.uint8]]) -> Bundle:
+    """Add to a bundle its whole-number form.
+
+    Args:
+        bundle: Of a `local` generator.
+        maps: Training maps, uint8 (H, W, 3).
+
+    Raises:
+        BundleError: If it is a U-Net, a sum may leave what float32 holds exactly, or the folder
+            cannot be written.
+    """
+    about = bundle.description
+    if about.kind != "local":
+        raise BundleError(
+            f"{bundle.folder} is a {about.kind}, whose windows are blended: only 'local' "
+            "generators have a whole-number form"
+        )
+    tf = load_tensorflow()
+    from maptile2sat.integers.calibrate import calibrated
+    from maptile2sat.integers.tensorflow import build
+    from maptile2sat.networks.generator import build_generator
+
+    with tf.device("/CPU:0"):
+        floats = build_generator(bundle, "float32")
+        model = calibrated(about.architecture, floats, _crops(maps), str(bundle.folder))
+        golden = {}
+        for clean in (False, True) if model.has_cleaner else (False,):
+            run = build(model, clean, plain=True)
+            golden[known.name_of(clean)] = known.answer(
+                model, lambda *codes, run=run: np.asarray(run(*codes))[0], clean
+            )
+    arrays = model.arrays | golden
+    return save_integers(
+        bundle,
+        arrays,
+        specification=SPECIFICATION,
+        golden=known.golden_hash(arrays),
+        bound=max(model.bounds().values()),
+        calibrated_on=len(maps),
+    )
+
+
+def _crops(maps: Sequence[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.uint8]]:
+    for image in maps:
+        height, width = (min(side, LARGEST) // STEP * STEP for side in image.shape[:2])
+        yield np.ascontiguousarray(image[:height, :width])
