@@ -351,7 +351,7 @@ def test_the_command_has_all_that_decides_the_pixels(tmp_path: Path) -> None:
     options = RenderOptions(precision="integer", src_crs="EPSG:3067", seed=3)
     with running(path, tmp_path / "tiles", render=options) as server:
         (command, _) = server.get("/viewer.json").json()["models"][0]["command"]
-    for words in ("--src-crs EPSG:3067", f"-z {ZOOM}", "--seed 3", "--precision float32"):
+    for words in ("--src-crs EPSG:3067", f"-z {ZOOM}", "--seed 3", "--precision integer"):
         assert words in command
     template = "http://127.0.0.1:9/{z}/{x}/{y}.png"
     options = RenderOptions(precision="integer", bbox="24.94,60.17,24.95,60.18", tile_size=512)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from maptile2sat.rendering.tags import attribution_of, tags_of
 from maptile2sat.source import columns_and_rows
 from maptile2sat.sources import Hosts
 from maptile2sat.translator import Translator
+
+STATUS = Path("/proc/self/status")
 
 
 def render(
@@ -109,7 +111,8 @@ def _write(
     window, options, path = job.window, job.options, places.output
     fill = job.bundle.description.fill
     preview = Preview(window) if places.preview is not None else None
-    made_from = made_of(job, tags["NUMERICS"])
+    first = mosaic.cells_of(window, translator).first
+    made_from = {**made_of(job, tags["NUMERICS"]), "cells": [first.width, first.height]}
     with (
         Partial(path, made_from, resume=options.resume, overwrite=options.overwrite) as partial,
         _opened(path, partial.folder, window) as blocks,
@@ -322,6 +325,11 @@ def _raw_bytes(area: Area) -> int:
 
 def _peak_rss_mb() -> float | None:
     """Return the largest memory of this process in megabytes, None where it is not known."""
+    with suppress(OSError):  # Linux: what `resource` says may be that of whoever started this
+        lines = STATUS.read_text().splitlines()
+        kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM")), "")
+        if kilobytes.isdigit():
+            return round(int(kilobytes) / (1 << 10), 1)
     try:
         import resource
     except ImportError:  # Windows

@@ -191,8 +191,9 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
         words += ["-z", str(options.zoom)]
     if options.seed:
         words += ["--seed", str(options.seed)]
-    if options.precision != "auto":
-        words += ["--precision", options.precision]
+    for name in ("precision", "labels"):
+        if (value := getattr(options, name)) != "auto":
+            words += [f"--{name}", value]
     if options.src_crs is not None:
         words += ["--src-crs", options.src_crs]
     if options.tile_size is not None:

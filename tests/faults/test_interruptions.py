@@ -146,7 +146,7 @@ def test_preview_of_a_resumed_render_is_whole(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"seed": 1}, "seed was 0, is 1"),
-        ({"cell": 512}, "numerics was "),
+        ({"cell": 512}, "cells was "),
         ({"bbox": "24.94,60.166,24.942,60.167"}, "window was "),
         ({"missing": "mask"}, "missing was error, is mask"),
     ],
