@@ -6,6 +6,7 @@ Tiles are compared with a render of the whole map. Two runs: with an empty cache
 has left behind.
 
     python bench/serve.py --seconds 120 --clients 64
+    python bench/serve.py --cold     only how soon the first tiles of a view are there
 
 Prints one JSON object; exits with 1 if an answer was neither a tile nor a 503, or a tile was wrong.
 """
@@ -237,6 +238,27 @@ def run(source: Path, cache: Path, truth: Path, args: Any) -> dict[str, Any]:
     return seen
 
 
+def cold(source: Path, cache: Path, args: Any) -> dict[str, Any]:
+    """Return seconds from a start with an empty cache to its address, a first tile and a view."""
+    begin = time.perf_counter()
+    server, port = serve(source, cache, args.queue)
+    started = time.perf_counter()
+    first = (CORNER + args.side // 2) // TILE
+    try:
+        with requests.Session() as session:
+            waits = []
+            for row in range(SCREEN[1]):
+                for col in range(SCREEN[0]):
+                    place = f"{ZOOM}/{first + col}/{first + row}"
+                    answer = session.get(f"http://127.0.0.1:{port}/maps/{place}.png", timeout=300)
+                    answer.raise_for_status()
+                    waits.append(round(time.perf_counter() - started, 3))
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+    return {"start": round(started - begin, 3), "first_tile": waits[0], "view": waits[-1]}
+
+
 def main() -> None:
     """Run the load test."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -244,10 +266,14 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--side", type=int, default=8192, help="of the map in pixels")
     parser.add_argument("--queue", type=int, default=8, help="cells that may wait at the server")
+    parser.add_argument("--cold", action="store_true", help="measure a cold start only")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_map(folder / "map.tif", args.side)
+        if args.cold:
+            print(json.dumps(cold(folder / "map.tif", folder / "tiles", args), indent=2))
+            return
         render(folder / "map.tif", folder / "truth.tif", cog=False)
         runs = {
             state: run(folder / "map.tif", folder / "tiles", folder / "truth.tif", args)

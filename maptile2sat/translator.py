@@ -69,8 +69,12 @@ class Translator(Protocol):
     def finish(self, started: Any) -> list[Pixels]:
         """Wait for what `start` returned: image pixels, uint8 (height, width, 3), of each."""
 
-    def prepare(self, cell: Window) -> None:
-        """Make ready for cells of that shape, which takes up to a second where shapes differ."""
+    def prepare(self, cell: Window) -> list[str]:
+        """Make ready for cells of that shape, which takes up to a second where shapes differ.
+
+        Returns:
+            What the user should know: faster ways to compute that gave another answer here.
+        """
 
 
 class NetworkTranslator(Translator, Protocol):
@@ -242,10 +246,11 @@ class WholeTranslator:
         other.cell = cell
         return other
 
-    def prepare(self, cell: Window) -> None:
+    def prepare(self, cell: Window) -> list[str]:
         """Compile for cells of that shape, and try the known answer."""
         window = cell.grown(self._halo)
         self.engine.ready(window.height, window.width)
+        return [f"computed by {self.engine_name}, since {text}" for text in self.engine.failed]
 
 
 class LocalTranslator:
@@ -346,8 +351,9 @@ class LocalTranslator:
         other._run = other._traced()
         return other
 
-    def prepare(self, cell: Window) -> None:
+    def prepare(self, cell: Window) -> list[str]:
         """Do nothing: it was traced for the only shape there is."""
+        return []
 
 
 class UnetTranslator:
@@ -422,8 +428,9 @@ class UnetTranslator:
         other.cell = other.step = -(-cell // self.halo) * self.halo
         return other
 
-    def prepare(self, cell: Window) -> None:
+    def prepare(self, cell: Window) -> list[str]:
         """Do nothing: its windows all have one shape."""
+        return []
 
 
 def _stacked(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -658,6 +658,7 @@ def test_export_makes_a_bundle_that_renders(tmp_path: Path) -> None:
     assert about.training["steps"] == STEPS
     assert about.training["pairs"] == 8
     assert about.metrics["val_pairs"] == 2
+    assert open_bundle(folder).exact
     assert about.weights_sha256 in (folder / "README.md").read_text()
     output = tmp_path / "out.tif"
     made = run_cli(

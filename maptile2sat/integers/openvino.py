@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ OFFSET = -numbers.CODE_MIN
 SHAPES_KEPT = 4
 """Compiled shapes that stay; compiling one takes half a second."""
 
+UNFOLDED_CHANNELS = 32
+"""Most channels that are unfolded by a transposed convolution."""
+
 _BLUR = np.outer([1, 2, 1], [1, 2, 1])
+_DOUBLE = np.outer([1, 3, 3, 1], [1, 3, 3, 1])
+_ROUNDER, _FAR = 3.0 * 2**22, 2.0**17
 
 
 class OpenVinoOperations:
@@ -37,6 +43,7 @@ class OpenVinoOperations:
         import openvino.opset15 as ops
 
         self.o, self.bytewise = ops, bytewise
+        self._interleaved: dict[int, tuple[Node, Node]] = {}
 
     def constant(self, value: Any, kind: Any = np.float32) -> Node:
         """Return a constant."""
@@ -56,14 +63,25 @@ class OpenVinoOperations:
         )
 
     def _convolution(self, codes: Node, kernel: Any, dilation: int = 1, stride: int = 1) -> Node:
-        o = self.o
-        if self.bytewise:
-            ones = self.constant(np.ones((len(kernel), 1, 1, 1)))
-            weights = o.multiply(o.convert(self.constant(kernel, np.int8), "f32"), ones)
-        else:
-            weights = self.constant(kernel)
         steps, none = [stride, stride], [0, 0]
-        return o.convolution(codes, weights, steps, none, none, [dilation, dilation])
+        weights = self._weights(kernel)
+        return self.o.convolution(codes, weights, steps, none, none, [dilation, dilation])
+
+    def _weights(self, kernel: Any, axis: int = 0) -> Node:
+        """Return weights, as bytes of unit 1 for each output (along an axis) if possible."""
+        if not self.bytewise:
+            return self.constant(kernel)
+        sizes = np.ones(kernel.ndim, int)
+        sizes[axis] = kernel.shape[axis]
+        whole = self.o.convert(self.constant(kernel, np.int8), "f32")
+        return self.o.multiply(whole, self.constant(np.ones(sizes)))
+
+    def _unfolded(self, x: Node, weights: Node, cut: int) -> Node:
+        """Return a transposed convolution of step 2, its outermost pixels cut off."""
+        steps, ends = [2, 2], [cut, cut]
+        return self.o.convolution_backprop_data(
+            x, weights, steps, pads_begin=ends, pads_end=ends, dilations=[1, 1]
+        )
 
     def _bytes(self, values: Node, low: Any, high: Any) -> Node:
         """Bring low..high to 0..255, rounded half to even and cut off."""
@@ -86,16 +104,28 @@ class OpenVinoOperations:
         scale = np.exp2(-np.asarray(shift, np.float64))
         return self.o.round(self.o.multiply(sums, self.per_channel(scale)), "half_to_even")
 
-    def _cut(self, stream: Node) -> Node:
-        return self.o.clamp(stream, float(numbers.STREAM_MIN), float(numbers.STREAM_MAX))
+    def _shifted_within(
+        self, sums: Node, shift: Any, low: float = -_FAR, high: float = _FAR
+    ) -> Node:
+        """Shift a convolution's sums down, round half to even and cut off.
+
+        Adding 3 * 2^22 rounds a float32, which convolutions do in passing, unlike a rounding. The
+        cuts keep it apart from what is added before and after, or all would be added up at once.
+        """
+        o = self.o
+        scale = np.exp2(-np.asarray(shift, np.float64))
+        scaled = o.clamp(o.multiply(sums, self.per_channel(scale)), low - 1, high + 1)
+        rounded = o.clamp(o.add(scaled, self.constant(_ROUNDER)), _ROUNDER + low, _ROUNDER + high)
+        return o.add(rounded, self.constant(-_ROUNDER))
 
     def to_stream(self, sums: Node, shift: Any) -> Node:
         """See `Operations`."""
-        return self._cut(self._shifted(sums, shift))
+        return self._shifted_within(sums, shift, numbers.STREAM_MIN, numbers.STREAM_MAX)
 
     def add(self, stream: Node, sums: Node, shift: Any) -> Node:
         """See `Operations`."""
-        return self._cut(self.o.add(stream, self._shifted(sums, shift)))
+        added = self.o.add(self._shifted_within(sums, shift), stream)
+        return self.o.clamp(added, float(numbers.STREAM_MIN), float(numbers.STREAM_MAX))
 
     def add_lifted(self, sums: Node | None, others: Node, lift: Any) -> Node:
         """See `Operations`."""
@@ -107,9 +137,8 @@ class OpenVinoOperations:
     def norm(self, stream: Node, square_shift: int, gains: Any) -> Node:
         """See `Operations`."""
         o, limit = self.o, float(numbers.SQUARE_ROOTS)
-        channels = stream.output(0).get_partial_shape()[1].get_length()
         roots = o.clamp(self._shifted(stream, square_shift), -limit, limit)
-        ones = self.constant(np.ones((1, channels, 1, 1)))
+        ones = self.constant(np.ones((1, self._channels(stream), 1, 1)))
         total = o.convolution(o.multiply(roots, roots), ones, [1, 1], [0, 0], [0, 0], [1, 1])
         index: Any = None
         for factor, offset, below in reversed(numbers.INDEX_PIECES):
@@ -124,76 +153,107 @@ class OpenVinoOperations:
 
     def shuffle(self, value: Node) -> Node:
         """See `Operations`."""
-        return self.o.depth_to_space(value, "blocks_first", 2)
+        channels = self._channels(value) // 4
+        if not self.bytewise or channels > UNFOLDED_CHANNELS:
+            return self.o.depth_to_space(value, "blocks_first", 2)
+        # byte for byte, that is slower than a transposed convolution
+        places = np.eye(4, dtype=np.int64).reshape(4, 2, 2)
+        kernel = np.einsum("pij,cd->pcdij", places, np.eye(channels, dtype=np.int64))
+        weights = self._weights(kernel.reshape(4 * channels, channels, 2, 2), 1)
+        return self._bytes(self._unfolded(value, weights, 0), 0, 255)
 
-    def _depthwise(self, x: Node, kernel: Any) -> Node:
-        channels = x.output(0).get_partial_shape()[1].get_length()
-        tiled = np.tile(np.asarray(kernel, np.int8)[None, None, None], (channels, 1, 1, 1, 1))
-        weights = self.constant(tiled)
-        return self.o.group_convolution(x, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    def _channels(self, x: Node) -> int:
+        return int(x.output(0).get_partial_shape()[1].get_length())
 
     def blur(self, codes: Node) -> Node:
         """See `Operations`."""
-        return self.o.add(self._depthwise(codes, _BLUR), self.constant(-16.0 * OFFSET))
-
-    def _repeated(self, x: Node) -> Node:
-        return self.shuffle(self.o.concat([x] * 4, 1))
+        kernel = np.tile(_BLUR, (self._channels(codes), 1, 1, 1, 1))
+        weights, none = self._weights(kernel), [0, 0]
+        sums = self.o.group_convolution(codes, weights, [1, 1], none, none, [1, 1])
+        return self.o.add(sums, self.constant(-16.0 * OFFSET))
 
     def double_codes(self, codes: Node) -> Node:
         """See `Operations`."""
-        channels = codes.output(0).get_partial_shape()[1].get_length()
+        identity = np.eye(self._channels(codes), dtype=np.int64)
+        if self.bytewise:
+            kernel = np.einsum("ij,cd->cdij", _DOUBLE, identity)
+            sums = self._unfolded(codes, self._weights(kernel, 1), 3)
+        else:
+            sums = self.shuffle(self._convolution(codes, self._quarters(identity)))
+        return self.to_codes(self.o.add(sums, self.constant(-16.0 * OFFSET)), 4)
+
+    def _quarters(self, identity: Any) -> Any:
+        """Return the kernel that doubles the resolution, with channels to be unfolded."""
         taps = np.array([[1, 3, 0], [0, 3, 1]])
-        places = np.einsum("ai,bj->abij", taps, taps)
-        kernel = np.einsum("abij,cd->abcdij", places, np.eye(channels, dtype=np.int64))
-        kernel = kernel.reshape(4 * channels, channels, 3, 3)
-        sums = self.o.add(self._convolution(codes, kernel), self.constant(-16.0 * OFFSET))
-        return self.shuffle(self.to_codes(sums, 4))
+        kernel = np.einsum("ai,bj,cd->abcdij", taps, taps, identity)
+        return kernel.reshape(4 * len(identity), len(identity), 3, 3)
 
     def double_stream(self, stream: Node) -> Node:
         """See `Operations`."""
-        return self._shifted(self._depthwise(self._repeated(stream), _BLUR), 4)
+        kernel = self.constant(self._quarters(np.eye(self._channels(stream))))
+        # transposed convolutions of float32 are slow in threads; of what padding makes, all is cut
+        sums = self.o.convolution(stream, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+        doubled = self.o.depth_to_space(self._shifted_within(sums, 4), "blocks_first", 2)
+        return self.crop(doubled, 1)
 
     def crop(self, value: Node, pixels: int) -> Node:
         """See `Operations`."""
-        ends = ([pixels, pixels], [-pixels, -pixels], [1, 1], [2, 3])
+        if id(value) in self._interleaved:
+            return self._planar(self._cropped(self._interleaved[id(value)][1], pixels, [1, 2]))
+        return self._cropped(value, pixels, [2, 3])
+
+    def _cropped(self, value: Node, pixels: int, axes: list[int]) -> Node:
+        ends = ([pixels, pixels], [-pixels, -pixels], [1, 1], axes)
         return self.o.slice(value, *(self.constant(end, np.int64) for end in ends))
+
+    def _planar(self, value: Node) -> Node:
+        """Return (N, C, H, W) of (N, H, W, C), and remember that, to be cut or joined as it is."""
+        made = self.o.transpose(value, self.constant([0, 3, 1, 2], np.int64))
+        self._interleaved[id(made)] = made, value
+        return made
+
+    def interleaved(self, value: Node) -> Node:
+        """Return (N, H, W, C) of (N, C, H, W)."""
+        if id(value) in self._interleaved:
+            return self._interleaved[id(value)][1]
+        return self.o.transpose(value, self.constant([0, 2, 3, 1], np.int64))
 
     def join(self, values: list[Node]) -> Node:
         """See `Operations`."""
         return self.o.concat(values, 1)
 
     def clean(self, codes: Node, given: Node, model: IntegerModel) -> Node:
-        """See `Operations`."""
-        o, classes = self.o, model.shape.classes
-        # ranks in the lowest bits make every channel different: the first of equals is the largest
-        bits = max((classes - 1).bit_length(), 1)
-        layer = model.convolution("clean_classes")
-        ranks = self.per_channel(np.arange(classes)[::-1])
-        sums = self.convolve(codes, layer, 1, 1)
-        ranked = o.add(o.multiply(sums, self.constant(float(1 << bits))), ranks)
-        best = o.reduce_max(ranked, self.constant([1], np.int64), True)
-        above = o.floor(o.multiply(best, self.constant(1.0 / (1 << bits))))
-        rank = o.subtract(best, o.multiply(above, self.constant(float(1 << bits))))
-        choice = o.subtract(self.constant(classes - 1.0), rank)
+        """See `Operations`.
+
+        What is one number for a pixel is computed once for each channel: alike in all of them.
+        """
+        o, looks = self.o, model.array("clean_made/looks")
+        channels = looks.shape[1]
+        rank = self._rank(self.convolve(codes, model.convolution("clean_classes"), 1, 1))
+        table = self.constant(looks[::-1].astype(np.int16) + OFFSET, np.uint8)
+        place = o.convert(o.squeeze(rank, self.constant([1], np.int64)), "i32")
+        rows = o.convert(o.gather(table, place, self.constant(0, np.int32)), "f32")
+        look = o.subtract(self._planar(self._bytes(rows, 0, 255)), self.constant(float(OFFSET)))
+        ranks = self._convolution(self._bytes(rank, 0, 255), np.ones((channels, 1, 1, 1), np.int8))
+        unknown = self._bytes(o.subtract(self.constant(1.0), ranks), 0, 255)
         other = model.convolution("clean_other")
         other_codes = self.to_codes(self.convolve(codes, other, 1, 1), other.shift)
-        looks = self.constant(model.array("clean_made/looks"))
-        rows = o.gather(
-            looks,
-            o.convert(o.squeeze(choice, self.constant([1], np.int64)), "i32"),
-            self.constant(0, np.int32),
-        )
-        made = o.transpose(rows, self.constant([0, 3, 1, 2], np.int64))
-        unknown = o.subtract(self.constant(1.0), o.minimum(rank, self.constant(1.0)))
         others = o.multiply(unknown, o.subtract(other_codes, self.constant(float(OFFSET))))
-        made = o.clamp(o.add(made, others), float(numbers.CODE_MIN), float(numbers.CODE_MAX))
+        made = o.clamp(o.add(look, others), float(numbers.CODE_MIN), float(numbers.CODE_MAX))
         given = o.subtract(given, self.constant(float(OFFSET)))
         change = o.subtract(made, given)
-        kernel = self.constant(model.array("clean_share/kernel").reshape(1, -1, 1, 1))
-        differs = o.convolution(o.abs(change), kernel, [1, 1], [0, 0], [0, 0], [1, 1])
-        near = self.convolve(codes, model.convolution("clean_near"), 1, 1)
+        counts = np.tile(model.array("clean_share/kernel"), (channels, 1))
+        counts = self.constant(counts.reshape(channels, channels, 1, 1))
+        differs = o.convolution(o.abs(change), counts, [1, 1], [0, 0], [0, 0], [1, 1])
+        near = model.convolution("clean_near")
+        near = replace(
+            near,
+            kernel=np.repeat(near.kernel, channels, 3),
+            bias=np.repeat(near.bias, channels),
+            shift=np.repeat(near.shift, channels),
+        )
         logits = self.add_lifted(
-            self.add_lifted(None, near, model.array("clean_near/lift")),
+            self.add_lifted(None, self.convolve(codes, near, 1, 1), model.array("clean_near/lift")),
             differs,
             model.array("clean_share/lift"),
         )
@@ -203,18 +263,28 @@ class OpenVinoOperations:
         cleaned = o.add(given, self._shifted(o.multiply(share, change), numbers.SHARE_BITS))
         return self._bytes(cleaned, numbers.CODE_MIN, numbers.CODE_MAX)
 
+    def _rank(self, sums: Node) -> Node:
+        """Return how many classes come after that of the largest sum, the first of equals."""
+        o, classes = self.o, self._channels(sums)
+        # ranks in the lowest bits make all sums different
+        step = float(1 << max((classes - 1).bit_length(), 1))
+        ranks = self.per_channel(np.arange(classes)[::-1])
+        ranked = o.add(o.multiply(sums, self.constant(step)), ranks)
+        best = o.reduce_max(ranked, self.constant([1], np.int64), True)
+        above = o.floor(o.multiply(best, self.constant(1 / step)))
+        return o.subtract(best, o.multiply(above, self.constant(step)))
+
     def levels(self, stream: Node) -> Node:
         """See `Operations`."""
         o, limit = self.o, float(numbers.RGB_LIMIT)
         index = o.add(o.clamp(stream, -limit, limit), self.constant(limit))
+        index = o.convert(self.interleaved(index), "i32")
         table = self.constant(numbers.tanh_table(), np.uint8)
-        return o.gather(table, o.convert(index, "i32"), self.constant(0, np.int32))
+        return self._planar(o.gather(table, index, self.constant(0, np.int32)))
 
     def given(self, pixels: Node) -> Node:
         """Take codes + 128 as bytes (N, H, W, C)."""
-        values = self.o.transpose(pixels, self.constant([0, 3, 1, 2], np.int64))
-        zero, top = self.constant(0.0), self.constant(255.0)
-        return self.o.fake_quantize(self.o.convert(values, "f32"), zero, top, zero, top, 256)
+        return self._planar(self._bytes(self.o.convert(pixels, "f32"), 0, 255))
 
 
 class Runner:
@@ -235,8 +305,8 @@ class Runner:
         with self._lock:
             request = self._request(look.shape[1], look.shape[2])
             made = request.infer([look, fine, coarse], share_inputs=True)
-            levels = next(iter(made.values()))[0]
-        return np.ascontiguousarray(levels.transpose(1, 2, 0))
+            levels: npt.NDArray[np.uint8] = next(iter(made.values()))[0].copy()
+        return levels
 
     def _request(self, height: int, width: int) -> Any:
         key = (height, width)
@@ -258,7 +328,7 @@ class Runner:
         shapes = ((height, width, self._model.look_channels), (height, width, 1), coarse)
         inputs = [o.parameter((1, *shape), np.uint8) for shape in shapes]
         values = [self._ops.given(node) for node in inputs]
-        levels = generate(self._ops, self._model, *values, clean=self._clean)
+        levels = self._ops.interleaved(generate(self._ops, self._model, *values, clean=self._clean))
         return openvino.Model([o.result(levels)], inputs, "local")
 
     def _compiled(self, height: int, width: int) -> Any:

@@ -84,7 +84,8 @@ def render(
         if text := form.warning():
             job.notices.add(text)
         tags = tags_of(job, device, translator)
-        translator.prepare(mosaic.cells_of(job.window, translator).first)
+        for text in translator.prepare(mosaic.cells_of(job.window, translator).first):
+            job.notices.add(text)
         start = time.perf_counter()
         stats = _write(job, translator, form, places, tags, progress)
         seconds = time.perf_counter() - start

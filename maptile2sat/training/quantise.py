@@ -49,19 +49,26 @@ def quantise(
         BundleError: If the model is a U-Net, or the folder cannot be written.
     """
     bundle = find_bundle(model)
+    _refuse_unet(bundle)
     side = choose_map_side(data, map_side)
     folder = data / "train"
     files = spread(list_pairs(folder), crops)
     if not files:
         raise TrainingError(f"no pairs in {folder}")
-    if output is not None and output.resolve() != bundle.folder.resolve():
-        check_place(output)
-        try:
-            shutil.copytree(bundle.folder, output, dirs_exist_ok=True)
-        except OSError as error:
-            raise BundleError(f"{output} cannot be written: {error}") from error
-        bundle = open_bundle(output)
-    return with_integers(bundle, [read_pair(path, side)[0] for path in files])
+    maps = [read_pair(path, side)[0] for path in files]
+    if output is None or output.resolve() == bundle.folder.resolve():
+        return with_integers(bundle, maps)
+    check_place(output)
+    new = not output.exists()
+    try:
+        shutil.copytree(bundle.folder, output, dirs_exist_ok=True)
+        return with_integers(open_bundle(output), maps)
+    except OSError as error:
+        raise BundleError(f"{output} cannot be written: {error}") from error
+    except BundleError:
+        if new:  # nothing half-made stays
+            shutil.rmtree(output, ignore_errors=True)
+        raise
 
 
 def with_integers(bundle: Bundle, maps: Sequence[npt.NDArray[np.uint8]]) -> Bundle:
@@ -76,11 +83,7 @@ def with_integers(bundle: Bundle, maps: Sequence[npt.NDArray[np.uint8]]) -> Bund
             cannot be written.
     """
     about = bundle.description
-    if about.kind != "local":
-        raise BundleError(
-            f"{bundle.folder} is a {about.kind}, whose windows are blended: only 'local' "
-            "generators have a whole-number form"
-        )
+    _refuse_unet(bundle)
     tf = load_tensorflow()
     from maptile2sat.integers.calibrate import calibrated
     from maptile2sat.integers.tensorflow import build
@@ -104,6 +107,15 @@ def with_integers(bundle: Bundle, maps: Sequence[npt.NDArray[np.uint8]]) -> Bund
         bound=max(model.bounds().values()),
         calibrated_on=len(maps),
     )
+
+
+def _refuse_unet(bundle: Bundle) -> None:
+    kind = bundle.description.kind
+    if kind != "local":
+        raise BundleError(
+            f"{bundle.folder} is a {kind}, whose windows are blended: only 'local' generators have "
+            "a whole-number form"
+        )
 
 
 def _crops(maps: Sequence[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.uint8]]:
