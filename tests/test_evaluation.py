@@ -141,7 +141,7 @@ def test_figures_go_into_the_bundle_when_asked(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     measured = metrics(tmp_path / "b")["models"][0]["figures"]
     kept = find_bundle(str(folder)).description.evaluation
-    words = "evaluate tiny DATA -o REPORT --limit 5 --seed 3 --precision float32"
+    words = "evaluate tiny DATA -o REPORT --limit 5 --seed 3"
     assert kept["command"] == f"maptile2sat {words} --inception-weights none"
     assert list(kept["figures"]) == [name for name in METRICS if name in measured]
     for name, figure in kept["figures"].items():

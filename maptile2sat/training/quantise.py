@@ -15,7 +15,7 @@ from maptile2sat.description import SPECIFICATION
 from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import BundleError, TrainingError
 from maptile2sat.integers import known
-from maptile2sat.integers.network import STEP
+from maptile2sat.integers.network import STEP, generate
 
 CROPS = 16
 """Training maps that scales are chosen by."""
@@ -86,7 +86,7 @@ def with_integers(bundle: Bundle, maps: Sequence[npt.NDArray[np.uint8]]) -> Bund
     _refuse_unet(bundle)
     tf = load_tensorflow()
     from maptile2sat.integers.calibrate import calibrated
-    from maptile2sat.integers.tensorflow import build
+    from maptile2sat.integers.tensorflow import TensorFlowOperations
     from maptile2sat.networks.generator import build_generator
 
     with tf.device("/CPU:0"):
@@ -94,10 +94,14 @@ def with_integers(bundle: Bundle, maps: Sequence[npt.NDArray[np.uint8]]) -> Bund
         model = calibrated(about.architecture, floats, _crops(maps), str(bundle.folder))
         golden = {}
         for clean in (False, True) if model.has_cleaner else (False,):
-            run = build(model, clean, plain=True)
-            golden[known.name_of(clean)] = known.answer(
-                model, lambda *codes, run=run: np.asarray(run(*codes))[0], clean
-            )
+
+            def run(*codes: known.Codes, clean: bool = clean) -> npt.NDArray[np.uint8]:
+                given = (part.astype(np.float32) - 128.0 for part in codes)
+                made = generate(TensorFlowOperations(plain=True), model, *given, clean=clean)
+                levels: npt.NDArray[np.uint8] = made.numpy()[0]
+                return levels
+
+            golden[known.name_of(clean)] = known.answer(model, run, clean)
     arrays = model.arrays | golden
     return save_integers(
         bundle,

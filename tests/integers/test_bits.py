@@ -103,7 +103,7 @@ def small(form: str = "all") -> IntegerModel:
     from maptile2sat.integers.calibrate import calibrated
 
     model, architecture = floats_of(form)
-    return calibrated(architecture, model, [blocky_map(seed, 96, 96) for seed in (1, 2, 3)], "test")
+    return calibrated(architecture, model, [blocky_map(seed, 96, 96) for seed in (1, 2)], "test")
 
 
 def reference_of(model: IntegerModel) -> Reference:
@@ -242,7 +242,7 @@ def in_floats(model: Any, window: Window) -> tuple[npt.NDArray[np.float64], Byte
     return (np.asarray(made)[0].astype(np.float64) + 1.0) * 127.5, image
 
 
-PARTS = [(0, 0, 8, 8), (8, 24, 40, 16), (48, 8, 16, 72)]
+PARTS = [(8, 24, 40, 16), (48, 8, 16, 72)]
 
 
 @pytest.mark.parametrize(
