@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=6144)
     parser.add_argument("--model", default="maps")
     parser.add_argument("--labels", default="auto")
+    parser.add_argument("--floats", help="what U-Nets and the float model compute in")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,7 +134,7 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     render(None, output, model=options.model)
     bundle = find_bundle(options.model)
     device = choose_device("auto", "auto", exact=bundle.exact)
-    floats = cpu_precision() if not device.is_gpu else "bfloat16"
+    floats = options.floats or ("bfloat16" if device.is_gpu else cpu_precision())
     clean = options.labels == "yes"  # the map says that it has none
     translator = load_translator(bundle, device, clean=clean)
     packed = packed_cells(drawn, translator)

@@ -36,6 +36,11 @@ def _head(about: Mapping[str, Any]) -> str:
         "attribution": about["attribution"] or "none",
         "sha256 of the weights": f"`{about['weights_sha256']}`",
     }
+    if whole := about.get("integers"):
+        facts["whole numbers"] = (
+            f"specification {whole['specification']}, sha256 `{whole['sha256']}`: renders are the "
+            "same on every machine"
+        )
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
     return f"""# Model card: {about["name"]}
 
