@@ -398,7 +398,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     monkeypatch.setattr(WholeTranslator, "start", fail)
-    with pytest.raises(DeviceError, match="say a smaller --cell"):
+    with pytest.raises(DeviceError, match="pass a smaller --cell"):
         maptile2sat.render(sample_map(), tmp_path / "out.tif", model=str(tiny_bundle()))
     assert files_in(tmp_path) == []
 
