@@ -105,5 +105,7 @@ def test_one_cell_that_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> 
     translator = LocalTranslator(tiny_model(), CPU, CELL, 4)
     assert translator.batch == 1
     # `serve` and `evaluate` have no --cell
-    with pytest.raises(DeviceError, match=r"say --device cpu .* with render say a smaller --cell"):
+    with pytest.raises(
+        DeviceError, match=r"pass --device cpu .* with render pass a smaller --cell"
+    ):
         translator.start([translator._blank()])

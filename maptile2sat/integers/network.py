@@ -219,8 +219,8 @@ class _Network:
         half = self._to_codes(self._up(quarter, "half"), "half_act", leaky=True)
         half = self._to_codes(self._conv(half, "half_conv"), "half_conv", leaky=True)
         up = self._up(half, "full")
+        up, seen = self.together(up, seen)  # of codes: cutting a stream costs more
         skip = self._to_stream(self._conv(seen, "skip"), "skip")
-        up, skip = self.together(up, skip)
         full = replace(up, value=self._joined(up.value, skip.value))
         full = self._to_codes(full, "full_act", leaky=True)
         full = self._to_codes(self._conv(full, "full_conv"), "full_conv", leaky=True)

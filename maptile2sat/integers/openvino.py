@@ -95,13 +95,13 @@ class OpenVinoOperations:
         if leaky:
             slope = numbers.SLOPE_NUMERATOR / (1 << numbers.SLOPE_BITS)
             sums = self.o.prelu(sums, self.constant([slope]))
-        unit = np.exp2(np.asarray(shift, np.float64))
-        if unit.ndim and (unit == unit.flat[0]).all():
-            unit = unit.flat[0]
+        unit = numbers.two_to(shift)
+        if (unit == unit.flat[0]).all():
+            unit = numbers.two_to(np.ravel(shift)[0])
         return self._bytes(sums, numbers.CODE_MIN * unit, numbers.CODE_MAX * unit)
 
     def _shifted(self, sums: Node, shift: Any) -> Node:
-        scale = np.exp2(-np.asarray(shift, np.float64))
+        scale = numbers.two_to(-np.asarray(shift, np.int32))
         return self.o.round(self.o.multiply(sums, self.per_channel(scale)), "half_to_even")
 
     def _shifted_within(
@@ -113,7 +113,7 @@ class OpenVinoOperations:
         cuts keep it apart from what is added before and after, or all would be added up at once.
         """
         o = self.o
-        scale = np.exp2(-np.asarray(shift, np.float64))
+        scale = numbers.two_to(-np.asarray(shift, np.int32))
         scaled = o.clamp(o.multiply(sums, self.per_channel(scale)), low - 1, high + 1)
         rounded = o.clamp(o.add(scaled, self.constant(_ROUNDER)), _ROUNDER + low, _ROUNDER + high)
         return o.add(rounded, self.constant(-_ROUNDER))
@@ -129,7 +129,7 @@ class OpenVinoOperations:
 
     def add_lifted(self, sums: Node | None, others: Node, lift: Any) -> Node:
         """See `Operations`."""
-        factor = np.exp2(np.asarray(lift, np.float64))
+        factor = numbers.two_to(lift)
         if (factor != 1.0).any():
             others = self.o.multiply(others, self.per_channel(factor))
         return others if sums is None else self.o.add(sums, others)

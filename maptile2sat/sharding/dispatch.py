@@ -223,7 +223,7 @@ class Dispatcher:
         if self._lost[index] >= LOSSES:
             raise ClusterError(
                 f"block {index} ended every worker that tried it: probably their memory does not "
-                "suffice; say a smaller --cell, or start fewer workers"
+                "suffice; pass a smaller --cell, or start fewer workers"
             ) from error
         self._again(index)
 
