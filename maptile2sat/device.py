@@ -211,6 +211,6 @@ def memory_errors(tf: Any) -> Iterator[None]:
     except tf.errors.ResourceExhaustedError as error:
         raise DeviceError(
             "the memory does not suffice for the generator: pass --device cpu instead of a GPU, "
-            "end other programs, or with render pass a smaller --cell (a multiple of 256), for a unet "
-            "a smaller --batch-size"
+            "end other programs, or with render pass a smaller --cell (a multiple of 256), for a "
+            "unet a smaller --batch-size"
         ) from error
