@@ -161,7 +161,7 @@ def make_mosaic(
             readers.shutdown(cancel_futures=True)
             raise
         finally:
-            # nobody who interrupts wants to wait for a server that does not answer
+            # an interrupt must not wait for a server that does not answer
             readers.shutdown(wait=False, cancel_futures=True)
     return stats
 

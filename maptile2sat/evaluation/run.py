@@ -65,7 +65,8 @@ def evaluate(
         inception_weights: File of InceptionV3's weights for FID and KID; `auto` looks for them
             where Keras keeps them and else downloads them (84 MB); `none` leaves both out.
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
-        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        precision: `auto` (whole numbers if the model has them), `integer`, `float32`, `bfloat16` or
+            `float16`.
         overwrite: Whether the files may be replaced if they exist.
         record: Whether the figures of `model` are written into its bundle's description and card.
         progress: Called as it goes on.
