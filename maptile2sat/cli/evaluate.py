@@ -56,7 +56,9 @@ def evaluate_command(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, integer, float32, bfloat16 or float16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, integer, float32, bfloat16 or float16.")
+    ] = "auto",
     record: Annotated[
         bool, typer.Option("--record", help="Write MODEL's figures into its model.json and card.")
     ] = False,
