@@ -1,12 +1,15 @@
-"""From a float generator to whole numbers: scales measured on training crops, then rounding.
+"""From a float generator to whole numbers: units measured on training crops, then rounding.
 
-Every scale is a power of two, so that an engine that folds scales into weights or into each other
-changes nothing. The scale of a tensor is the one that rounds a sample of its values best.
+Each channel of a tensor has a unit of its own, the one that keeps a sample of its values best; it
+goes into the weights of the layers around it. Streams and looks have powers of two as units, the
+channels of a norm one number times powers of two. What a leaky ReLU makes lies mostly on one side
+of zero: its codes have an offset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +27,14 @@ from maptile2sat.noise import UNIT, Noise, noise
 MIDDLE = 256
 """Side in pixels of the parts of maps over which means are compared."""
 
-SAMPLE = 200_000
-"""Values of a tensor that its scale is chosen by."""
+SAMPLE = 8_000
+"""Pixels of a tensor that its units are chosen by."""
+
+TAIL = 1e-4
+"""Share of a channel's values that may lie beyond what its first unit holds."""
+
+STEPS = tuple(2.0 ** (part / 8) for part in range(8))
+"""Units that are tried, times powers of two."""
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -83,35 +92,35 @@ class _Conversion:
         self.samples = self._sampled(self.maps)
 
     def converted(self, origin: str) -> IntegerModel:
-        look_bits = self._look()
+        look = self._look()
         shape = self.shape
-        noise_units = np.full(1, _NOISE_UNIT)
-        seen = np.concatenate([np.exp2(-look_bits.astype(np.float64)), noise_units])
+        seen = look.joined(_Units(np.full(1, _NOISE_UNIT)))
+        clouds = _Units(np.full(len(self._weights("block0_noise")[0][0, 0]), _NOISE_UNIT))
         if shape.cleaner:
-            self._cleaner(look_bits)
+            self._cleaner(look)
         self._to_stream("stem", seen, fold=4)
-        clouds: Any = np.full(len(self._weights("block0_noise")[0][0, 0]), _NOISE_UNIT)
         for index in range(len(shape.dilations)):
             noisy = index == 0 or (shape.deep_noise and index % 2 == 0)
             self._block(f"block{index}", clouds if noisy else None)
         if shape.deep:
             self._to_stream("deep_stem", self._norm("deep_norm"), fold=2)
-            far = self._codes("deep_clouds")
+            far = _best_units(self.samples["deep_clouds"], STEPS)
             self._convolution("deep_clouds", clouds, far, fold=2)
             for index in range(len(shape.deep)):
-                self._block(f"deep{index}", None if index % 2 else np.exp2(-float(far)))
-            unit = self._up("deep", self._norm("deep_out_norm"))
-            self.arrays["deep_add/shift"] = _whole(numbers_shift(unit, numbers.STREAM_BITS))
+                self._block(f"deep{index}", None if index % 2 else far)
+            above = self._up("deep", self._norm("deep_out_norm"), _STREAM)
+            self.arrays["deep_add/shift"] = above.finer_than(_STREAM).astype(np.int8)
         quarter = self._norm("trunk_norm")
-        self._after_blur("half", self._up("half", quarter), self._codes("half_act"))
-        act = np.exp2(-float(self._codes("half_act")))
-        act2 = self._codes("half_act2")
-        self._convolution("half_conv", act, act2, leaky=True)
-        self._full(seen, np.exp2(-float(act2)))
-        self._to_stream("rgb_full", np.exp2(-float(self._codes("full_act2"))))
+        act = self._leaky("half_act", "half_act")
+        above = self._up("half", quarter, act.unit)
+        self.arrays["half_act/shift"] = above.finer_than(act.unit).astype(np.int8)
+        half = self._leaky("half_act2", "half_conv")
+        self._convolution("half_conv", act, half, leaky=True)
+        full = self._full(seen, half)
+        self._to_stream("rgb_full", full)
         if shape.coarse_rgb:
             self._to_stream("rgb_quarter", quarter)
-            self._to_stream("rgb_half", np.exp2(-float(act2)))
+            self._to_stream("rgb_half", half)
         self._correct_biases(origin)
         made = IntegerModel(self.architecture, self.arrays, origin)
         made.bounds()
@@ -165,39 +174,55 @@ class _Conversion:
                 means[name] = (before + mean, side)
         return means
 
-    def _full(self, seen: Floats, half: Any) -> None:
+    def _full(self, seen: _Units, half: _Units) -> _Units:
         """The finest resolution: what comes from below and the map itself, in one unit."""
-        self._to_stream("skip", seen)
-        unit = self._up("full", half)
-        finer = max(unit, numbers.STREAM_BITS)
-        self.arrays["full_act/lift"] = _whole(finer - unit)
-        self.arrays["full_act/skip_lift"] = _whole(finer - numbers.STREAM_BITS)
-        bits = self._codes("full_act")
-        self.arrays["full_act/shift"] = _whole(finer - bits)
-        act2 = self._codes("full_act2")
-        self._convolution("full_conv", np.exp2(-float(bits)), act2, leaky=True)
+        act = self._leaky("full_act", "full_act")
+        below = self._up("full", half, act.unit)
+        # what is added has the same unit but for a power of two
+        skip = _Units(
+            act.unit * np.exp2(np.maximum(act.finer_than(_STREAM), -numbers.MAX_LEAKY_SHIFT))
+        )
+        self._convolution("skip", seen, skip)
+        finest = np.minimum(below.unit, skip.unit)
+        self.arrays["full_act/lift"] = -below.finer_than(finest).astype(np.int8)
+        self.arrays["full_act/skip_lift"] = -skip.finer_than(finest).astype(np.int8)
+        self.arrays["full_act/shift"] = -act.finer_than(finest).astype(np.int8)
+        full = self._leaky("full_act2", "full_conv")
+        self._convolution("full_conv", act, full, leaky=True)
+        return full
 
-    def _up(self, name: str, unit: Any) -> int:
-        """Return the bits of the unit of what a blurred pixel shuffle makes."""
-        bits = self._codes(f"{name}_up")
-        self._convolution(f"{name}_up", unit, bits)
-        return bits + (4 if self.shape.smooth else 0)
+    def _up(self, name: str, given: _Units, wanted: Any) -> _Units:
+        """Return the units of the sums that a blurred pixel shuffle makes.
 
-    def _after_blur(self, name: str, bits: int, wanted: int) -> None:
-        self.arrays[f"{name}_act/shift"] = _whole(bits - wanted)
+        They are powers of two times those wanted of what is made of them.
+        """
+        values = self.samples[f"{name}_up"]
+        values = values.reshape(-1, values.shape[-1] // 4)  # four channels become one
+        steps = np.broadcast_to(wanted, values.shape[1:])
+        units = _best_units(values / steps)
+        # with the four bits of a blur, no more than a leaky ReLU may shift down
+        most = 2.0 ** (4 - numbers.MAX_LEAKY_SHIFT)
+        units = replace(units, unit=np.maximum(units.unit, most) * steps)
+        self._convolution(f"{name}_up", given, units.repeated(4))
+        return replace(units, unit=units.unit / (16 if self.shape.smooth else 1))
 
-    def _block(self, name: str, clouds: Any) -> None:
-        bits = self._codes(f"{name}_act")
-        unit = self._norm(f"{name}_norm")
-        units = self._convolution(f"{name}_conv", unit, bits, leaky=True)
+    def _leaky(self, name: str, kept: str) -> _Units:
+        """Choose the units of what a leaky ReLU makes, and keep their offset."""
+        units = _best_units(self.samples[name], STEPS, offset=True)
+        self.arrays[f"{kept}/offset"] = units.offset.astype(np.int16)
+        return units
+
+    def _block(self, name: str, clouds: _Units | None) -> None:
+        act = self._leaky(f"{name}_act", f"{name}_conv")
+        units = self._convolution(f"{name}_conv", self._norm(f"{name}_norm"), act, leaky=True)
         if clouds is not None:
             self._noise(f"{name}_noise", clouds, units)
-        self._to_stream(f"{name}_out", np.exp2(-float(bits)))
+        self._to_stream(f"{name}_out", act)
 
-    def _noise(self, name: str, clouds: Any, units: Floats) -> None:
+    def _noise(self, name: str, clouds: _Units, units: Floats) -> None:
         """Bring noise to sums of a unit that is a whole multiple of those it is added to."""
         kernel, bias = self._weights(name)
-        kernel = kernel * np.broadcast_to(clouds, kernel.shape[2:3])[:, None]
+        kernel = kernel * clouds.unit[:, None]
         lift = np.maximum(
             numbers.power_of_two(np.abs(kernel).max((0, 1, 2)) / units / numbers.MAX_WEIGHT), 0
         )
@@ -205,34 +230,33 @@ class _Conversion:
         self._keep(name, kernel / unit, bias / unit, np.zeros(len(bias)))
         self.arrays[f"{name}/lift"] = lift.astype(np.int8)
 
-    def _cleaner(self, look_bits: Array) -> None:
-        look = np.exp2(-look_bits.astype(np.float64))
+    def _cleaner(self, look: _Units) -> None:
         self._to_stream("clean_stem", look, fold=4)
         for index in range(len(self.shape.cleaner)):
             self._block(f"clean{index}", None)
-        code = self._codes("clean_code_folded")
-        self._convolution("clean_code_folded", self._norm("clean_norm"), code)
-        unit = np.exp2(-float(code))
-        self._classes(unit)
+        values = self.samples["clean_code_folded"]
+        code = _best_units(values.reshape(-1, values.shape[-1] // 4), STEPS)
+        self._convolution("clean_code_folded", self._norm("clean_norm"), code.repeated(4))
+        self._classes(code)
         kernel, bias = self._weights("clean_made")
-        looks = (kernel[0, 0] + bias) / look
+        looks = (kernel[0, 0] + bias) / look.unit
         limits = numbers.CODE_MIN, numbers.CODE_MAX
         self.arrays["clean_made/looks"] = np.clip(np.rint(looks), *limits).astype(np.int8)
-        self._convolution("clean_other", unit, look_bits)
-        self._suspicion(unit, look)
+        self._convolution("clean_other", code, look)
+        self._suspicion(code, look)
 
-    def _classes(self, unit: Any) -> None:
+    def _classes(self, code: _Units) -> None:
         """Bring all classes to one unit, so that they can be compared."""
         kernel, bias = self._weights("clean_classes")
-        kernel = kernel * unit
+        kernel = kernel * code.unit[:, None]
         step = np.exp2(float(numbers.power_of_two(np.abs(kernel).max() / numbers.MAX_WEIGHT)))
         self._keep("clean_classes", kernel / step, bias / step, np.zeros(len(bias)))
 
-    def _suspicion(self, unit: Any, look: Floats) -> None:
+    def _suspicion(self, code: _Units, look: _Units) -> None:
         """Bring "near a label" and "differs" to one unit; a line of slope 1/4 is the sigmoid."""
-        units = self._convolution("clean_near", unit, 0)
+        units = self._convolution("clean_near", code, _Units(np.ones(1)))
         weights = self.model.get_layer("clean_share").kernel.numpy().astype(np.float64)[0, 0, :, 0]
-        weights = weights * look
+        weights = weights * look.unit
         step = np.exp2(float(numbers.power_of_two(np.abs(weights).max() / 127)))
         self.arrays["clean_share/kernel"] = np.rint(weights / step).astype(np.int8)
         finer = min(step, float(units[0]))
@@ -241,8 +265,8 @@ class _Conversion:
         # 128ths of a share: 0.25 * 128 for each 1
         self.arrays["clean_share/shift"] = _whole(-np.log2(finer) - 5)
 
-    def _look(self) -> Array:
-        """Convert palette and look; return the bits of each channel's unit."""
+    def _look(self) -> _Units:
+        """Convert palette and look."""
         layer = self.model.get_layer("palette")
         palette, sharp, unknown = (weight.numpy().astype(np.float64) for weight in layer.weights)
         sharp = np.clip(sharp, 0.05, layer.MAX_SHARPNESS)
@@ -260,49 +284,55 @@ class _Conversion:
         whole = np.concatenate([shares, colour * np.exp2(sums)])
         if np.abs(whole).max() >= 1 << 31:
             raise BundleError("the weights of the layer 'look' are too large for whole numbers")
-        bits = np.array([_best_bits(values) for values in self.samples["look"].T])
+        units = _best_units(self.samples["look"])
         self.arrays |= {
             "look/weights": np.rint(whole).astype(np.int32),
             "look/bias": np.rint((bias - kernel[-3:].sum(0)) * np.exp2(sums)).astype(np.int64),
-            "look/shift": (sums - bits).astype(np.int8),
+            "look/shift": (sums - units.bits).astype(np.int8),
         }
-        return bits
+        return units
 
-    def _norm(self, name: str) -> Any:
-        """Convert a norm; return the unit of its codes."""
+    def _norm(self, name: str) -> _Units:
         given = np.abs(self.samples[f"{name}/given"])
         channels = int(self.model.get_layer(name).output.shape[-1])
         top = np.quantile(given, 0.999) * (1 << numbers.STREAM_BITS) / numbers.SQUARE_ROOTS
         shift = max(int(numbers.power_of_two(top)), 0)
-        bits = self._codes(name)
+        values = self.samples[name]
+        tried = [(_best_units(values / step), step) for step in STEPS]
+        losses = [step * step * units.loss(values / step) for units, step in tried]
+        units, step = tried[int(np.argmin(losses))]
+        coarsest = int(units.bits.min())
         self.arrays[f"{name}/shift"] = _whole(shift)
-        self.arrays[f"{name}/gains"] = numbers.gain_table(channels, shift, bits)
-        return np.exp2(-float(bits))
+        self.arrays[f"{name}/gains"] = numbers.gain_table(channels, shift, 2.0**coarsest / step)
+        self.arrays[f"{name}/finer"] = _whole(units.bits - coarsest)
+        return replace(units, unit=units.unit * step)
 
-    def _to_stream(self, name: str, unit: Any, fold: int = 0) -> None:
-        self._convolution(name, unit, numbers.STREAM_BITS, fold=fold)
+    def _to_stream(self, name: str, given: _Units, fold: int = 0) -> None:
+        self._convolution(name, given, _Units(np.full(1, _STREAM)), fold=fold)
 
     def _convolution(
-        self, name: str, unit: Any, bits: Any, fold: int = 0, leaky: bool = False
+        self, name: str, given: _Units, made: _Units, fold: int = 0, leaky: bool = False
     ) -> Floats:
         """Convert a convolution; return the units of its sums.
 
         Args:
             name: Of the layer.
-            unit: Of its codes, one or one per channel.
-            bits: The unit of what its sums become is 2^-bits.
+            given: What its codes mean.
+            made: What its sums become.
             fold: Side of the blocks that it folds; 0 for a plain convolution.
             leaky: Whether a leaky ReLU follows.
         """
         kernel, bias = self._weights(name)
         if fold:
             kernel = kernel.reshape(fold, fold, -1, kernel.shape[-1])
-        kernel = kernel * np.broadcast_to(unit, kernel.shape[2:3])[:, None]
+        kernel = kernel * given.unit[:, None] / made.unit
         most = numbers.MAX_LEAKY_SHIFT if leaky else numbers.MAX_SHIFT
         best = np.array([_best_step(part) for part in np.moveaxis(kernel, -1, 0)])
-        exponents = np.maximum(best, -np.asarray(bits) - most)
-        units: Floats = np.exp2(exponents.astype(np.float64))
-        self._keep(name, kernel / units, bias / units, -np.asarray(bits) - exponents)
+        exponents = np.maximum(best, -most)
+        units: Floats = made.unit * np.exp2(exponents.astype(np.float64))
+        self._keep(name, kernel * made.unit / units, bias / units, -exponents)
+        weights = self.arrays[f"{name}/kernel"].astype(np.int64).sum((0, 1))
+        self.arrays[f"{name}/bias"] += (given.offset @ weights).astype(np.int32)
         self.units[name] = units
         return units
 
@@ -315,10 +345,6 @@ class _Conversion:
     def _weights(self, name: str) -> tuple[Floats, Floats]:
         layer = self.model.get_layer(name)
         return layer.kernel.numpy().astype(np.float64), layer.bias.numpy().astype(np.float64)
-
-    def _codes(self, name: str) -> int:
-        """Return the bits of the unit in which a tensor is kept best as codes."""
-        return _best_bits(self.samples[name])
 
     def _sampled(self, maps: Iterable[npt.NDArray[np.uint8]]) -> dict[str, Array]:
         """Run the float model and keep some values of every tensor that will be codes."""
@@ -341,10 +367,7 @@ class _Conversion:
             made = seen([np.asarray(part, np.float32)[None] for part in given], training=False)
             for name, tensor in made.items():
                 values = tensor.numpy().astype(np.float32)
-                if name == "look":
-                    values = values.reshape(-1, values.shape[-1])
-                else:
-                    values = values.reshape(-1)
+                values = values.reshape(-1, values.shape[-1])
                 rows = generator.integers(0, len(values), SAMPLE // len(pictures) + 1)
                 found[name].append(values[rows])
         return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -352,6 +375,9 @@ class _Conversion:
 
 _CODES = {"look", "clean_code_folded", "deep_up", "half_up", "full_up", "deep_clouds"}
 _NOISE_UNIT = 4 / UNIT
+_STREAM = 2.0**-numbers.STREAM_BITS
+_FINEST = 12
+"""Units are 2^-12 at least, for a channel that is zero, too."""
 
 
 def _centre(image: Image, side: int) -> Image:
@@ -374,17 +400,75 @@ def _grains(image: Image) -> Noise:
     return noise(0, Window(0, 0, image.shape[1], image.shape[0]))
 
 
-def numbers_shift(bits: int, wanted: int) -> int:
-    """Return by how many bits sums of unit 2^-bits are shifted down to unit 2^-wanted."""
-    return bits - wanted
+@dataclass(frozen=True)
+class _Units:
+    """What the codes of a tensor mean: a value is (code + offset) * unit, per channel."""
+
+    unit: Floats
+    offset: Any = None
+
+    def __post_init__(self) -> None:
+        if self.offset is None:
+            object.__setattr__(self, "offset", np.zeros(len(self.unit), np.int64))
+
+    @property
+    def bits(self) -> Any:
+        """Numbers n so that units are 2^-n, if they are powers of two."""
+        return self.finer_than(1.0)
+
+    def finer_than(self, unit: Any) -> Any:
+        """Return by how many bits, per channel, these are finer than other units."""
+        return np.rint(np.log2(unit / self.unit)).astype(int)
+
+    def joined(self, other: _Units) -> _Units:
+        return _Units(*(np.concatenate([getattr(x, y) for x in (self, other)]) for y in _PARTS))
+
+    def repeated(self, count: int) -> _Units:
+        return _Units(np.tile(self.unit, count), np.tile(self.offset, count))
+
+    def losses(self, values: Array) -> Floats:
+        """Return the mean squared error of each channel of values (N, C)."""
+        scaled = values / self.unit
+        limits = numbers.CODE_MIN, numbers.CODE_MAX
+        kept = np.clip(np.rint(scaled - self.offset), *limits) + self.offset
+        found: Floats = np.square(kept - scaled).mean(0) * np.square(self.unit)
+        return found
+
+    def loss(self, values: Array) -> float:
+        return float(self.losses(values).sum())
 
 
-def _best_bits(values: Array) -> int:
-    """Return n so that codes in units of 2^-n keep values best."""
-    top = float(np.quantile(np.abs(values), 0.9999))
-    first = int(numbers.power_of_two(top / numbers.CODE_MAX))
+_PARTS = ("unit", "offset")
+
+
+def _best_units(values: Array, steps: Sequence[float] = (1.0,), offset: bool = False) -> _Units:
+    """Return the units that keep values (N, C) best, with or without an offset.
+
+    Args:
+        values: A sample.
+        steps: Units are powers of two times one of these.
+        offset: Whether codes may have one.
+    """
     wide = values.astype(np.float64)
-    return -min((first - 1, first, first + 1), key=lambda n: _loss(wide, n, numbers.CODE_MAX))
+    low, high = np.quantile(wide, (TAIL, 1 - TAIL), axis=0)
+    if not offset:
+        high = np.maximum(high, -low)
+        low = -high
+    whole = np.maximum((high - low) / (numbers.CODE_MAX - numbers.CODE_MIN), 2.0**-_FINEST)
+    candidates = []
+    for step in steps:
+        exponents = numbers.power_of_two(whole / step)
+        for less in (0, 1):  # a bit less holds fewer values, but these better
+            unit = step * np.exp2((exponents - less).astype(np.float64))
+            lowest = np.rint(low / unit) - numbers.CODE_MIN
+            middle = np.rint((low + high) / 2 / unit)
+            for place in (lowest, middle) if offset else (np.zeros_like(unit),):
+                limits = numbers.CODE_MIN, numbers.CODE_MAX
+                candidates.append(_Units(unit, np.clip(place, *limits).astype(np.int64)))
+    best = np.argmin([units.losses(wide) for units in candidates], 0)
+    channels = np.arange(wide.shape[1])
+    unit, places = (np.stack([getattr(units, part) for units in candidates]) for part in _PARTS)
+    return _Units(unit[best, channels], places[best, channels])
 
 
 def _best_step(kernel: Floats) -> int:

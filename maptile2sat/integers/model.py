@@ -142,6 +142,28 @@ class IntegerModel:
             raise BundleError(f"{self.origin}: {name} shifts sums down by more than {most} bits")
         return shift
 
+    def offset(self, name: str) -> Array:
+        """Return what is added to codes of a leaky ReLU for what they mean.
+
+        Raises:
+            BundleError: If it is more than a code can be.
+        """
+        offset = self.array(f"{name}/offset")
+        if offset.min() < numbers.CODE_MIN or offset.max() > numbers.CODE_MAX:
+            raise BundleError(f"{self.origin}: offsets of {name} are not codes")
+        return offset
+
+    def finer(self, name: str) -> Array:
+        """Return by how many bits the unit of each channel of a norm is finer than its table's.
+
+        Raises:
+            BundleError: If they are not 0 to `MAX_SHIFT`.
+        """
+        finer = self.array(f"{name}/finer")
+        if finer.min() < 0 or finer.max() > numbers.MAX_SHIFT:
+            raise BundleError(f"{self.origin}: {name}/finer is not in 0..{numbers.MAX_SHIFT}")
+        return finer
+
     def lift(self, name: str, largest: int) -> Array:
         """Return by how many bits sums, none above `largest`, are shifted up to a finer unit.
 

@@ -34,8 +34,11 @@ class Operations(Protocol):
     def convolve(self, codes: Value, layer: Convolution, dilation: int, stride: int) -> Value:
         """Return the sums of codes under a kernel, without padding, and its bias."""
 
-    def to_codes(self, sums: Value, shift: Any, leaky: bool = False) -> Value:
-        """Shift sums down, round half to even, cut off; `leaky`: 13/64 of what is negative."""
+    def to_codes(self, sums: Value, shift: Any) -> Value:
+        """Shift sums down, round half to even, cut off."""
+
+    def leaky_codes(self, sums: Value, shift: Any, offset: Any) -> Value:
+        """Take 13/64 of what is negative, shift down, less the offset; round and cut off."""
 
     def to_stream(self, sums: Value, shift: Any) -> Value:
         """Shift sums down, round half to even, cut off to a stream."""
@@ -46,8 +49,11 @@ class Operations(Protocol):
     def add_lifted(self, sums: Value, others: Value, lift: Any) -> Value:
         """Add sums of a coarser unit, shifted up by `lift`, to sums."""
 
-    def norm(self, stream: Value, square_shift: int, gains: Any) -> Value:
-        """Divide each pixel by the root mean square of its channels, by a table; to codes."""
+    def norm(self, stream: Value, square_shift: int, gains: Any, finer: Any) -> Value:
+        """Divide each pixel by the root mean square of its channels, by a table; to codes.
+
+        `finer` is by how many bits each channel's unit is finer than that of the table.
+        """
 
     def shuffle(self, value: Value) -> Value:
         """Unfold channels into blocks of 2 x 2 pixels."""
@@ -140,9 +146,11 @@ class _Channels:
         )
         return int(outputs)
 
-    def to_codes(self, sums: int, shift: Any, leaky: bool = False) -> int:
-        most = numbers.MAX_LEAKY_SHIFT if leaky else numbers.MAX_SHIFT
-        self._require(int(np.max(shift)) <= most, f"shifts are above {most},")
+    def to_codes(self, sums: int, shift: Any) -> int:
+        return self._one_or_each(sums, shift, "shifts are")
+
+    def leaky_codes(self, sums: int, shift: Any, offset: Any) -> int:
+        self._one_or_each(sums, offset, "offsets are")
         return self._one_or_each(sums, shift, "shifts are")
 
     def to_stream(self, sums: int, shift: Any) -> int:
@@ -156,7 +164,8 @@ class _Channels:
         self._require(sums in (None, others), f"{sums} and {others} channels are")
         return self._one_or_each(others, lift, "lifts are")
 
-    def norm(self, stream: int, square_shift: int, gains: Any) -> int:
+    def norm(self, stream: int, square_shift: int, gains: Any, finer: Any) -> int:
+        self._one_or_each(stream, finer, "units of a norm are")
         fits = stream <= numbers.MAX_CHANNELS and gains.shape == (numbers.GAIN_ROWS,)
         self._require(fits, "a norm is")
         return stream
@@ -216,14 +225,14 @@ class _Network:
         seen = replace(seen, value=self.ops.join([seen.value, grain.value]))
         x = self._trunk(seen, clouds)
         quarter = self._norm(x, "trunk_norm")
-        half = self._to_codes(self._up(quarter, "half"), "half_act", leaky=True)
-        half = self._to_codes(self._conv(half, "half_conv"), "half_conv", leaky=True)
+        half = self._leaky(self._up(quarter, "half"), "half_act")
+        half = self._leaky(self._conv(half, "half_conv"), "half_conv")
         up = self._up(half, "full")
         up, seen = self.together(up, seen)  # of codes: cutting a stream costs more
         skip = self._to_stream(self._conv(seen, "skip"), "skip")
         full = replace(up, value=self._joined(up.value, skip.value))
-        full = self._to_codes(full, "full_act", leaky=True)
-        full = self._to_codes(self._conv(full, "full_conv"), "full_conv", leaky=True)
+        full = self._leaky(full, "full_act")
+        full = self._leaky(self._conv(full, "full_conv"), "full_conv")
         rgb = self._conv(full, "rgb_full")
         if not shape.coarse_rgb:
             made = self._to_stream(rgb, "rgb_full")
@@ -259,7 +268,7 @@ class _Network:
             lift = self.model.lift(f"{name}_noise/lift", self._layer(f"{name}_noise").bound)
             sums = self._conv(noise, f"{name}_noise").value
             y = replace(y, value=self.ops.add_lifted(y.value, sums, lift))
-        y = self._to_codes(y, f"{name}_conv", leaky=True)
+        y = self._leaky(y, f"{name}_conv")
         return self._add(x, self._conv(y, f"{name}_out"), f"{name}_out")
 
     def _cleaned(self, look: Plane) -> Plane:
@@ -322,11 +331,14 @@ class _Network:
 
     def _norm(self, x: Plane, name: str) -> Plane:
         shift, gains = self.model.number(f"{name}/shift"), self.model.gains(name)
-        return replace(x, value=self.ops.norm(x.value, shift, gains))
+        return replace(x, value=self.ops.norm(x.value, shift, gains, self.model.finer(name)))
 
-    def _to_codes(self, x: Plane, name: str, leaky: bool = False) -> Plane:
-        shift = self.model.shift(name, leaky)
-        return replace(x, value=self.ops.to_codes(x.value, shift, leaky))
+    def _to_codes(self, x: Plane, name: str) -> Plane:
+        return replace(x, value=self.ops.to_codes(x.value, self.model.shift(name)))
+
+    def _leaky(self, x: Plane, name: str) -> Plane:
+        shift, offset = self.model.shift(name, leaky=True), self.model.offset(name)
+        return replace(x, value=self.ops.leaky_codes(x.value, shift, offset))
 
     def _to_stream(self, x: Plane, name: str) -> Plane:
         return replace(x, value=self.ops.to_stream(x.value, self.model.array(f"{name}/shift")))

@@ -79,13 +79,13 @@ GAIN_ROWS = 2 * (_MIDDLE - (_MIDDLE >> _COARSER)) + _MIDDLE
 """Rows of a table of gains."""
 
 
-def gain_table(channels: int, square_shift: int, code_bits: int) -> npt.NDArray[np.int32]:
+def gain_table(channels: int, square_shift: int, codes: float) -> npt.NDArray[np.int32]:
     """Return a norm's gains, in units of 2^-`GAIN_BITS`, by the row that `gain_index` gives.
 
     Args:
         channels: Channels whose squares are summed.
         square_shift: Bits by which streams are shifted down before they are squared.
-        code_bits: The unit of the codes that the norm makes is 2^-`code_bits`.
+        codes: How many units of the coarsest codes that the norm makes come to 1.
     """
     rows = np.arange(GAIN_ROWS, dtype=np.float64)
     lower = np.where(rows < _MIDDLE, rows, 0.0)
@@ -96,9 +96,7 @@ def gain_table(channels: int, square_shift: int, code_bits: int) -> npt.NDArray[
     is_high = rows >= _MIDDLE + edge
     lower = np.where(is_high, (rows - 2 * edge + 0.5) * step * step, lower)
     unit = 2.0 ** (square_shift - STREAM_BITS)
-    gains = 2.0 ** (code_bits - STREAM_BITS) / np.sqrt(
-        lower * unit * unit / channels + NORM_EPSILON
-    )
+    gains = codes * 2.0**-STREAM_BITS / np.sqrt(lower * unit * unit / channels + NORM_EPSILON)
     whole = gains * (1 << GAIN_BITS)
     # eight bits: then a stream times a gain is exact in float32
     spare = np.maximum(np.ceil(np.log2(np.maximum(whole, 1.0) + 1)) - 8, 0)

@@ -90,15 +90,21 @@ class OpenVinoOperations:
             values, self.per_channel(low), self.per_channel(high), zero, top, 256
         )
 
-    def to_codes(self, sums: Node, shift: Any, leaky: bool = False) -> Node:
+    def to_codes(self, sums: Node, shift: Any) -> Node:
         """See `Operations`."""
-        if leaky:
-            slope = numbers.SLOPE_NUMERATOR / (1 << numbers.SLOPE_BITS)
-            sums = self.o.prelu(sums, self.constant([slope]))
+        return self._code(sums, shift, 0)
+
+    def leaky_codes(self, sums: Node, shift: Any, offset: Any) -> Node:
+        """See `Operations`."""
+        slope = numbers.SLOPE_NUMERATOR / (1 << numbers.SLOPE_BITS)
+        return self._code(self.o.prelu(sums, self.constant([slope])), shift, offset)
+
+    def _code(self, sums: Node, shift: Any, offset: Any) -> Node:
         unit = numbers.two_to(shift)
-        if (unit == unit.flat[0]).all():
-            unit = numbers.two_to(np.ravel(shift)[0])
-        return self._bytes(sums, numbers.CODE_MIN * unit, numbers.CODE_MAX * unit)
+        low, high = (unit * (end + offset) for end in (numbers.CODE_MIN, numbers.CODE_MAX))
+        if (low == low.flat[0]).all() and (high == high.flat[0]).all():
+            low, high = low.flat[0], high.flat[0]
+        return self._bytes(sums, low, high)
 
     def _shifted(self, sums: Node, shift: Any) -> Node:
         scale = numbers.two_to(-np.asarray(shift, np.int32))
@@ -134,7 +140,7 @@ class OpenVinoOperations:
             others = self.o.multiply(others, self.per_channel(factor))
         return others if sums is None else self.o.add(sums, others)
 
-    def norm(self, stream: Node, square_shift: int, gains: Any) -> Node:
+    def norm(self, stream: Node, square_shift: int, gains: Any, finer: Any) -> Node:
         """See `Operations`."""
         o, limit = self.o, float(numbers.SQUARE_ROOTS)
         roots = o.clamp(self._shifted(stream, square_shift), -limit, limit)
@@ -149,7 +155,7 @@ class OpenVinoOperations:
                 index = o.select(o.less(total, self.constant(below)), row, index)
         table = self.constant(gains.astype(np.float64) / (1 << numbers.GAIN_BITS))
         gain = o.gather(table, o.convert(index, "i32"), self.constant(0, np.int32))
-        return self._bytes(o.multiply(stream, gain), numbers.CODE_MIN, numbers.CODE_MAX)
+        return self._code(o.multiply(stream, gain), -np.asarray(finer, np.int32), 0)
 
     def shuffle(self, value: Node) -> Node:
         """See `Operations`."""

@@ -59,14 +59,18 @@ class TensorFlowOperations:
     def _shifted(self, sums: Tensor, shift: Any) -> Tensor:
         return self.tf.round(sums * numbers.two_to(-np.asarray(shift, np.int32)))
 
-    def to_codes(self, sums: Tensor, shift: Any, leaky: bool = False) -> Tensor:
+    def to_codes(self, sums: Tensor, shift: Any) -> Tensor:
         """See `Operations`."""
-        tf = self.tf
-        if leaky:
-            slope = numbers.SLOPE_NUMERATOR / (1 << numbers.SLOPE_BITS)
-            sums = tf.maximum(sums, sums * slope)
-        made = self._shifted(sums, shift)
-        return tf.clip_by_value(made, float(numbers.CODE_MIN), float(numbers.CODE_MAX))
+        return self._code(self._shifted(sums, shift))
+
+    def leaky_codes(self, sums: Tensor, shift: Any, offset: Any) -> Tensor:
+        """See `Operations`."""
+        slope = numbers.SLOPE_NUMERATOR / (1 << numbers.SLOPE_BITS)
+        values = self.tf.maximum(sums, sums * slope) * numbers.two_to(-np.asarray(shift, np.int32))
+        return self._code(self.tf.round(values - offset.astype(np.float32)))
+
+    def _code(self, made: Tensor) -> Tensor:
+        return self.tf.clip_by_value(made, float(numbers.CODE_MIN), float(numbers.CODE_MAX))
 
     def _cut(self, stream: Tensor) -> Tensor:
         limits = float(numbers.STREAM_MIN), float(numbers.STREAM_MAX)
@@ -85,7 +89,7 @@ class TensorFlowOperations:
         lifted = others * numbers.two_to(lift)
         return lifted if sums is None else sums + lifted
 
-    def norm(self, stream: Tensor, square_shift: int, gains: Any) -> Tensor:
+    def norm(self, stream: Tensor, square_shift: int, gains: Any, finer: Any) -> Tensor:
         """See `Operations`."""
         tf = self.tf
         limit = float(numbers.SQUARE_ROOTS)
@@ -97,8 +101,8 @@ class TensorFlowOperations:
             row = tf.floor(total * factor) + offset
             index = row if index is None else tf.where(total < below, row, index)
         table = gains.astype(np.float32) / np.float32(1 << numbers.GAIN_BITS)
-        made = tf.round(stream * tf.gather(table, tf.cast(index, tf.int32)))
-        return tf.clip_by_value(made, float(numbers.CODE_MIN), float(numbers.CODE_MAX))
+        made = stream * tf.gather(table, tf.cast(index, tf.int32))
+        return self._code(tf.round(made * numbers.two_to(finer)))
 
     def shuffle(self, value: Tensor) -> Tensor:
         """See `Operations`."""

@@ -79,9 +79,11 @@ def code(sums: Ints, shift: Any) -> Ints:
     return np.clip(rounded(sums, shift), -128, 127)
 
 
-def leaky_code(sums: Ints, shift: Any) -> Ints:
+def leaky_code(sums: Ints, shift: Any, offset: Ints) -> Ints:
     """Multiply by 64 or, below zero, 13; then the shift is by six bits more."""
-    return code(np.where(sums < 0, 13, 64) * sums, np.asarray(shift, np.int64) + 6)
+    bits = np.asarray(shift, np.int64) + 6 + 20  # finer than any unit, so that all is whole
+    sums = np.where(sums < 0, 13, 64) * sums << 20
+    return code(sums - np.where(bits >= 0, offset << np.maximum(bits, 0), 0), bits)
 
 
 def stream(values: Ints) -> Ints:
@@ -162,12 +164,12 @@ class Reference:
         seen = seen.holding(np.concatenate([seen.values, grain.values], -1))
         quarter = self.norm(self.trunk(seen, clouds), "trunk_norm")
         half = self.up(quarter, "half")
-        half = half.holding(leaky_code(half.values, self.arrays["half_act/shift"]))
+        half = half.holding(self.leaky_of(half.values, "half_act"))
         half = self.leaky(self.sums(half, "half_conv"), "half_conv")
         up, skip = common(self.up(half, "full"), self.streamed(seen, "skip"))
         lifts = self.arrays["full_act/lift"], self.arrays["full_act/skip_lift"]
         sums = (up.values << lifts[0]) + (skip.values << lifts[1])
-        full = up.holding(leaky_code(sums, self.arrays["full_act/shift"]))
+        full = up.holding(self.leaky_of(sums, "full_act"))
         full = self.leaky(self.sums(full, "full_conv"), "full_conv")
         if shape.coarse_rgb:
             rgb = doubled(self.streamed(quarter, "rgb_quarter"))
@@ -254,13 +256,17 @@ class Reference:
         return x.holding(stream(rounded(x.values, self.arrays[f"{name}/shift"])))
 
     def leaky(self, x: Plane, name: str) -> Plane:
-        return x.holding(leaky_code(x.values, self.arrays[f"{name}/shift"]))
+        return x.holding(self.leaky_of(x.values, name))
+
+    def leaky_of(self, sums: Ints, name: str) -> Ints:
+        return leaky_code(sums, self.arrays[f"{name}/shift"], self.arrays[f"{name}/offset"])
 
     def added(self, x: Plane, sums: Plane, name: str) -> Plane:
         x, sums = common(x, sums)
         return x.holding(stream(x.values + rounded(sums.values, self.arrays[f"{name}/shift"])))
 
     def norm(self, x: Plane, name: str) -> Plane:
+        finer = self.arrays[f"{name}/finer"]
         roots = np.clip(rounded(x.values, self.arrays[f"{name}/shift"]), -255, 255)
         total = (roots**2).sum(-1, keepdims=True)
         row = np.where(
@@ -270,7 +276,7 @@ class Reference:
                 total < 1 << 18, 4096 + (total - 4096) // 64, 8128 + (total - (1 << 18)) // 4096
             ),
         )
-        return x.holding(code(x.values * self.arrays[f"{name}/gains"][row], 16))
+        return x.holding(code(x.values * self.arrays[f"{name}/gains"][row], 16 - finer))
 
     def up(self, x: Plane, name: str) -> Plane:
         """Return sums, 16 times what they mean if blurred."""

@@ -384,9 +384,13 @@ def test_equal_classes_give_the_first() -> None:
     np.testing.assert_array_equal(Runner(flat, True, 2, True)(*codes), expected)
 
 
-@pytest.mark.parametrize(("shift", "leaky"), [(16, False), (10, True)])
-def test_most_bits_of_a_shift_are_rounded_well(shift: int, leaky: bool) -> None:
+@pytest.mark.parametrize(
+    ("shift", "offset"), [(16, None), (10, 0), (10, 127), (10, -128), (9, 37), (10, -101)]
+)
+def test_most_bits_of_a_shift_are_rounded_well(shift: int, offset: int | None) -> None:
     """Sums next to halves, where an engine that adds 128 first would be the first to err."""
+    leaky = offset is not None
+    offsets = np.full(1, offset or 0, np.int16)
     import openvino
 
     from maptile2sat.integers.openvino import OpenVinoOperations
@@ -398,18 +402,20 @@ def test_most_bits_of_a_shift_are_rounded_well(shift: int, leaky: bool) -> None:
     from_half = abs(parts % (1 << shift + 6) - (1 << shift + 5))
     sums = sums[from_half <= 64 * 4][:: 1 if shift > 10 else 7][:40_000]
     sums = np.concatenate([sums, [-numbers.MAX_SUM, -1, 0, 1, numbers.MAX_SUM]])
-    expected = (leaky_code if leaky else code)(sums, shift)
+    expected = leaky_code(sums, shift, offsets.astype(int)) if leaky else code(sums, shift)
     assert len(set(expected)) > 100
     values = sums.astype(np.float32).reshape(1, 1, 1, -1)
     for bytewise in (True, False):
         ops = OpenVinoOperations(bytewise)
         given = ops.o.parameter(values.shape, np.float32)
-        made = ops.o.result(ops.to_codes(given, shift, leaky))
+        codes = ops.leaky_codes(given, shift, offsets) if leaky else ops.to_codes(given, shift)
+        made = ops.o.result(codes)
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         graph = openvino.Core().compile_model(openvino.Model([made], [given], "t"), "CPU", settings)
         found = graph([values])[0].reshape(-1).astype(int) - 128
         np.testing.assert_array_equal(found, expected)
-    found = TensorFlowOperations().to_codes(values, shift, leaky)
+    exact = TensorFlowOperations()
+    found = exact.leaky_codes(values, shift, offsets) if leaky else exact.to_codes(values, shift)
     np.testing.assert_array_equal(np.asarray(found).reshape(-1), expected)
 
 
@@ -446,6 +452,11 @@ def test_too_large_sums_are_refused() -> None:
         ("trunk_norm/gains", np.full(12160, 257, np.int32), "not a table of gains of eight bits"),
         ("trunk_norm/gains", np.full(12159, 255, np.int32), "not a table of gains of eight bits"),
         ("trunk_norm/shift", np.zeros(2, np.int8), "trunk_norm/shift is not one number"),
+        ("trunk_norm/finer", np.int8(-1), "trunk_norm/finer is not in 0..16"),
+        ("trunk_norm/finer", np.zeros(3, np.int8), "units of a norm are of another network"),
+        ("half_act/offset", np.int16(128), "offsets of half_act are not codes"),
+        ("block0_conv/offset", np.int16(-129), "offsets of block0_conv are not codes"),
+        ("block0_conv/offset", np.zeros(15, np.int16), "offsets are of another network"),
     ],
 )
 def test_what_would_not_be_exact_is_refused(name: str, value: Any, text: str) -> None:
@@ -490,7 +501,7 @@ def test_rows_of_gains() -> None:
 
 @pytest.mark.parametrize(("channels", "shift", "bits"), [(16, 0, 5), (64, 4, 5), (256, 8, 4)])
 def test_gains_are_those_of_a_norm(channels: int, shift: int, bits: int) -> None:
-    table = numbers.gain_table(channels, shift, bits).astype(np.int64)
+    table = numbers.gain_table(channels, shift, 2.0**bits).astype(np.int64)
     assert len(table) == numbers.GAIN_ROWS
     assert (np.diff(table) <= 0).all()
     assert (table >= 1).all()
