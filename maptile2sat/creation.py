@@ -21,6 +21,12 @@ from maptile2sat.wholeness import is_whole
 BLOCK = 512
 """Side of the blocks of a tiled GeoTIFF in pixels."""
 
+OTHER_FORMATS = {
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".jp2", ".pdf", ".zip"),
+    *(".vrt", ".img", ".nc", ".gpkg", ".json", ".geojson"),
+}
+"""Endings of names that would make a GeoTIFF look like something else."""
+
 PROFILES: dict[str, dict[str, str]] = {
     "deflate": {"COMPRESS": "DEFLATE", "PREDICTOR": "YES", "LEVEL": "1"},
     "jpeg": {"COMPRESS": "JPEG", "QUALITY": "90"},

@@ -13,7 +13,8 @@ from maptile2sat.cartography.scene import Scene
 from maptile2sat.cartography.shapes import Polygon
 from maptile2sat.cartography.style import Rgb
 from maptile2sat.grid import TILE, Window
-from maptile2sat.source import Image
+
+Image = npt.NDArray[np.uint8]
 
 SAMPLES = 4
 """Samples per pixel and direction."""

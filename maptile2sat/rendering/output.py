@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, get_args
 
 from maptile2sat import creation, geotiff, pyramid
+from maptile2sat.creation import OTHER_FORMATS
 from maptile2sat.errors import UsageError
 from maptile2sat.geotiff import output_errors
 from maptile2sat.grid import mercator_grid
@@ -15,12 +16,6 @@ from maptile2sat.pyramid import TileFormat, Zooms
 from maptile2sat.raw_blocks import BYTES_PER_PIXEL, RawBlocks
 from maptile2sat.regrid import Target
 from maptile2sat.rendering.options import RenderOptions
-
-OTHER_FORMATS = {
-    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".jp2", ".pdf", ".zip"),
-    *(".vrt", ".img", ".nc", ".gpkg", ".json", ".geojson"),
-}
-"""Endings of names that would make a GeoTIFF look like something else."""
 
 
 class Output(Protocol):

@@ -12,7 +12,9 @@ from rasterio.crs import CRS
 from maptile2sat.errors import FolderError, UsageError
 from maptile2sat.grid import MAX_ZOOM, Grid, Window
 from maptile2sat.projection import FARTHEST, parse_crs
-from maptile2sat.sharding.options import MAX_BLOCK_SIDE
+
+MAX_BLOCK_SIDE = 16384
+"""Most pixels along a side of a block: `merge` brings it to memory as a whole."""
 
 LARGEST = 1 << 53
 """Largest whole number: beyond it, the pixels of a grid are no longer told apart by floats."""

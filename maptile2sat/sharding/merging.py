@@ -18,11 +18,10 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from maptile2sat import pyramid
-from maptile2sat.creation import creation_options
+from maptile2sat.creation import OTHER_FORMATS, creation_options
 from maptile2sat.errors import FolderError, OutputError, UsageError
 from maptile2sat.geotiff import CACHE_BYTES, GeoTiffWriter, check_destination
 from maptile2sat.grid import BBox
-from maptile2sat.rendering.output import OTHER_FORMATS
 from maptile2sat.sharding.manifest import CHANGED, MANIFEST, BlockRecord, Manifest
 from maptile2sat.sharding.reading import faults_of, is_sound, manifest_of
 from maptile2sat.sharding.store import BLOCKS, FolderStore, Store, open_store

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from maptile2sat.errors import UsageError
 from maptile2sat.grid import BBox
+from maptile2sat.sharding.manifest_fields import MAX_BLOCK_SIDE
 from maptile2sat.translator import check_cell
 
 BLOCK_SIDE = 4096
 """Side in pixels that blocks come near to if none is asked for."""
-
-MAX_BLOCK_SIDE = 16384
-"""Most pixels along a side of a block: `merge` brings it to memory as a whole."""
 
 STRAGGLER_SECONDS = 30.0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import maptile2sat.errors
 from maptile2sat.errors import ErrorPictureError, Maptile2satError
-from maptile2sat.rendering import RenderOptions
+from maptile2sat.rendering.options import RenderOptions
 from maptile2sat.sharding.blocks import BlockPlan
 from maptile2sat.sharding.manifest import BlockRecord
 from maptile2sat.sources.masked import Tile

@@ -6,7 +6,7 @@ import dataclasses
 import os
 
 from maptile2sat.errors import UsageError
-from maptile2sat.rendering import RenderOptions
+from maptile2sat.rendering.options import RenderOptions
 from maptile2sat.sharding.cluster import check_where
 from maptile2sat.sharding.options import ShardOptions
 from maptile2sat.sharding.store import FILE_ENDINGS

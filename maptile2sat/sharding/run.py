@@ -18,9 +18,9 @@ from typing import Any
 from maptile2sat._version import __version__
 from maptile2sat.creation import creation_options
 from maptile2sat.errors import ErrorPictureError
-from maptile2sat.rendering import RenderOptions
 from maptile2sat.rendering.fitting import check_fit
 from maptile2sat.rendering.job import Job, prepared
+from maptile2sat.rendering.options import RenderOptions
 from maptile2sat.rendering.tags import attribution_of
 from maptile2sat.resources import models_folder
 from maptile2sat.sharding.blocks import BlockPlan
