@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,11 +26,28 @@ from PIL import Image
 
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.sources import MBTilesWriter, SourceOptions
+from tests.support_once import FOLDER
 
 Pixels = npt.NDArray[np.uint8]
 
 # a shell ignores Ctrl-C for what it starts in the background, and what the tests start inherits it
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# looking for garbage among TensorFlow's many objects takes a sixth of the time
+gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of the session, unless the process that started this one has."""
+    if FOLDER in os.environ:
+        return
+    folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="maptile2sat-tests-")
+
+    def end() -> None:
+        del os.environ[FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
+
+    config.add_cleanup(end)
 
 
 def pattern(window: Window) -> Pixels:
@@ -305,6 +326,12 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) ->
     monkeypatch.setenv("MAPTILE2SAT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
     for name in ("MAPTILE2SAT_USER_AGENT", "MAPTILE2SAT_SOURCE", "MAPTILE2SAT_MODEL"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose the scales of exported bundles by two training maps, which have few pairs here."""
+    monkeypatch.setattr("maptile2sat.training.export.CROPS", 2)
 
 
 @pytest.fixture

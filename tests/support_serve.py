@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import threading
 import time
@@ -20,7 +19,8 @@ from PIL import Image
 from maptile2sat.grid import TILE
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.serving import ServeOptions
-from tests.support_render import scratch, write_tiny_bundle
+from tests.support_once import once, scratch
+from tests.support_render import write_tiny_bundle
 
 SIDE = 512
 """Cell of the model: four tiles."""
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 
-@functools.cache
+@once
 def model() -> Path:
     """Return a tiny bundle whose cells are several tiles; do not change it."""
     return write_tiny_bundle(scratch("serve") / "tiny", cell=SIDE)

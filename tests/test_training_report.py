@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import io
 import json
 import math
@@ -26,7 +25,8 @@ from maptile2sat.training.curves import draw_curves, panels, smooth
 from maptile2sat.training.history import read_lines
 from maptile2sat.training.logs import Log
 from maptile2sat.training.report import spell_seconds, write_report
-from tests.support_render import Pixels, scratch
+from tests.support_once import once, scratch
+from tests.support_render import Pixels
 
 CONFIG = TrainConfig(data="gone", steps=40, batch_size=4, crop=256, loss_crop=256)
 
@@ -75,7 +75,7 @@ def drive(
                 log.sampled(step, sheet.draw(negative, samples(), picture, f"{step}"), picture)
 
 
-@functools.cache
+@once
 def whole_run() -> Path:
     """Return a run of 40 steps; do not change it."""
     run = scratch("log") / "town"
