@@ -16,11 +16,12 @@ import numpy.typing as npt
 import requests
 from PIL import Image
 
+from maptile2sat.bundle import open_bundle, redescribe
 from maptile2sat.grid import TILE
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.serving import ServeOptions
 from tests.support_once import once, scratch
-from tests.support_render import write_tiny_bundle
+from tests.support_render import copy_of_tiny
 
 SIDE = 512
 """Cell of the model: four tiles."""
@@ -34,7 +35,7 @@ Pixels = npt.NDArray[np.uint8]
 @once
 def model() -> Path:
     """Return a tiny bundle whose cells are several tiles; do not change it."""
-    return write_tiny_bundle(scratch("serve") / "tiny", cell=SIDE)
+    return redescribe(open_bundle(copy_of_tiny(scratch("serve"))), cell=SIDE).folder
 
 
 @dataclass
