@@ -33,6 +33,12 @@ Pixels = npt.NDArray[np.uint8]
 # a shell ignores Ctrl-C for what it starts in the background, and what the tests start inherits it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# processes that share the cores compute on their share of them
+_workers, _cores = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.cpu_count() or 1
+if _workers > 1:
+    for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_name, str(max(1, _cores // _workers)))
+
 # looking for garbage among TensorFlow's many objects takes a sixth of the time
 gc.set_threshold(50_000, 20, 20)
 
@@ -345,6 +351,18 @@ def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "maptile2sat.training.logs.draw_curves",
         lambda metrics, validation, path: path.write_bytes(blank),
+    )
+
+
+@pytest.fixture
+def idle_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs learn nothing, where only what surrounds their steps counts.
+
+    Most of the time of a short run is spent on preparing its first step.
+    """
+    losses = {"critic_real": 0.7, "critic_fake": 0.7, "l1": 1.0}
+    monkeypatch.setattr(
+        "maptile2sat.training.adversarial.Trainer.step", lambda self, batch, number: losses
     )
 
 

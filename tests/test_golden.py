@@ -22,8 +22,7 @@ from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap, write_folder, write_mbtiles, write_pmtiles
-from tests.support_once import scratch
-from tests.support_render import bbox_of, random_map, read_back
+from tests.support_render import bbox_of, random_map, read_back, scratch
 from tests.support_serve import running
 
 KNOWN = Path(__file__).with_name("golden.json")

@@ -301,6 +301,7 @@ def test_jitter_is_small() -> None:
     assert np.median(gaps) > 0.5
 
 
+@pytest.mark.usefixtures("idle_steps")
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_side_that_does_not_look_like_the_map(side: str, tmp_path: Path) -> None:
     """Days of training would be lost; once it has begun, it is as the user wants it."""
@@ -689,6 +690,7 @@ def test_export_takes_notes_into_the_card(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_held_out_pairs_are_tried_on_their_middle(tmp_path: Path) -> None:
     """Pairs of thousands of pixels would take minutes and all memory at every checkpoint."""
     found = []

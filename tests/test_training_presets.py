@@ -218,6 +218,7 @@ def test_unet_run_becomes_a_bundle_that_renders(preset: str, tmp_path: Path) -> 
     assert read_back(output).tags["EXACT"] == "NO"
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_cells_of_a_unet_are_whole_windows(tmp_path: Path) -> None:
     """Half of 768 px divides no power of two."""
     config = small("pix2pix", batch_size=1, steps=1, crop=768, loss_crop=768, resize=768)
@@ -263,6 +264,7 @@ def test_render_of_the_seed_is_what_training_computed(tmp_path: Path) -> None:
 def test_start_from_a_bundle(tmp_path: Path) -> None:
     bundle = open_bundle(exported())
     changes = {"crop": 96, "loss_crop": 64, "batch_size": 2, "critic_base": 8, "colours": None}
+    changes |= {"critic_photo": False, "photo_weight": 0.0}
     config = preset_config(
         "local", data(), steps=2, init=str(bundle.folder), precision="float32", seed=5, **changes
     )
@@ -365,6 +367,7 @@ def test_train_the_cleaner_alone(tmp_path: Path) -> None:
     assert "saw 2 more by itself." in lines  # the part that takes labels off maps
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_checkpoints_of_a_cleaner_are_compared_by_labelled_maps(tmp_path: Path) -> None:
     """Where there is nothing to take off, the worst cleaner is as good as any."""
     words = {"crop": 96, "loss_crop": 64, "batch_size": 1, "precision": "float32"}

@@ -372,6 +372,7 @@ def test_report_is_one_file_with_everything_in_it() -> None:
     assert path.stat().st_size < 4_000_000
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_of_a_run_that_stopped(tmp_path: Path) -> None:
     drive(tmp_path / "run", 0, 27, every=1000)
     words = Page(tmp_path / "run" / "report.html").words
@@ -379,6 +380,7 @@ def test_report_of_a_run_that_stopped(tmp_path: Path) -> None:
     assert "maptile2sat export" in words
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_of_a_run_that_broke_off(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -397,6 +399,7 @@ def test_report_of_a_run_that_broke_off(tmp_path: Path) -> None:
     assert steps_in(run / "metrics.jsonl") == [1]
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_escapes_every_name(tmp_path: Path) -> None:
     nasty = "<script>alert('x')</script>&\"'>"
     run = tmp_path / "<b>run & 'co'"
@@ -414,6 +417,7 @@ def test_report_escapes_every_name(tmp_path: Path) -> None:
     assert "1 pairs, and 1 held out" in page.words
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_without_a_readable_sheet(tmp_path: Path) -> None:
     drive(tmp_path / "run", 0, 20, every=20)
     for path in (tmp_path / "run" / "samples").iterdir():
