@@ -40,6 +40,7 @@ if _workers > 1:
         os.environ.setdefault(_name, str(max(1, _cores // _workers)))
 
 # looking for garbage among TensorFlow's many objects takes a sixth of the time
+USUAL_GARBAGE = gc.get_threshold()
 gc.set_threshold(50_000, 20, 20)
 
 
@@ -338,6 +339,15 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) ->
 def quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choose the scales of exported bundles by two training maps, which have few pairs here."""
     monkeypatch.setattr("maptile2sat.training.export.CROPS", 2)
+
+
+@pytest.fixture
+def usual_garbage() -> Iterator[None]:
+    """Collect garbage as often as for users, for tests that measure memory."""
+    rarely = gc.get_threshold()
+    gc.set_threshold(*USUAL_GARBAGE)
+    yield
+    gc.set_threshold(*rarely)
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ def test_answer_that_is_refused(fault: str, broken: FaultServer) -> None:
     assert max(broken.asked.values()) <= 6
 
 
+@pytest.mark.usefixtures("usual_garbage")
 @pytest.mark.parametrize("fault", ["gzip bomb", "redirect with an endless body"])
 def test_large_answers_take_no_memory(fault: str, broken: FaultServer) -> None:
     """Answers of 200 MiB and more are given up after the first megabytes."""
