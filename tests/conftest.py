@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,11 +26,35 @@ from PIL import Image
 
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.sources import MBTilesWriter, SourceOptions
+from tests.support_once import FOLDER
 
 Pixels = npt.NDArray[np.uint8]
 
 # a shell ignores Ctrl-C for what it starts in the background, and what the tests start inherits it
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# processes that share the cores compute on their share of them
+_workers, _cores = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.cpu_count() or 1
+if _workers > 1:
+    for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_name, str(max(1, _cores // _workers)))
+
+# looking for garbage among TensorFlow's many objects takes a sixth of the time
+USUAL_GARBAGE = gc.get_threshold()
+gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of the session, unless the process that started this one has."""
+    if FOLDER in os.environ:
+        return
+    folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="maptile2sat-tests-")
+
+    def end() -> None:
+        del os.environ[FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
+
+    config.add_cleanup(end)
 
 
 def pattern(window: Window) -> Pixels:
@@ -307,6 +335,21 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) ->
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose the scales of exported bundles by two training maps, which have few pairs here."""
+    monkeypatch.setattr("maptile2sat.training.export.CROPS", 2)
+
+
+@pytest.fixture
+def usual_garbage() -> Iterator[None]:
+    """Collect garbage as often as for users, for tests that measure memory."""
+    rarely = gc.get_threshold()
+    gc.set_threshold(*USUAL_GARBAGE)
+    yield
+    gc.set_threshold(*rarely)
+
+
 @pytest.fixture
 def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the diagrams of training runs blank; `test_training_report` has them drawn.
@@ -318,6 +361,18 @@ def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "maptile2sat.training.logs.draw_curves",
         lambda metrics, validation, path: path.write_bytes(blank),
+    )
+
+
+@pytest.fixture
+def idle_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs learn nothing, where only what surrounds their steps counts.
+
+    Most of the time of a short run is spent on preparing its first step.
+    """
+    losses = {"critic_real": 0.7, "critic_fake": 0.7, "l1": 1.0}
+    monkeypatch.setattr(
+        "maptile2sat.training.adversarial.Trainer.step", lambda self, batch, number: losses
     )
 
 

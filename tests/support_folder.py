@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from maptile2sat.geotiff import GeoTiffWriter
 from maptile2sat.grid import Grid, Window, raster_grid
 from maptile2sat.sharding.manifest import BlockRecord, Manifest, block_file, block_name
 from tests.conftest import TileMap, write_map_raster
-from tests.support_render import FILL, Rendered, random_map, scratch, tiny_render
+from tests.support_once import once, scratch
+from tests.support_render import FILL, Rendered, random_map, tiny_render
 
 CREATED = "2026-01-02T03:04:05Z"
 HOLES = {(4662, 2371), (4663, 2373)}
 
 
-@functools.cache
+@once
 def whole_render(*, masked: bool = True) -> Rendered:
     """Return the render that folders are cut from, 1024 x 768 px; do not change its file."""
     tiles = TileMap.block(13, 4661, 2371, 4, 3).tiles

@@ -1,7 +1,6 @@
 """Small models, renders read back, and the command line run inside the test process.
 
-Not fixtures but cached functions: the models are made once for all modules, in a folder that
-goes away at the end.
+Not fixtures but functions that are called once: the models are the same for all modules.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import functools
 import io
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +32,7 @@ from maptile2sat.resources import sample_map
 from maptile2sat.sources import open_source
 from maptile2sat.training.quantise import with_integers
 from maptile2sat.weights import Weights
+from tests.support_once import once, scratch
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -63,16 +62,6 @@ DESCRIPTION: dict[str, Any] = {
     "licence": "public domain",
     "attribution": "model by nobody",
 }
-
-
-@functools.cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="maptile2sat-tests-")
-
-
-def scratch(name: str) -> Path:
-    """Return a new folder that lasts as long as the tests do."""
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_scratch().name))
 
 
 def random_weights(model: Any, seed: int = 1) -> Weights:
@@ -144,7 +133,7 @@ def calibration_map() -> Pixels:
         return source.read(Window(extent.col + 300, extent.row + 500, 256, 256)).image
 
 
-@functools.cache
+@once
 def tiny_bundle() -> Path:
     """Return the bundle that most tests render with; do not change it."""
     return write_tiny_bundle(scratch("tiny") / "tiny")
@@ -205,7 +194,7 @@ def tiny_render(source: Any, folder: Path, **changes: Any) -> Rendered:
     return Rendered(result, read_back(output))
 
 
-@functools.cache
+@once
 def large_render(precision: str = "auto") -> Rendered:
     """Return the whole sample map, rendered with the tiny bundle; do not change it."""
     return tiny_render(sample_map(), scratch("large"), precision=precision)

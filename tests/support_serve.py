@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import threading
 import time
@@ -17,10 +16,12 @@ import numpy.typing as npt
 import requests
 from PIL import Image
 
+from maptile2sat.bundle import open_bundle, redescribe
 from maptile2sat.grid import TILE
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.serving import ServeOptions
-from tests.support_render import scratch, write_tiny_bundle
+from tests.support_once import once, scratch
+from tests.support_render import copy_of_tiny
 
 SIDE = 512
 """Cell of the model: four tiles."""
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 
-@functools.cache
+@once
 def model() -> Path:
     """Return a tiny bundle whose cells are several tiles; do not change it."""
-    return write_tiny_bundle(scratch("serve") / "tiny", cell=SIDE)
+    return redescribe(open_bundle(copy_of_tiny(scratch("serve"))), cell=SIDE).folder
 
 
 @dataclass

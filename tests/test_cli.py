@@ -17,20 +17,22 @@ from PIL import Image
 
 import maptile2sat
 from maptile2sat import doctor
+from maptile2sat.bundle import open_bundle, redescribe
 from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.integers.engine import Trial
 from maptile2sat.resources import sample_map
 from tests.conftest import TileMap, TileServer, write_mbtiles, write_raster
 from tests.support_render import (
     FILL,
     Pixels,
     bbox_of,
+    copy_of_tiny,
     files_in,
     large_render,
     random_map,
     read_back,
     run_cli,
     tiny_bundle,
-    write_tiny_bundle,
 )
 
 INSIDE = "24.940,60.166,24.942,60.167"
@@ -244,7 +246,7 @@ def test_without_source_it_takes_the_sample(tmp_path: Path) -> None:
     [("maps", "helsinki.mbtiles"), ("osm", "helsinki-osm.mbtiles"), ("own", "helsinki.mbtiles")],
 )
 def test_the_sample_is_of_the_models_style(style: str, name: str, tmp_path: Path) -> None:
-    model = write_tiny_bundle(tmp_path / "model", style=style)
+    model = redescribe(open_bundle(copy_of_tiny(tmp_path)), style=style).folder
     done = run_cli("render", "-o", tmp_path / "out.tif", "-m", model, "--dry-run", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["source"].endswith(f"/{name}")
@@ -556,6 +558,14 @@ def test_info_on_names_that_cannot_be_looked_at(
         assert why in done.err
 
 
+@pytest.fixture
+def quick_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one engine pass at once; `test_doctor_names_the_engine` tries all of them."""
+    passed = [Trial("OpenVINO, 8-bit kernels", 0.125)]
+    monkeypatch.setattr("maptile2sat.integers.engine.trials", lambda model: passed)
+
+
+@pytest.mark.usefixtures("quick_doctor")
 def test_doctor() -> None:
     done = run_cli("doctor")
     assert done.code == 0, done.out
@@ -567,6 +577,7 @@ def test_doctor() -> None:
         assert name in done.out
 
 
+@pytest.mark.usefixtures("quick_doctor")
 def test_doctor_names_extras_of_which_a_part_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The viewer's Leaflet is such a part: `serve` will not start without it."""
     found = doctor.find_spec
@@ -578,6 +589,7 @@ def test_doctor_names_extras_of_which_a_part_is_missing(monkeypatch: pytest.Monk
     assert "without serve" in done.out
 
 
+@pytest.mark.usefixtures("quick_doctor")
 def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
@@ -588,6 +600,7 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "set MAPTILE2SAT_CACHE_DIR" in done.out
 
 
+@pytest.mark.usefixtures("quick_doctor")
 def test_doctor_counts_a_cache_that_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1081,6 +1081,7 @@ def test_a_full_disk_keeps_the_old_geotiff(tmp_path: Path) -> None:
         assert _files(tmp_path) == {"map.osm", "map.tif"}
 
 
+@pytest.mark.usefixtures("usual_garbage")
 def test_a_map_of_any_size_begins_at_once_and_in_little_memory(tmp_path: Path) -> None:
     extract = small_town().write(tmp_path / "map.osm")
     totals: list[int] = []

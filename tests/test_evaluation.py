@@ -29,6 +29,7 @@ from maptile2sat.evaluation.catalogue import METRICS, show
 from maptile2sat.evaluation.classes import PALETTES
 from maptile2sat.evaluation.fcn import DESCRIPTION, load_fcn
 from maptile2sat.resources import models_folder
+from tests.support_once import once, scratch
 from tests.support_render import (
     FILL,
     Outcome,
@@ -36,7 +37,6 @@ from tests.support_render import (
     copy_of_tiny,
     files_in,
     run_cli,
-    scratch,
     tiny_bundle,
     tiny_render,
     write_tiny_bundle,
@@ -78,7 +78,7 @@ def write_pairs(folder: Path, count: int, **options: Any) -> Path:
     return folder
 
 
-@functools.cache
+@once
 def data() -> Path:
     """Return a set of five pairs, the map on the right; do not change it."""
     folder = scratch("held")
@@ -86,7 +86,7 @@ def data() -> Path:
     return folder
 
 
-@functools.cache
+@once
 def other_bundle() -> Path:
     return write_tiny_bundle(scratch("other") / "other", weight_seed=5, name="other")
 

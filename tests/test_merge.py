@@ -220,6 +220,7 @@ def test_from_an_object_store(one: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "two.tif").exists()
 
 
+@pytest.mark.usefixtures("usual_garbage")
 def test_memory_does_not_grow_with_the_area(tmp_path: Path) -> None:
     def peak(side: int, name: str) -> int:
         path = tmp_path / name

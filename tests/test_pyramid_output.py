@@ -25,17 +25,20 @@ from maptile2sat.raw_blocks import RawBlocks
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import pattern, write_raster
+from tests.support_once import scratch
 from tests.support_render import (
     FILL,
     files_in,
     large_render,
     read_back,
     run_cli,
-    scratch,
     tiny_bundle,
 )
 
-SETTINGS: dict[str, Any] = {"model": str(tiny_bundle()), "precision": "integer"}
+
+def tiny() -> dict[str, Any]:
+    """Return what all of these render with."""
+    return {"model": str(tiny_bundle()), "precision": "integer"}
 
 
 def tiles_of(path: Path) -> dict[tuple[int, int, int], bytes]:
@@ -66,7 +69,7 @@ def read_whole(path: Path, zoom: int, window: Window) -> Any:
 def whole() -> Path:
     """Return the whole sample map, rendered to MBTiles with PNG tiles."""
     path = scratch("pyramid") / "town.mbtiles"
-    result = maptile2sat.render(sample_map(), path, **SETTINGS)
+    result = maptile2sat.render(sample_map(), path, **tiny())
     assert result.zooms == (13, 16)
     assert files_in(path.parent) == ["town.mbtiles"]
     return path
@@ -201,7 +204,7 @@ def test_holes(tmp_path: Path) -> None:
     write_raster(drawn, bands, at, "EPSG:3857", alpha="yes", photometric="RGB")
     for form in ("png", "jpeg", "webp"):
         path = tmp_path / f"{form}.mbtiles"
-        result = maptile2sat.render(drawn, path, tile_format=form, max_zoom=15, **SETTINGS)
+        result = maptile2sat.render(drawn, path, tile_format=form, max_zoom=15, **tiny())
         tiles = tiles_of(path)
         x, y = window.col // TILE, window.row // TILE
         deepest = {place[1:] for place in tiles if place[0] == 15}
@@ -221,7 +224,7 @@ def test_holes(tmp_path: Path) -> None:
 
 
 def _geotiff(drawn: Path, folder: Path) -> Path:
-    maptile2sat.render(drawn, folder / "native.tif", **SETTINGS)
+    maptile2sat.render(drawn, folder / "native.tif", **tiny())
     return folder / "native.tif"
 
 
@@ -231,9 +234,9 @@ def test_raster_of_another_crs(tmp_path: Path) -> None:
     bands = np.moveaxis(pattern(window), -1, 0)
     at = rasterio.Affine(1.3, 0, 385_700, 0, -1.3, 6_672_300)
     drawn = write_raster(tmp_path / "m.tif", bands, at, "EPSG:25835", photometric="RGB")
-    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", **SETTINGS)
+    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", **tiny())
     result = maptile2sat.render(
-        drawn, tmp_path / "m.mbtiles", resampling="nearest", preview=tmp_path / "p.png", **SETTINGS
+        drawn, tmp_path / "m.mbtiles", resampling="nearest", preview=tmp_path / "p.png", **tiny()
     )
     assert (planned.zooms, planned.crs, planned.bounds) == (
         result.zooms,
@@ -250,7 +253,7 @@ def test_raster_of_another_crs(tmp_path: Path) -> None:
     there = read_whole(tmp_path / "m.mbtiles", 16, Window(int(x), int(y), 1, 1))
     near = native.image[row - 1 : row + 2, col - 1 : col + 2].reshape(-1, 3)
     assert (near == there.image[0, 0]).all(-1).any()
-    deeper = maptile2sat.plan(drawn, tmp_path / "n.mbtiles", max_zoom=17, **SETTINGS)
+    deeper = maptile2sat.plan(drawn, tmp_path / "n.mbtiles", max_zoom=17, **tiny())
     assert deeper.zooms is not None
     assert deeper.zooms.high == 17
 
@@ -260,7 +263,7 @@ def test_all_parts_of_a_raster_have_one_zoom(tmp_path: Path) -> None:
     at = rasterio.Affine(256.0, 0, 540_000, 0, -256.0, 6_030_000)
     drawn = write_raster(tmp_path / "m.tif", np.zeros((3, 430, 117), np.uint8), at, "EPSG:25832")
     for box in ("9.8,53.5,9.95,53.7", "9.8,53.6,9.95,54.3", "9.8,54.2,9.95,54.35", None):
-        planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", bbox=box, **SETTINGS)
+        planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", bbox=box, **tiny())
         assert planned.zooms is not None
         assert planned.zooms.high == 9
 
@@ -271,7 +274,7 @@ def test_a_raster_of_a_zoom_has_that_zoom(tmp_path: Path) -> None:
     at = grid.transform(grid.window(BBox(5.0, 35.0, 5.3, 70.0)))
     at = at @ rasterio.Affine.translation(0.5, 0.5)
     drawn = write_raster(tmp_path / "m.tif", np.zeros((3, 11_000, 8), np.uint8), at, "EPSG:3857")
-    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", **SETTINGS)
+    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", **tiny())
     assert planned.zooms is not None
     assert planned.zooms.high == 8
 
@@ -279,7 +282,7 @@ def test_a_raster_of_a_zoom_has_that_zoom(tmp_path: Path) -> None:
 def test_a_raster_of_the_world_whose_corners_lie_beside_it(tmp_path: Path) -> None:
     at = rasterio.Affine(40_000.0, 0, -18_040_000, 0, -40_000.0, 9_020_000)
     drawn = write_raster(tmp_path / "m.tif", np.zeros((3, 451, 902), np.uint8), at, "ESRI:54009")
-    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", bbox="0,45,20,55", **SETTINGS)
+    planned = maptile2sat.plan(drawn, tmp_path / "m.mbtiles", bbox="0,45,20,55", **tiny())
     assert planned.zooms is not None
     assert planned.zooms.high == 2
 
@@ -289,7 +292,7 @@ def test_cut_and_zoomed_out(tmp_path: Path) -> None:
     cutline = tmp_path / "a.geojson"
     cutline.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     path, high = tmp_path / "out.mbtiles", tmp_path / "high.mbtiles"
-    settings = {**SETTINGS, "cutline": cutline}
+    settings = {**tiny(), "cutline": cutline}
     planned = maptile2sat.plan(sample_map(), path, min_zoom=13, max_zoom=15, **settings)
     result = maptile2sat.render(sample_map(), path, min_zoom=13, max_zoom=15, **settings)
     assert planned.zooms == result.zooms == (13, 15)
@@ -335,9 +338,9 @@ def test_resumed_and_replaced(whole: Path, tmp_path: Path) -> None:
         patch.setattr("maptile2sat.pyramid.to_pmtiles", stop)
         patch.setattr("maptile2sat.pyramid.MBTilesWriter.finish", stop)
         with pytest.raises(KeyboardInterrupt):
-            maptile2sat.render(sample_map(), path, tile_format="jpeg", **SETTINGS)
+            maptile2sat.render(sample_map(), path, tile_format="jpeg", **tiny())
     assert not path.exists()
-    result = maptile2sat.render(sample_map(), path, resume=True, **SETTINGS)
+    result = maptile2sat.render(sample_map(), path, resume=True, **tiny())
     assert (result.cells, files_in(tmp_path)) == (0, ["town.mbtiles"])
     assert path.read_bytes() == whole.read_bytes()
     done = run_cli("render", sample_map(), "-o", path, "-m", tiny_bundle())

@@ -24,11 +24,11 @@ from maptile2sat.raw_blocks import RawBlocks
 from maptile2sat.regrid import Target, needed_for, regrid, shrinkage, snapped_grid
 from maptile2sat.resources import sample_map
 from tests.conftest import pattern, write_raster
+from tests.support_once import scratch
 from tests.support_render import (
     large_render,
     read_back,
     run_cli,
-    scratch,
     tiny_bundle,
     tiny_render,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ GRID = mercator_grid(16)
 HOME = Window(37_307 * TILE, 18_966 * TILE, 4 * TILE, 6 * TILE)
 
 
+@functools.cache
+def model_and_halo() -> tuple[Any, int]:
+    """Return the generator of the tiny bundle, and its halo; do not change it."""
+    model = tiny_model()
+    return model, receptive_field(model).halo
+
+
 def expected(image: Pixels, extent: Window, window: Window | None = None, seed: int = 0) -> Pixels:
     """Return what the tiny model makes of a map, computed in one piece and without the package.
 
@@ -47,8 +55,7 @@ def expected(image: Pixels, extent: Window, window: Window | None = None, seed: 
         seed: Of the noise.
     """
     window = window or extent
-    model = tiny_model()
-    halo = receptive_field(model).halo
+    model, halo = model_and_halo()
     left, top = (window.col - halo) // 4 * 4, (window.row - halo) // 4 * 4
     right, bottom = -(-(window.right + halo) // 4) * 4, -(-(window.bottom + halo) // 4) * 4
     around = Window(left, top, right - left, bottom - top)
@@ -230,8 +237,7 @@ def expected_wrapped(turned: Pixels, edge: Window, world: int) -> Pixels:
     """Return what the model makes across the seam, with the world's noise."""
     from maptile2sat.noise import noise
 
-    model = tiny_model()
-    halo = receptive_field(model).halo
+    model, halo = model_and_halo()
     left, top = (edge.col - halo) // 4 * 4, (edge.row - halo) // 4 * 4
     right, bottom = -(-(edge.right + halo) // 4) * 4, -(-(edge.bottom + halo) // 4) * 4
     around = Window(left, top, right - left, bottom - top)
@@ -317,7 +323,7 @@ def test_crops_of_one_raster_agree(tmp_path: Path) -> None:
         "EPSG:2154",
     )
     made = tiny_render(crop, tmp_path)
-    halo = receptive_field(tiny_model()).halo
+    _, halo = model_and_halo()
     np.testing.assert_array_equal(made.image[halo:, halo:], whole.image[31 + halo :, 53 + halo :])
 
 

@@ -18,13 +18,13 @@ from maptile2sat.rendering import render
 from maptile2sat.resources import sample_map
 from maptile2sat.sources import open_source
 from tests.conftest import TileServer
+from tests.support_once import scratch
 from tests.support_render import (
     Pixels,
     Raster,
     bbox_of,
     large_render,
     read_back,
-    scratch,
     tiny_render,
 )
 

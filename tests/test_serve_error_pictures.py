@@ -79,16 +79,21 @@ def test_an_error_picture_counts_whatever_else_has_failed(
     server.answer = unavailable
     options = RenderOptions(precision="integer", bbox=BOX, zoom=ZOOM)
     with running(server.serve(MAP), tmp_path, render=options) as served:
-        before = served.tile("source", ZOOM, X, Y)
+        path = f"/source/{ZOOM}/{X}/{Y}.png"
+        before = served.get(path)
+        assert before.status_code == 200
         found = served.get(f"/source/{ZOOM}/{X + 4}/{Y}.png")
         failed.set()
         assert found.status_code == 502
         assert ("HTTP 503" if late else "same picture at 4 places") in found.text
         server.answer = None
-        path = f"/source/{ZOOM}/{X}/{Y}.png"
-        # Cells that were read meanwhile may still fail for what they read.
-        wait_for(lambda: served.get(path).status_code == 200)
-        wait_for(lambda: not np.array_equal(served.tile("source", ZOOM, X, Y), before))
+
+        def made_again() -> bool:
+            """Cells that were read meanwhile may still be there, and fail for what they read."""
+            now = served.get(path)
+            return now.status_code == 200 and now.content != before.content
+
+        wait_for(made_again)
         picture = MAP.read(Window(X * TILE, Y * TILE, TILE, TILE))[0]
         assert np.array_equal(served.tile("source", ZOOM, X, Y)[..., :3], picture)
 

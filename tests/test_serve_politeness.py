@@ -16,7 +16,7 @@ pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 from maptile2sat.grid import TILE, Window, mercator_grid
 from maptile2sat.rendering import RenderOptions
 from tests.conftest import TileMap
-from tests.faults.support import Fault, answer, serving
+from tests.faults.support import Fault, answer, heeded, serving
 from tests.support_render import bbox_of
 from tests.support_serve import model, running, wait_for
 
@@ -78,9 +78,9 @@ def test_layers_and_geotiffs_keep_to_the_limits_together(tmp_path: Path) -> None
         # one layer is told to come back later, and the other keeps back too
         times.clear()
         impatient.set()
-        first = pool.submit(served.get, f"/tiny/{ZOOM}/{X + 2}/{Y + 2}.png")
-        wait_for(lambda: times and not impatient.is_set())
-        time.sleep(0.2)  # until the answer has been read
+        with heeded() as left_alone:
+            first = pool.submit(served.get, f"/tiny/{ZOOM}/{X + 2}/{Y + 2}.png")
+            assert left_alone.wait(60)
         assert served.get(f"/tiny-2/{ZOOM}/{X + 8}/{Y + 2}.png").status_code == 200
         assert first.result().status_code == 200
         assert next(when for when, col in times if col >= 8) - times[0][0] > 1.8

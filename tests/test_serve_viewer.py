@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from maptile2sat.resources import sample_map
-from tests.support_render import read_back, run_cli, scratch, write_tiny_bundle
+from tests.support_once import scratch
+from tests.support_render import read_back, run_cli, write_tiny_bundle
 from tests.support_serve import SIDE, Running, model, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

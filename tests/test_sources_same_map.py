@@ -181,6 +181,7 @@ def test_tiles_are_counted_as_they_are_fetched(
     assert tile_count(source, Window(0, 0, 3 * (TILE << 13), 1)) == 1 << 13
 
 
+@pytest.mark.usefixtures("usual_garbage")
 def test_tiles_of_many_windows_are_counted_once_in_flat_memory() -> None:
     """Cells of a wide cutline, row by row, with what they share with their neighbours."""
 

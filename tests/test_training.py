@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -24,13 +23,13 @@ from maptile2sat.training import Progress, TrainConfig, train
 from maptile2sat.training import checkpoint as checkpoints
 from maptile2sat.training.export import About, export
 from maptile2sat.training.pairs import Batch, Pairs, jitter, make_batch, map_colours
+from tests.support_once import once, scratch
 from tests.support_render import (
     PALETTE,
     Pixels,
     files_in,
     read_back,
     run_cli,
-    scratch,
 )
 
 pytestmark = pytest.mark.usefixtures("plain_charts")
@@ -61,7 +60,7 @@ def write_pairs(folder: Path, count: int, first: int = 0) -> None:
         Image.fromarray(both).save(folder / f"{seed:03d}.png")
 
 
-@functools.cache
+@once
 def data() -> Path:
     """Return a folder of pairs, the map on the right; do not change it."""
     folder = scratch("pairs")
@@ -105,12 +104,20 @@ def figures_of(part: Any, given: Batch) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()}
 
 
-@functools.cache
+@once
 def finished_run() -> tuple[Path, list[Progress]]:
     """Return a run that went through at once, and its reports; do not change it."""
     run, reports = scratch("run") / "whole", []
     assert run_training(tiny(), run, report=reports.append) == STEPS
     return run, reports
+
+
+@once
+def exported(*, discriminator: bool = False) -> Path:
+    """Return the bundle of that run; do not change it."""
+    folder = scratch("exported") / "bundle"
+    export(finished_run()[0], folder, About("x"), discriminator=discriminator)
+    return folder
 
 
 def newest(run: Path) -> dict[str, npt.NDArray[Any]]:
@@ -294,6 +301,7 @@ def test_jitter_is_small() -> None:
     assert np.median(gaps) > 0.5
 
 
+@pytest.mark.usefixtures("idle_steps")
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_side_that_does_not_look_like_the_map(side: str, tmp_path: Path) -> None:
     """Days of training would be lost; once it has begun, it is as the user wants it."""
@@ -682,6 +690,7 @@ def test_export_takes_notes_into_the_card(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_held_out_pairs_are_tried_on_their_middle(tmp_path: Path) -> None:
     """Pairs of thousands of pixels would take minutes and all memory at every checkpoint."""
     found = []
@@ -733,23 +742,19 @@ def test_data_that_says_its_scale_wrongly(tmp_path: Path) -> None:
 
 def test_export_says_what_the_data_says(tmp_path: Path) -> None:
     """Scale and attribution of the user's own pairs come from their `dataset.json`."""
-    run, _ = finished_run()
+    data_set, run = copy_of_data(tmp_path), tmp_path / "run"
+    shutil.copytree(finished_run()[0], run)
+    tiny(data=str(data_set)).save(run / "config.json")
     said = {"zoom": 14, "metres_per_pixel": 6.25, "attribution": "© us", "style": "osm"}
-    description = Path(json.loads((run / "config.json").read_text())["data"]) / "dataset.json"
-    description.write_text(json.dumps(said))
-    try:
-        stated = export(run, tmp_path / "a", About("x")).description
-        given = export(run, tmp_path / "b", About("x", zoom=13, attribution="me")).description
-    finally:
-        description.unlink()
+    (data_set / "dataset.json").write_text(json.dumps(said))
+    stated = export(run, tmp_path / "a", About("x")).description
+    given = export(run, tmp_path / "b", About("x", zoom=13, attribution="me")).description
     assert (stated.zoom, stated.metres_per_pixel, stated.attribution) == (14, 6.25, "© us")
     assert (given.zoom, given.metres_per_pixel, given.attribution) == (13, 6.25, "me")
 
 
-def test_export_takes_the_average(tmp_path: Path) -> None:
-    run, _ = finished_run()
-    bundle = export(run, tmp_path / "bundle", About("x"))
-    stored = newest(run)
+def test_export_takes_the_average() -> None:
+    bundle, stored = open_bundle(exported()), newest(finished_run()[0])
     average = {name: value for name, value in stored.items() if name.startswith("average/")}
     weights = bundle.weights()
     assert len(weights) == len(average)

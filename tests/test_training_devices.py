@@ -184,6 +184,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     assert "--batch-size" in done.err
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_second_signal_does_not_wait(tmp_path: Path) -> None:
     def impatient(progress: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -193,6 +194,7 @@ def test_second_signal_does_not_wait(tmp_path: Path) -> None:
         run_training(tiny(), tmp_path / "run", report=impatient)
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_a_stop_saves_before_it_draws(tmp_path: Path) -> None:
     """A report that cannot be written costs no step."""
     run = tmp_path / "run"
@@ -306,6 +308,7 @@ def test_checkpoint_for_which_there_is_no_room(tmp_path: Path, monkeypatch: Any)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.npz"]
 
 
+@pytest.mark.usefixtures("idle_steps")
 @pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples"])
 def test_run_that_cannot_be_written(name: str, tmp_path: Path) -> None:
     """Something lies where the log is to go: an error that says where, and what to do."""

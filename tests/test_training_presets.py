@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -23,8 +22,18 @@ from maptile2sat.training import checkpoint as checkpoints
 from maptile2sat.training.export import About, export
 from maptile2sat.training.pairs import Pairs, epoch_steps, make_batch
 from maptile2sat.training.presets import command
-from tests.support_render import files_in, read_back, run_cli, scratch
-from tests.test_training import INSIDE, data, figures_of, finished_run, newest, run_training, tiny
+from tests.support_once import once, scratch
+from tests.support_render import files_in, read_back, run_cli
+from tests.test_training import (
+    INSIDE,
+    data,
+    exported,
+    figures_of,
+    finished_run,
+    newest,
+    run_training,
+    tiny,
+)
 
 pytestmark = pytest.mark.usefixtures("plain_charts")
 
@@ -35,7 +44,7 @@ def small(preset: str, **changes: Any) -> TrainConfig:
     return preset_config(preset, data(), **{"steps": 3, **SMALL, **changes})
 
 
-@functools.cache
+@once
 def unet_run(preset: str) -> tuple[Path, list[str]]:
     """Return a finished run of a small U-Net and what it said; do not change it."""
     run, said = scratch("unet") / preset, []
@@ -209,6 +218,7 @@ def test_unet_run_becomes_a_bundle_that_renders(preset: str, tmp_path: Path) -> 
     assert read_back(output).tags["EXACT"] == "NO"
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_cells_of_a_unet_are_whole_windows(tmp_path: Path) -> None:
     """Half of 768 px divides no power of two."""
     config = small("pix2pix", batch_size=1, steps=1, crop=768, loss_crop=768, resize=768)
@@ -252,8 +262,9 @@ def test_render_of_the_seed_is_what_training_computed(tmp_path: Path) -> None:
 
 
 def test_start_from_a_bundle(tmp_path: Path) -> None:
-    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"))
+    bundle = open_bundle(exported())
     changes = {"crop": 96, "loss_crop": 64, "batch_size": 2, "critic_base": 8, "colours": None}
+    changes |= {"critic_photo": False, "photo_weight": 0.0}
     config = preset_config(
         "local", data(), steps=2, init=str(bundle.folder), precision="float32", seed=5, **changes
     )
@@ -309,17 +320,16 @@ def test_start_with_the_discriminator(tmp_path: Path) -> None:
 
 
 def test_discriminator_of_another_network_is_left(tmp_path: Path) -> None:
-    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"), discriminator=True)
     said: list[str] = []
     changes = {"crop": 96, "loss_crop": 64, "batch_size": 2, "precision": "float32"}
-    init = str(bundle.folder)
+    init = str(exported(discriminator=True))
     config = preset_config("local", data(), steps=2, init=init, critic_base=4, **changes)
     assert run_training(config, tmp_path / "run", time_limit=-1.0, say=said.append) == 0
     assert f"starting from {init}, with a new discriminator" in said
 
 
 def test_damaged_discriminator_is_refused(tmp_path: Path) -> None:
-    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"), discriminator=True)
+    bundle = open_bundle(Path(shutil.copytree(exported(discriminator=True), tmp_path / "bundle")))
     path = bundle.folder / "discriminator.weights.h5"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BundleError, match=r"discriminator\.weights\.h5 is damaged"):
@@ -329,7 +339,7 @@ def test_damaged_discriminator_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_train_the_cleaner_alone(tmp_path: Path) -> None:
     """Of a model with or without one; nothing else changes, and its discriminator is kept."""
-    first = export(finished_run()[0], tmp_path / "first", About("x"), discriminator=True)
+    first = open_bundle(exported(discriminator=True))
     base = TrainConfig.load(finished_run()[0] / "config.json").critic_base
     changes = {"crop": 96, "loss_crop": 64, "batch_size": 8, "precision": "float32"}
     like = {**changes, "critic_base": base, "critic_photo": False, "critic_sees": "palette"}
@@ -357,12 +367,12 @@ def test_train_the_cleaner_alone(tmp_path: Path) -> None:
     assert "saw 2 more by itself." in lines  # the part that takes labels off maps
 
 
+@pytest.mark.usefixtures("idle_steps")
 def test_checkpoints_of_a_cleaner_are_compared_by_labelled_maps(tmp_path: Path) -> None:
     """Where there is nothing to take off, the worst cleaner is as good as any."""
-    model = export(finished_run()[0], tmp_path / "model", About("x"))
     words = {"crop": 96, "loss_crop": 64, "batch_size": 1, "precision": "float32"}
     config = preset_config(
-        "cleaner", data(), steps=1, init=str(model.folder), cleaner_width=8, **words
+        "cleaner", data(), steps=1, init=str(exported()), cleaner_width=8, **words
     )
     bare = [Pairs.of(config, "val")[number].map for number in range(2)]
     with mock.patch("maptile2sat.training.loop.pooled_l1", return_value=1.0) as score:
@@ -376,7 +386,7 @@ def test_checkpoints_of_a_cleaner_are_compared_by_labelled_maps(tmp_path: Path) 
 
 
 def test_what_an_older_description_leaves_out_its_network_has_not(tmp_path: Path) -> None:
-    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"))
+    bundle = open_bundle(Path(shutil.copytree(exported(), tmp_path / "bundle")))
     path = bundle.folder / "model.json"
     description = json.loads(path.read_text())
     for name in ("cleaner", "cleaner_width", "deep", "deep_width"):
@@ -387,7 +397,7 @@ def test_what_an_older_description_leaves_out_its_network_has_not(tmp_path: Path
 
 
 def test_cleaner_of_a_model_without_discriminator(tmp_path: Path) -> None:
-    init = str(export(finished_run()[0], tmp_path / "first", About("x")).folder)
+    init = str(exported())
     changes = {"crop": 96, "loss_crop": 64, "batch_size": 2, "precision": "float32"}
     config = preset_config("cleaner", data(), steps=2, init=init, **changes)
     assert run_training(config, tmp_path / "run", time_limit=-1.0) == 0
@@ -414,7 +424,7 @@ def test_start_from_a_unet(tmp_path: Path) -> None:
 
 
 def test_start_from_something_else(tmp_path: Path) -> None:
-    bundle = export(finished_run()[0], tmp_path / "bundle", About("x"))
+    bundle = open_bundle(exported())
     with pytest.raises(
         BundleError, match=r"is a local generator, the preset pix2pix trains a unet"
     ):

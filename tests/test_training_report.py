@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import io
 import json
 import math
@@ -26,7 +25,8 @@ from maptile2sat.training.curves import draw_curves, panels, smooth
 from maptile2sat.training.history import read_lines
 from maptile2sat.training.logs import Log
 from maptile2sat.training.report import spell_seconds, write_report
-from tests.support_render import Pixels, scratch
+from tests.support_once import once, scratch
+from tests.support_render import Pixels
 
 CONFIG = TrainConfig(data="gone", steps=40, batch_size=4, crop=256, loss_crop=256)
 
@@ -75,7 +75,7 @@ def drive(
                 log.sampled(step, sheet.draw(negative, samples(), picture, f"{step}"), picture)
 
 
-@functools.cache
+@once
 def whole_run() -> Path:
     """Return a run of 40 steps; do not change it."""
     run = scratch("log") / "town"
@@ -372,6 +372,7 @@ def test_report_is_one_file_with_everything_in_it() -> None:
     assert path.stat().st_size < 4_000_000
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_of_a_run_that_stopped(tmp_path: Path) -> None:
     drive(tmp_path / "run", 0, 27, every=1000)
     words = Page(tmp_path / "run" / "report.html").words
@@ -379,6 +380,7 @@ def test_report_of_a_run_that_stopped(tmp_path: Path) -> None:
     assert "maptile2sat export" in words
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_of_a_run_that_broke_off(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -397,6 +399,7 @@ def test_report_of_a_run_that_broke_off(tmp_path: Path) -> None:
     assert steps_in(run / "metrics.jsonl") == [1]
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_escapes_every_name(tmp_path: Path) -> None:
     nasty = "<script>alert('x')</script>&\"'>"
     run = tmp_path / "<b>run & 'co'"
@@ -414,6 +417,7 @@ def test_report_escapes_every_name(tmp_path: Path) -> None:
     assert "1 pairs, and 1 held out" in page.words
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_report_without_a_readable_sheet(tmp_path: Path) -> None:
     drive(tmp_path / "run", 0, 20, every=20)
     for path in (tmp_path / "run" / "samples").iterdir():

@@ -18,13 +18,13 @@ from maptile2sat.rendering import render
 from maptile2sat.translator import UnetTranslator
 from maptile2sat.translator import generate as translated
 from tests.conftest import TileMap, write_mbtiles, write_raster
+from tests.support_once import once, scratch
 from tests.support_render import (
     DESCRIPTION,
     Pixels,
     Rendered,
     bbox_of,
     random_map,
-    scratch,
     tiny_render,
 )
 
@@ -132,7 +132,7 @@ def write_unet(folder: Path, weights: dict[str, Any]) -> Path:
     return folder
 
 
-@functools.cache
+@once
 def unet_bundle() -> Path:
     """Return a real U-Net, its weights random but large enough to be seen."""
     random = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def unet_bundle() -> Path:
     return write_unet(scratch("unet") / "unet", weights)
 
 
-@functools.cache
+@once
 def constant_bundle() -> Path:
     """Return a U-Net whose output is one colour."""
     weights = dict(unet_weights())
@@ -156,7 +156,7 @@ GRID = mercator_grid(16)
 MAP = TileMap(16, TileMap.block(16, 37_307, 18_966, 2, 1).tiles, random_map)
 
 
-@functools.cache
+@once
 def small_map() -> Path:
     return write_mbtiles(scratch("map") / "map.mbtiles", MAP)
 

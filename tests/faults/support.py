@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
+from unittest import mock
 
 from maptile2sat.grid import Window
+from maptile2sat.sources.hosts import Pace
 from tests.conftest import TileMap, encode, pattern
 
 LONG = os.environ.get("MAPTILE2SAT_FAULTS") == "long"
@@ -71,6 +73,19 @@ def head(body: bytes, *headers: str) -> bytes:
     """Return the start of a sound answer."""
     lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+@contextlib.contextmanager
+def heeded() -> Iterator[threading.Event]:
+    """Give what is set as soon as a host that asked for patience will be left alone."""
+    seen, pause = threading.Event(), Pace.pause
+
+    def noted(pace: Pace, seconds: float) -> None:
+        pause(pace, seconds)
+        seen.set()
+
+    with mock.patch.object(Pace, "pause", noted):
+        yield seen
 
 
 def gzip_bomb() -> bytes:

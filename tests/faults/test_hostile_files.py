@@ -28,6 +28,8 @@ from tests.conftest import TileMap, write_mbtiles, write_pmtiles
 from tests.support_render import copy_of_tiny
 from tests.test_bundle import rehash
 
+pytestmark = pytest.mark.usefixtures("usual_garbage")
+
 MAP = TileMap.block(13, 4661, 2371, 2, 1)
 MEGA = 1 << 20
 

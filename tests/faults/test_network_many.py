@@ -44,6 +44,7 @@ def asks_needed(path: str) -> int:
     return next(number for number in range(100) if choose(path, number) is None) + 1
 
 
+@pytest.mark.usefixtures("usual_garbage")
 @pytest.mark.slow
 def test_one_answer_in_twenty_is_wrong(tmp_path: Path, record_property: Any) -> None:
     """Tiles from a server with 5 % random faults: all there, all right, none asked for in vain."""

@@ -26,6 +26,7 @@ from tests.faults.support import (
     answer,
     endless_redirect,
     gzip_bomb,
+    heeded,
     serving,
 )
 
@@ -85,7 +86,7 @@ def test_server_that_hangs(fault: str, broken: FaultServer) -> None:
         read(broken, FIRST, options)
     assert sum(broken.asked.values()) <= 4
     broken.choose = lambda path, number: HANGING[fault] if number == 4 else None
-    options = dataclasses.replace(QUICK, timeout=0.4)
+    options = dataclasses.replace(QUICK, timeout=0.4, retries=9)
     np.testing.assert_array_equal(read(broken, FIRST, options), expected(FIRST))
 
 
@@ -99,6 +100,7 @@ def test_answer_that_is_refused(fault: str, broken: FaultServer) -> None:
     assert max(broken.asked.values()) <= 6
 
 
+@pytest.mark.usefixtures("usual_garbage")
 @pytest.mark.parametrize("fault", ["gzip bomb", "redirect with an endless body"])
 def test_large_answers_take_no_memory(fault: str, broken: FaultServer) -> None:
     """Answers of 200 MiB and more are given up after the first megabytes."""
@@ -222,23 +224,20 @@ def test_sources_that_share_connections_close_their_own_downloads(broken: FaultS
 
 def test_retry_after_holds_for_all_sources(broken: FaultServer) -> None:
     """One source is told to come back in a second: no other asks that host before."""
-    told, asked = threading.Event(), list[float]()
+    asked = list[float]()
     options = dataclasses.replace(QUICK, hosts=Hosts())
 
     def ask_for_patience(to: socket.socket, body: bytes) -> bool:
-        done = answer(to, "429 Slow", b"", "Retry-After: 1")
-        told.set()
-        return done
+        return answer(to, "429 Slow", b"", "Retry-After: 1")
 
     def choose(path: str, number: int) -> Fault | None:
         asked.append(time.monotonic())
         return ask_for_patience if len(asked) == 1 else None
 
     broken.choose = choose
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, heeded() as left_alone:
         first = pool.submit(read, broken, FIRST, options)
-        assert told.wait(20)
-        time.sleep(0.2)  # until the answer has been read
+        assert left_alone.wait(60)
         read(broken, FIRST.shifted(TILE, 0), options)
         first.result()
     assert asked[1] - asked[0] > 0.9
@@ -339,14 +338,21 @@ def test_close_ends_downloads_that_hang(broken: FaultServer) -> None:
     assert time.monotonic() - start < 30
 
 
-def test_close_while_connecting() -> None:
+def test_close_while_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source is closed while it waits for a busy server: nothing is asked when that answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as busy:
         address, port = busy.getsockname()
         with socket.create_connection((address, port)):  # the queue is full
             source = open_source(f"http://{address}:{port}/{{z}}/{{x}}/{{y}}.png", QUICK)
+            begun, connect = threading.Event(), socket.socket.connect
+
+            def noted(connection: socket.socket, there: tuple[str, int]) -> None:
+                begun.set()
+                connect(connection, there)
+
+            monkeypatch.setattr(socket.socket, "connect", noted)
             source.prefetch(FIRST)
-            time.sleep(0.5)
+            assert begun.wait(60)
             source.close()
             busy.settimeout(20)
             busy.accept()[0].close()

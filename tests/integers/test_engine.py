@@ -86,6 +86,7 @@ def test_every_form_gives_the_known_answer() -> None:
 
 def test_doctor_names_the_engine() -> None:
     done = run_cli("doctor")
+    assert done.code == 0, done.out
     assert "ok   engine       OpenVINO, 8-bit kernels (" in done.out
     assert "TensorFlow on the processor, matrix products: 0." in done.out
 
