@@ -1,6 +1,7 @@
 # make demo   render the sample map with the shipped model
-# make test   linters, type checks and tests, but for those that take long
+# make test   linters, type checks, documentation and tests, but for tests that take long
 # make test-all  the same with all tests
+# make docs   the documentation as a site, in site/
 # make faults the long form of tests/faults; its table goes into docs/reliability.md
 # make audit  known flaws of what is installed, where the service that knows them can be reached
 # All need nothing but Python 3.11 to 3.13 with its venv module.
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-all faults audit lint wheel check-wheel sample clean
+.PHONY: demo test test-all faults audit lint docs wheel check-wheel sample clean
 
 demo: .venv/user
 	mkdir -p demo
@@ -34,12 +35,16 @@ audit: .venv/developer
 	then $(BIN)/pip-audit --local --skip-editable --vulnerability-service osv; \
 	else echo "pip-audit: skipped, its service cannot be reached"; fi
 
-lint: .venv/developer
+lint: .venv/developer docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml maptile2sat
 	$(BIN)/lint-imports
+
+# --quiet would keep --strict from noticing anything
+docs: .venv/developer
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: .venv/developer
 	rm -rf dist
@@ -78,4 +83,4 @@ sample: .venv/developer
 	touch $@ .venv/user
 
 clean:
-	rm -rf .venv dist demo
+	rm -rf .venv dist demo site

@@ -18,7 +18,7 @@ from maptile2sat.cli.console import (
     warn,
 )
 from maptile2sat.cli.draw import StyleName
-from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, SrcCrs
+from maptile2sat.cli.options import MAP, AllowRepeats, AllowVrt, CaBundle, SrcCrs
 from maptile2sat.cli.render import Missing
 
 if TYPE_CHECKING:
@@ -157,15 +157,19 @@ def build_command(
         typer.Option(
             metavar="SIDE|MAP,IMAGE",
             help="Side of a server's tiles, half with @2x, if its URL does not say: 256, 512.",
+            rich_help_panel=MAP,
         ),
     ] = None,
     missing: Annotated[
-        Missing, typer.Option(help="What tiles that a server does not have are.")
+        Missing,
+        typer.Option(help="What tiles that a server does not have are.", rich_help_panel=MAP),
     ] = Missing.error,
     ca_bundle: CaBundle = None,
     allow_vrt: AllowVrt = False,
     allow_repeats: AllowRepeats = False,
-    max_tiles: Annotated[int, typer.Option(min=1, help="Most tiles to read.")] = 20_000,
+    max_tiles: Annotated[
+        int, typer.Option(min=1, help="Most tiles to read.", rich_help_panel=MAP)
+    ] = 20_000,
     as_json: AsJson = False,
     verbose: Verbose = 0,
     quiet: Quiet = 0,

@@ -7,19 +7,35 @@ from typing import Annotated
 
 import typer
 
+MAP = "Map and map server"
+"""Title of their panel in --help."""
+
 ReadZoom = Annotated[
     int | None, typer.Option("--zoom", "-z", help="Zoom to read the map at, as for render.")
 ]
-SrcCrs = Annotated[str | None, typer.Option(help="CRS of a raster that states none.")]
+SrcCrs = Annotated[
+    str | None, typer.Option(help="CRS of a raster that states none.", rich_help_panel=MAP)
+]
 CaBundle = Annotated[
     Path | None,
-    typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
+    typer.Option(
+        metavar="PEM", help="Certificates to trust instead of the usual ones.", rich_help_panel=MAP
+    ),
 ]
-Rate = Annotated[float, typer.Option(help="Most requests a second to one map server.")]
+Rate = Annotated[
+    float, typer.Option(help="Most requests a second to one map server.", rich_help_panel=MAP)
+]
 AllowRepeats = Annotated[
     bool,
-    typer.Option("--allow-repeats", help="One picture at many places is map, no error picture."),
+    typer.Option(
+        "--allow-repeats",
+        help="One picture at many places is map, no error picture.",
+        rich_help_panel=MAP,
+    ),
 ]
 AllowVrt = Annotated[
-    bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
+    bool,
+    typer.Option(
+        "--allow-vrt", help="Trust a raster that reads other files or servers.", rich_help_panel=MAP
+    ),
 ]

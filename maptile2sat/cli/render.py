@@ -23,12 +23,18 @@ from maptile2sat.cli.console import (
     show_json,
     warn,
 )
-from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, Rate, SrcCrs
+from maptile2sat.cli.options import MAP, AllowRepeats, AllowVrt, CaBundle, Rate, SrcCrs
 from maptile2sat.cli.sharded import check_sharded, has_unfinished, show_sharded
 from maptile2sat.errors import Maptile2satError, UnfinishedError, UsageError
 
 if TYPE_CHECKING:
     from maptile2sat.rendering import RenderPlan, RenderResult
+
+# titles of the panels of --help
+AREA = "Area"
+MODEL = "Model"
+OUTPUT = "Output"
+RUN = "Run"
 
 
 class Precision(StrEnum):
@@ -81,10 +87,13 @@ class Missing(StrEnum):
 
 
 EngineOption = Annotated[
-    Engine, typer.Option(help="What computes whole numbers; changes no pixel.")
+    Engine, typer.Option(help="What computes whole numbers; changes no pixel.", rich_help_panel=RUN)
 ]
 LabelsOption = Annotated[
-    Labels, typer.Option(help="Take labels off the map first; auto: unless drawn by `draw`.")
+    Labels,
+    typer.Option(
+        help="Take labels off the map first; auto: unless drawn by `draw`.", rich_help_panel=MODEL
+    ),
 ]
 
 
@@ -95,6 +104,7 @@ def render_command(
             "--output",
             "-o",
             help="The GeoTIFF, .mbtiles or .pmtiles to write; with --dask a folder.",
+            rich_help_panel=OUTPUT,
         ),
     ],
     source: Annotated[
@@ -107,9 +117,15 @@ def render_command(
     ] = None,
     bbox: Annotated[
         str | None,
-        typer.Option(metavar="W,S,E,N", help="The area; west > east crosses 180 degrees."),
+        typer.Option(
+            metavar="W,S,E,N",
+            help="The area; west > east crosses 180 degrees.",
+            rich_help_panel=AREA,
+        ),
     ] = None,
-    bbox_crs: Annotated[str, typer.Option(help="CRS of --bbox.")] = "EPSG:4326",
+    bbox_crs: Annotated[
+        str, typer.Option(help="CRS of --bbox.", rich_help_panel=AREA)
+    ] = "EPSG:4326",
     zoom: Annotated[
         int | None,
         typer.Option(
@@ -117,6 +133,7 @@ def render_command(
             "-z",
             help="Zoom to read the map at; default: the model's for tiles, a "
             "raster's own grid for rasters.",
+            rich_help_panel=AREA,
         ),
     ] = None,
     model: Annotated[
@@ -126,93 +143,154 @@ def render_command(
             "-m",
             envvar="MAPTILE2SAT_MODEL",
             help="A shipped model or a bundle's folder.",
+            rich_help_panel=MODEL,
         ),
     ] = "maps",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Most cells a GPU, or windows a unet, generates at once.")
+        int,
+        typer.Option(
+            min=1,
+            help="Most cells a GPU, or windows a unet, generates at once.",
+            rich_help_panel=RUN,
+        ),
     ] = 8,
     cell: Annotated[
         int | None,
-        typer.Option(help="Largest side in pixels of what is generated at once, to save memory."),
+        typer.Option(
+            help="Largest side in pixels of what is generated at once, to save memory.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="auto: whole numbers if the model has them.")
+        Precision,
+        typer.Option(help="auto: whole numbers if the model has them.", rich_help_panel=MODEL),
     ] = Precision.auto,
     engine: EngineOption = Engine.auto,
     labels: LabelsOption = Labels.auto,
-    device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, gpu or gpu:N.", rich_help_panel=RUN)
+    ] = "auto",
+    seed: Annotated[
+        int, typer.Option(help="Another seed, another picture of the map.", rich_help_panel=MODEL)
+    ] = 0,
     dst_crs: Annotated[
-        str | None, typer.Option(help="CRS of the GeoTIFF; default: the map's.")
+        str | None,
+        typer.Option(help="CRS of the GeoTIFF; default: the map's.", rich_help_panel=OUTPUT),
     ] = None,
     resolution: Annotated[
         str | None,
-        typer.Option(metavar="R|X,Y", help="Size of its pixels, in units of its CRS."),
+        typer.Option(
+            metavar="R|X,Y", help="Size of its pixels, in units of its CRS.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     like: Annotated[
-        Path | None, typer.Option(metavar="RASTER", help="Raster whose grid and extent it gets.")
+        Path | None,
+        typer.Option(
+            metavar="RASTER", help="Raster whose grid and extent it gets.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     cutline: Annotated[
         Path | None,
-        typer.Option(metavar="GEOJSON", help="Polygons to clip to; without --bbox the area."),
+        typer.Option(
+            metavar="GEOJSON",
+            help="Polygons to clip to; without --bbox the area.",
+            rich_help_panel=AREA,
+        ),
     ] = None,
     profile: Annotated[
-        Profile | None, typer.Option(help="Compression of the GeoTIFF; default: deflate.")
+        Profile | None,
+        typer.Option(help="Compression of the GeoTIFF; default: deflate.", rich_help_panel=OUTPUT),
     ] = None,
     co: Annotated[
         list[str] | None,
-        typer.Option("--co", metavar="NAME=VALUE", help="GDAL creation option; repeatable."),
+        typer.Option(
+            "--co",
+            metavar="NAME=VALUE",
+            help="GDAL creation option; repeatable.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    no_cog: Annotated[bool, typer.Option("--no-cog", help="Write a plain tiled GeoTIFF.")] = False,
+    no_cog: Annotated[
+        bool, typer.Option("--no-cog", help="Write a plain tiled GeoTIFF.", rich_help_panel=OUTPUT)
+    ] = False,
     tile_format: Annotated[
         TileFormat | None,
-        typer.Option(help="Of .mbtiles and .pmtiles; png (default) is lossless, jpeg has no mask."),
+        typer.Option(
+            help="Of .mbtiles and .pmtiles; png (default) is lossless, jpeg has no mask.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     min_zoom: Annotated[
-        int | None, typer.Option(help="Lowest zoom of tiles; default: that of a single tile.")
+        int | None,
+        typer.Option(
+            help="Lowest zoom of tiles; default: that of a single tile.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     max_zoom: Annotated[
-        int | None, typer.Option(help="Highest zoom of tiles; default: the map's.")
+        int | None,
+        typer.Option(help="Highest zoom of tiles; default: the map's.", rich_help_panel=OUTPUT),
     ] = None,
     src_crs: SrcCrs = None,
     native: Annotated[
-        bool, typer.Option("--native", help="Take rasters with oblong pixels as they are.")
+        bool,
+        typer.Option(
+            "--native", help="Take rasters with oblong pixels as they are.", rich_help_panel=MAP
+        ),
     ] = False,
     resampling: Annotated[
         str | None,
         typer.Option(
-            help="Of all that -z, --dst-crs, --resolution, --like warp (rasterio's names)."
+            help="Of all that -z, --dst-crs, --resolution, --like warp (rasterio's names).",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     tile_size: Annotated[
         int | None,
         typer.Option(
-            help="Side of a server's tiles, half of it with @2x, if its URL does not say: 256, 512."
+            help="Side of a server's tiles, half with @2x, if its URL does not say: 256, 512.",
+            rich_help_panel=MAP,
         ),
     ] = None,
     preview: Annotated[
-        Path | None, typer.Option(help="Also write a PNG, map and result side by side.")
+        Path | None,
+        typer.Option(help="Also write a PNG, map and result side by side.", rich_help_panel=OUTPUT),
     ] = None,
     stac: Annotated[
         bool,
-        typer.Option("--stac", help="Also write a STAC Item, OUT.stac.json; --dask always does."),
+        typer.Option(
+            "--stac",
+            help="Also write a STAC Item, OUT.stac.json; --dask always does.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     missing: Annotated[
-        Missing, typer.Option(help="What tiles that a server does not have are.")
+        Missing,
+        typer.Option(help="What tiles that a server does not have are.", rich_help_panel=MAP),
     ] = Missing.error,
     ca_bundle: CaBundle = None,
     rate: Rate = 50.0,
     allow_vrt: AllowVrt = False,
     allow_repeats: AllowRepeats = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be done; write nothing.", rich_help_panel=RUN
+        ),
     ] = False,
     max_tiles: Annotated[
-        int | None, typer.Option(min=1, help="Most tiles to read; default 20,000 of a server.")
+        int | None,
+        typer.Option(
+            min=1, help="Most tiles to read; default 20,000 of a server.", rich_help_panel=MAP
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output.", rich_help_panel=OUTPUT)
+    ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a render that was interrupted.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a render that was interrupted.", rich_help_panel=RUN
+        ),
     ] = False,
     dask: Annotated[
         str | None,
@@ -220,6 +298,7 @@ def render_command(
             metavar="ADDRESS|local[:N]",
             help="Share the work out among Dask workers: those of a scheduler, or N of this "
             "machine. -o is a folder of blocks then, or s3://bucket/prefix.",
+            rich_help_panel=RUN,
         ),
     ] = None,
     block: Annotated[
@@ -227,12 +306,20 @@ def render_command(
         typer.Option(
             min=1,
             help="With --dask: cells along a side of a block; default: 4096 px, at most 16384.",
+            rich_help_panel=RUN,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUN)
+    ] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say more.", rich_help_panel=RUN)
+    ] = 0,
     quiet: Annotated[
-        int, typer.Option("--quiet", "-q", count=True, help="Say less; -qq: no warnings.")
+        int,
+        typer.Option(
+            "--quiet", "-q", count=True, help="Say less; -qq: no warnings.", rich_help_panel=RUN
+        ),
     ] = 0,
 ) -> None:
     """Render a map as one satellite-style GeoTIFF, or as tiles."""

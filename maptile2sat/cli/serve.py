@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from maptile2sat.cli.console import note, set_logging, show_json, warn
-from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
+from maptile2sat.cli.options import MAP, AllowRepeats, AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
 from maptile2sat.cli.render import (
+    MODEL,
+    RUN,
     Engine,
     EngineOption,
     Labels,
@@ -53,6 +55,7 @@ def serve_command(
             help="A shipped model or a bundle's folder; repeatable, the viewer switches. "
             "Default: $MAPTILE2SAT_MODEL, or maps.",
             show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
     host: Annotated[
@@ -77,22 +80,29 @@ def serve_command(
         str | None, typer.Option(metavar="W,S,E,N", help="Serve only this area (degrees).")
     ] = None,
     zoom: ReadZoom = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another picture of the map.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Another seed, another picture of the map.", rich_help_panel=MODEL)
+    ] = 0,
     precision: Annotated[
-        Precision, typer.Option(help="auto: whole numbers if the model has them.")
+        Precision,
+        typer.Option(help="auto: whole numbers if the model has them.", rich_help_panel=MODEL),
     ] = Precision.auto,
     engine: EngineOption = Engine.auto,
     labels: LabelsOption = Labels.auto,
-    device: Annotated[str, typer.Option(help="auto, cpu, gpu or gpu:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, gpu or gpu:N.", rich_help_panel=RUN)
+    ] = "auto",
     src_crs: SrcCrs = None,
     tile_size: Annotated[
         int | None,
         typer.Option(
-            help="Side of a server's tiles, half of it with @2x, if its URL does not say: 256, 512."
+            help="Side of a server's tiles, half with @2x, if its URL does not say: 256, 512.",
+            rich_help_panel=MAP,
         ),
     ] = None,
     missing: Annotated[
-        Missing, typer.Option(help="What tiles that a map server does not have are.")
+        Missing,
+        typer.Option(help="What tiles that a map server does not have are.", rich_help_panel=MAP),
     ] = Missing.mask,
     ca_bundle: CaBundle = None,
     rate: Rate = 50.0,
