@@ -338,7 +338,9 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) ->
 @pytest.fixture(autouse=True)
 def quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choose the scales of exported bundles by two training maps, which have few pairs here."""
-    monkeypatch.setattr("maptile2sat.training.export.CROPS", 2)
+    from maptile2sat.training import export
+
+    monkeypatch.setattr(export, "CROPS", 2)
 
 
 @pytest.fixture
