@@ -29,6 +29,9 @@ pytest.importorskip("shapely")
 
 import shapely
 
+from maptile2sat.cartography import extract as reading
+from maptile2sat.cartography import scene
+from maptile2sat.cartography import source as drawing_source
 from maptile2sat.cartography.paint import paint
 from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.cartography.style import STYLES, rgb
@@ -470,9 +473,13 @@ def test_geometry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise shapely.errors.GEOSException("TopologyException: side\nlocation conflict")
 
-    for step in ("extract.assemble", "scene.polygonal", "source.paint_tile"):
+    for module, step in (
+        (reading, "assemble"),
+        (scene, "polygonal"),
+        (drawing_source, "paint_tile"),
+    ):
         with monkeypatch.context() as patched:
-            patched.setattr(f"maptile2sat.cartography.{step}", fail)
+            patched.setattr(module, step, fail)
             with pytest.raises(
                 SourceError, match=r"map\.osm holds shapes .*side location"
             ) as caught:
