@@ -30,7 +30,7 @@ pytest.importorskip("shapely")
 import shapely
 
 from maptile2sat.cartography import extract as reading
-from maptile2sat.cartography import scene
+from maptile2sat.cartography import scene as laid_out
 from maptile2sat.cartography import source as drawing_source
 from maptile2sat.cartography.paint import paint
 from maptile2sat.cartography.source import ExtractSource, open_extract
@@ -475,7 +475,7 @@ def test_geometry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
     for module, step in (
         (reading, "assemble"),
-        (scene, "polygonal"),
+        (laid_out, "polygonal"),
         (drawing_source, "paint_tile"),
     ):
         with monkeypatch.context() as patched:
