@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from maptile2sat.cartography.classify import LineClass, area_class, line_class, 
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
 from maptile2sat.cartography.extent import extent_of
 from maptile2sat.cartography.multipolygon import assemble
+from maptile2sat.cartography.osm_file import OsmFile, open_osm
 from maptile2sat.cartography.places import Places
 from maptile2sat.cartography.shapes import Polygon, enclosed, polygonal, shape_errors
 from maptile2sat.errors import MissingExtraError, SourceError
@@ -26,6 +28,9 @@ _LENGTHENED = 24.0
 
 _LISTED = 5
 """How many incomplete areas a warning names."""
+
+_AGAIN = "it may be incomplete: ask for it again, or for a smaller area"
+"""Advice for files that say what went wrong."""
 
 _BESIDE = 1e-3
 """Pixels up to which a way lies on the border of an area."""
@@ -108,25 +113,40 @@ def read_extract(path: Path, grid: Grid) -> Extract:
     try:
         if not path.is_file():
             raise SourceError(f"the extract {path} does not exist: check the path")
-        window = grid.window(extent_of(osmium, path))
-        box = Box(window.col, window.row, window.right, window.bottom)
-        relations = list(_relations(osmium, path))
-        ways = _read_ways(osmium, path, grid.zoom or 0, relations, box)
+        with open_osm(osmium, path) as file, _explained(file):
+            window = grid.window(extent_of(file))
+            box = Box(window.col, window.row, window.right, window.bottom)
+            relations = list(_relations(osmium, file))
+            ways = _read_ways(osmium, file, grid.zoom or 0, relations, box)
     except (RuntimeError, ValueError, OSError, MemoryError, osmium.InvalidLocationError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(
             f"{path} cannot be read as OpenStreetMap data ({reason}): give an .osm.pbf or .osm file"
         ) from error
-    extract = Extract(window, lines=ways.lines)
+    said = [f"the extract says of itself: {text}; {_AGAIN}" for text in file.remarks]
+    extract = Extract(window, lines=ways.lines, warnings=[*said, *file.warnings])
     with shape_errors(path.name):
         _add_areas(extract, relations, ways, box)
         _add_sea(extract, ways.coast, box)
     return extract
 
 
-def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
+@contextmanager
+def _explained(file: OsmFile) -> Iterator[None]:
+    """Add what a file says of itself to what is wrong with it."""
+    try:
+        yield
+    except SourceError as error:
+        if not file.remarks:
+            raise
+        raise SourceError(
+            f"{error}. The extract says of itself: {file.remarks[0]}; {_AGAIN}"
+        ) from error
+
+
+def _relations(osmium: Any, file: OsmFile) -> Iterator[_Relation]:
     """Yield the relations that are areas; those without tags of their own have class `None`."""
-    for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
+    for relation in file.objects(osmium.osm.RELATION):
         tags = dict(relation.tags)
         if tags.get("type") not in ("multipolygon", "boundary"):
             continue
@@ -140,9 +160,11 @@ def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
         yield _Relation(relation.id, name, meaning, roles)
 
 
-def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation], box: Box) -> _Ways:
+def _read_ways(
+    osmium: Any, file: OsmFile, zoom: int, relations: list[_Relation], box: Box
+) -> _Ways:
     members = {ref for relation in relations for ref in relation.roles}
-    places = Places(osmium, path)
+    places = Places(osmium, file)
     found = _Ways()
 
     def sort(way: Any) -> None:
@@ -152,8 +174,8 @@ def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation], b
     places.visit_ways(sort)
     if found.wanted and not found.placed:
         raise SourceError(
-            f"{path} holds {found.wanted:,} ways to draw and a node of none of them: get it anew "
-            "with the nodes of its ways (Overpass: '(._;>;); out body;')"
+            f"{file.path} holds {found.wanted:,} ways to draw and a node of none of them: get it "
+            "anew with the nodes of its ways (Overpass: '(._;>;); out body;')"
         )
     return found
 
