@@ -203,6 +203,16 @@ def test_a_remark_says_why_there_is_nothing(tmp_path: Path) -> None:
     assert "\x7f" not in outcome.stderr
 
 
+def test_a_page_in_place_of_data_is_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "map.osm"
+    path.write_text(
+        '<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "x">\n<html><head><title>OSM3S</title></head>'
+        "<body><p>Terms</p><p><b>Error</b>: runtime error: open64: 0 &lt;busy&gt;</p></body>"
+    )
+    with pytest.raises(SourceError, match="runtime error: open64: 0 <busy>': ask for it again"):
+        open_extract(path, zoom=ZOOM)
+
+
 # Places on ways
 
 

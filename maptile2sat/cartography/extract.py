@@ -185,8 +185,11 @@ def _sort_way(
 ) -> None:
     """Put one way where it belongs."""
     tags = dict(way.tags)
-    closed = len(way.nodes) > 3 and (way.is_closed() or _meets(places.degrees(way)))
-    name = area_class(tags) if closed else None
+    name = area_class(tags) if len(way.nodes) > 3 else None
+    closed = len(way.nodes) > 3 and way.is_closed()
+    if name and not closed:
+        closed = _meets(places.degrees(way))
+        name = name if closed else None
     kind = line_class(tags, closed=closed)
     coast = tags.get("natural") == "coastline"
     if not (is_member or name or kind or coast):

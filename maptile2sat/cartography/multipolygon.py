@@ -55,8 +55,11 @@ def assemble(
     lines = _different([*outer, *inner, *unsaid])
     if complete and len(lines) > 1:
         odd = _by_rings(lines)
-        if odd is not None and (area is None or odd.symmetric_difference(area).area > _SLIVER):
-            return odd, True
+        if odd is not None:
+            if area is not None and odd.symmetric_difference(area).area <= _SLIVER:
+                return area, True
+            if _is_noded(lines):
+                return odd, True
     return area, sure
 
 
@@ -85,12 +88,11 @@ def _by_roles(
 
 
 def _by_rings(lines: list[Points]) -> Polygon | None:
-    """Return what lies in an odd number of rings; `None` if some do not close or rings cross."""
+    """Return what lies in an odd number of rings; `None` if some do not close."""
     rings = join(lines, directed=False)
-    segments = _segments(lines)
-    if not all(is_ring(ring) for ring in rings):
-        rings = join(list(segments), directed=False)  # a stretch that is there twice is gone
-    if not rings or not all(is_ring(ring) for ring in rings) or not _is_noded(segments):
+    if not all(is_ring(ring) for ring in rings):  # a stretch that is there twice is gone
+        rings = join(list(_segments(lines)), directed=False)
+    if not rings or not all(is_ring(ring) for ring in rings):
         return None
     areas = [enclosed(ring) for ring in rings]
     while len(areas) > 1:  # in pairs, so that most of them are small
@@ -128,11 +130,11 @@ def _different(lines: list[Points]) -> list[Points]:
     return list({_sorted_segments(line).tobytes(): line for line in lines}.values())
 
 
-def _is_noded(segments: Segments) -> bool:
-    """Return whether segments meet at their ends and nowhere else."""
+def _is_noded(lines: list[Points]) -> bool:
+    """Return whether lines meet in their points and nowhere else."""
     from shapely import is_simple, linestrings, multilinestrings
 
-    return bool(is_simple(multilinestrings(linestrings(segments))))
+    return bool(is_simple(multilinestrings(linestrings(_segments(lines)))))
 
 
 def _apart(ways: Sequence[Points]) -> tuple[list[Points], list[Points]]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 from xml.parsers import expat  # nosec B407 # nothing with entities is parsed
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import quoteattr, unescape
 
 from maptile2sat.errors import SourceError
 
 _CHUNK = 1 << 20
 _OVERLAP = 1 << 12  # longer than any start tag that is looked for
-_MAX_REWRITTEN = 4 << 30
+_MAX_REWRITTEN = 1 << 30
 _MAX_REMARK = 300
 _NEW_NODES = 1 << 62
 """Ids of nodes that have none: beyond all that exist."""
@@ -125,9 +125,15 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _refuse_others(head: bytes, path: Path) -> None:
-    """Refuse changes and JSON by how they begin."""
+    """Refuse changes, JSON and web pages by how they begin."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         raise SourceError(f"{path} {_JSON}")
+    if re.match(rb"\s*(<\?xml[^>]*>\s*)?(<!DOCTYPE html|<html)", head, re.IGNORECASE):
+        text = _line(re.sub(r"(?s)<head.*?</head>|<[^>]*>", " ", head.decode(errors="replace")))
+        raise SourceError(
+            f"{path} cannot be read as OpenStreetMap data: it is a web page that says "
+            f"'{unescape(text)[-_MAX_REMARK:]}': ask for it again, or for a smaller area"
+        )
     names: list[str] = []
     parser = _parser()
     parser.StartElementHandler = lambda name, _: names.append(name)
@@ -135,6 +141,11 @@ def _refuse_others(head: bytes, path: Path) -> None:
         parser.Parse(head, False)
     if names[:1] == ["osmChange"] or names[:1] == ["osmAugmentedDiff"] or "action" in names:
         raise SourceError(f"{path} {_CHANGES}")
+
+
+def _line(text: str) -> str:
+    """Return a text from elsewhere as one line that is safe to show."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def _parser() -> Any:
@@ -173,8 +184,7 @@ class _NoteReader:
 
     def end(self, name: str) -> None:
         if name == "remark" and self._remark is not None:
-            text = " ".join("".join(self._remark).split())
-            text = "".join(letter for letter in text if letter.isprintable())
+            text = _line("".join(self._remark))
             if text:
                 self._notes.remarks.append(text[:_MAX_REMARK])
             self._remark = None
