@@ -162,6 +162,8 @@ OVERPASS = {"version": 0.6, "osm3s": {}, "elements": [{"type": "node", "id": 1, 
         ("a.osm", f"<?xml version='1.0'?>{DIFF}</osm>".encode(), "holds changes"),
         ("a.osm", json.dumps(OVERPASS).encode(), r"is JSON.*\[out:xml\]"),
         ("a.json", json.dumps(OVERPASS, indent=1).encode(), r"is JSON.*\[out:xml\]"),
+        ("a.OSC", f"{CHANGE}</osmChange>".encode(), "holds changes"),
+        ("a.json", b'{"elements": [], "remark": "timed out"}', r"\[out:xml\].*itself: timed out"),
         ("a.osm.json", b" {}", r"is JSON.*\[out:xml\]"),
     ],
 )

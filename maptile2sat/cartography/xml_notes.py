@@ -82,9 +82,10 @@ def read_notes(path: Path) -> Notes:
     Raises:
         SourceError: If it holds changes, or is JSON.
     """
-    if {".osc", ".o5c"} & set(path.suffixes[-2:]):
+    endings = path.name.lower().split(".")[-2:]
+    if "osc" in endings or "o5c" in endings:
         raise SourceError(f"{path} {_CHANGES}")
-    if path.suffix == ".pbf":
+    if endings[-1] == "pbf":
         return Notes()
     notes, marked = Notes(), False
     with suppress(expat.ExpatError, LookupError, OSError, EOFError, ValueError, zlib.error):
@@ -127,7 +128,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
 def _refuse_others(head: bytes, path: Path) -> None:
     """Refuse changes, JSON and web pages by how they begin."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
-        raise SourceError(f"{path} {_JSON}")
+        remark = re.search(rb'"remark"\s*:\s*"((?:[^"\\]|\\.)*)"', head)
+        said = _line(remark[1].decode(errors="replace"))[:_MAX_REMARK] if remark else ""
+        raise SourceError(f"{path} {_JSON}" + (f"; it says of itself: {said}" if said else ""))
     if re.match(rb"\s*(<\?xml[^>]*>\s*)?(<!DOCTYPE html|<html)", head, re.IGNORECASE):
         text = _line(re.sub(r"(?s)<head.*?</head>|<[^>]*>", " ", head.decode(errors="replace")))
         raise SourceError(
