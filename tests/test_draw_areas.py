@@ -76,6 +76,7 @@ def pieces(osm: Osm, points: Ring, cuts: int, chance: random.Random) -> list[int
 
 
 RINGS = {
+    "one": [OUTER],
     "nested": [OUTER, HOLE, ISLAND, ring(90, 65, 100, 80), BESIDE],
     "touching in a point": [OUTER, ring(180, 140, 280, 190)],
     "holes that share an edge": [OUTER, ring(50, 40, 100, 120), ring(100, 40, 150, 120)],
@@ -116,6 +117,28 @@ def test_areas_are_what_osmium_assembles_whatever_the_roles(
     expected = assembled(tmp_path / "map.osm")
     assert expected.area > 1000
     assert set(drawn(extract)) == {"wood"}
+    assert drawn(extract)["wood"].symmetric_difference(expected).area < 1
+    assert extract.warnings == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_areas_that_touch_anywhere_are_what_osmium_assembles(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    cells = [(x, y) for x in range(20, 140, 20) for y in range(20, 140, 20)]
+    taken = chance.sample(cells, chance.randint(1, 30))
+    area = shapely.union_all([shapely.box(x, y, x + 20, y + 20) for x, y in taken])
+    osm = Osm()
+    ways = []
+    for part in shapely.get_parts(shapely.segmentize(area, 20.0)):
+        for edge in (part.exterior, *part.interiors):
+            corners = [(round(x), round(y)) for x, y in edge.coords]
+            ways += pieces(osm, corners, chance.randint(1, 4), chance)
+    roles = (["outer", "inner"], ["outer"], ["inner"], [""], ["", "outer", "inner"])[seed % 5]
+    osm.relation([(way, chance.choice(roles)) for way in ways], natural="wood")
+    extract = read(osm, tmp_path)
+    expected = assembled(tmp_path / "map.osm")
     assert drawn(extract)["wood"].symmetric_difference(expected).area < 1
     assert extract.warnings == []
 

@@ -53,7 +53,7 @@ def assemble(
     """
     area, sure = _by_roles(outer, inner, unsaid, box)
     lines = _different([*outer, *inner, *unsaid])
-    if complete and len(lines) > 1:
+    if complete and (len(lines) > 1 or (lines and area is None)):
         odd = _by_rings(lines)
         if odd is not None:
             if area is not None and odd.symmetric_difference(area).area <= _SLIVER:
