@@ -57,6 +57,8 @@ _WATERWAYS = {"river": "river", "canal": "canal", "stream": "stream", "ditch": "
               "drain": "stream", "tidal_channel": "stream"}  # fmt: skip
 _RAILWAYS = ("rail", "light_rail", "narrow_gauge", "subway", "funicular")
 _AISLES = ("parking_aisle", "driveway", "drive-through")
+_REMARKS = ("type", "source", "created_by", "converted_by", "note", "fixme", "FIXME", "comment",
+            "attribution", "test")  # fmt: skip
 _MINOR_WAYS = ("path", "service", "aisle", "track", "pedestrian", "rail")
 
 
@@ -77,6 +79,11 @@ class LineClass:
     bridge: bool = False
     sheltered: bool = False
     layer: int = 0
+
+
+def meaningful(tags: Tags) -> dict[str, str]:
+    """Return the tags without those that say nothing of the object, but of how it came about."""
+    return {key: value for key, value in tags.items() if key.partition(":")[0] not in _REMARKS}
 
 
 def area_class(tags: Tags, *, relation: bool = False) -> str | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from xml.parsers import expat  # nosec B407 # nothing with entities is parsed
 
+from maptile2sat.cartography.osm_file import OsmFile
+from maptile2sat.cartography.xml_notes import opened
 from maptile2sat.errors import SourceError
 from maptile2sat.grid import BBox
 from maptile2sat.projection import MAX_LATITUDE
@@ -63,25 +63,21 @@ class _Span:
         return BBox(west, self.south, east, self.north)
 
 
-def extent_of(osmium: Any, path: Path) -> BBox:
+def extent_of(file: OsmFile) -> BBox:
     """Return the box of an extract, as far as web mercator goes.
 
     It is what the head states, else what the nodes span; west > east across 180 degrees.
 
-    Args:
-        osmium: The module, which is optional.
-        path: The file.
-
     Raises:
         SourceError: If it has no area in web mercator.
     """
-    processor = osmium.FileProcessor(str(path), osmium.osm.NODE)
-    stated = _stated(processor.header.box(), path)
+    path = file.path
+    stated = _stated(file.header.box(), path)
     if stated is None:
-        nodes, _ = _spanned(processor)
+        nodes, _ = _spanned(file.places())
         return _drawable(_with_area(nodes, path), path)
     if stated.east - stated.west > 180.0:
-        nodes, outside = _spanned(processor, stated)
+        nodes, outside = _spanned(file.places(), stated)
         if outside and stated.east - stated.west < 360.0:
             # osmium has put a box across 180 degrees in order
             stated = stated._replace(west=stated.east, east=stated.west)
@@ -133,7 +129,7 @@ def _boxes(path: Path) -> list[BBox]:
     parser.StartElementHandler = begins
     parser.EntityDeclHandler = _no_entities
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             for _ in range(0, MAX_HEAD, _CHUNK):
                 chunk = file.read(_CHUNK)
                 parser.Parse(chunk, not chunk)
@@ -142,12 +138,6 @@ def _boxes(path: Path) -> list[BBox]:
     except (expat.ExpatError, LookupError, OSError, EOFError, zlib.error):
         return []
     raise _HeadError("too long")
-
-
-def _opened(path: Path) -> IO[bytes] | gzip.GzipFile | bz2.BZ2File:
-    if path.suffix == ".gz":
-        return gzip.open(path)
-    return bz2.open(path) if path.suffix == ".bz2" else path.open("rb")
 
 
 def _box(attributes: dict[str, str]) -> BBox:
@@ -164,15 +154,13 @@ def _no_entities(*_: Any) -> None:
     raise _HeadError("entities")
 
 
-def _spanned(nodes: Iterable[Any], box: BBox | None = None) -> tuple[_Span, bool]:
-    """Return what nodes span, and whether most lie beyond both meridians of a box."""
+def _spanned(places: Iterable[tuple[float, float]], box: BBox | None = None) -> tuple[_Span, bool]:
+    """Return what places span, and whether most lie beyond both meridians of a box."""
     span, beyond = _Span(), 0
-    for node in nodes:
-        if node.location.valid():
-            lon, lat = node.location.lon, node.location.lat
-            span.add(lon, lat, lon, lat)
-            if box is not None:
-                beyond += -1 if box.west < lon < box.east else 1
+    for lon, lat in places:
+        span.add(lon, lat, lon, lat)
+        if box is not None:
+            beyond += -1 if box.west < lon < box.east else 1
     return span, beyond > 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from maptile2sat.cartography.box import Box, Points
-from maptile2sat.cartography.chains import present_parts
-from maptile2sat.cartography.classify import LineClass, area_class, line_class
+from maptile2sat.cartography.chains import is_ring, present_parts
+from maptile2sat.cartography.classify import LineClass, area_class, line_class, meaningful
 from maptile2sat.cartography.coastline import AmbiguousCoastError, sea
 from maptile2sat.cartography.extent import extent_of
 from maptile2sat.cartography.multipolygon import assemble
+from maptile2sat.cartography.osm_file import OsmFile, open_osm
 from maptile2sat.cartography.places import Places
-from maptile2sat.cartography.shapes import Polygon, shape_errors
+from maptile2sat.cartography.shapes import Polygon, enclosed, polygonal, shape_errors
 from maptile2sat.errors import MissingExtraError, SourceError
 from maptile2sat.grid import TILE, Grid, Window
 from maptile2sat.projection import MAX_LATITUDE
@@ -26,6 +28,12 @@ _LENGTHENED = 24.0
 
 _LISTED = 5
 """How many incomplete areas a warning names."""
+
+_AGAIN = "it may be incomplete: ask for it again, or for a smaller area"
+"""Advice for files that say what went wrong."""
+
+_BESIDE = 1e-3
+"""Pixels up to which a way lies on the border of an area."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,15 @@ class Extract:
 
 @dataclass
 class _Relation:
-    """A multipolygon relation: its class, and the ways that it consists of."""
+    """An area relation: what it is, and the roles of the ways that it consists of.
+
+    Its class is `None` if it has no tags of its own that say what it is.
+    """
 
     number: int
     name: str | None
-    outer: list[int]
-    inner: list[int]
+    tags: dict[str, str]
+    roles: dict[int, str]
 
 
 @dataclass
@@ -78,7 +89,7 @@ class _Ways:
     """Ways found in the extract, in pixels; NaN for nodes that it lacks."""
 
     members: dict[int, Points] = field(default_factory=dict)
-    member_classes: dict[int, str] = field(default_factory=dict)
+    member_tags: dict[int, dict[str, str]] = field(default_factory=dict)
     closed: list[tuple[int, str, Points]] = field(default_factory=list)
     lines: list[LineFeature] = field(default_factory=list)
     coast: list[Points] = field(default_factory=list)
@@ -102,42 +113,58 @@ def read_extract(path: Path, grid: Grid) -> Extract:
     try:
         if not path.is_file():
             raise SourceError(f"the extract {path} does not exist: check the path")
-        window = grid.window(extent_of(osmium, path))
-        box = Box(window.col, window.row, window.right, window.bottom)
-        relations = list(_relations(osmium, path))
-        ways = _read_ways(osmium, path, grid.zoom or 0, relations, box)
+        with open_osm(osmium, path) as file, _explained(file):
+            window = grid.window(extent_of(file))
+            box = Box(window.col, window.row, window.right, window.bottom)
+            relations = list(_relations(osmium, file))
+            ways = _read_ways(osmium, file, grid.zoom or 0, relations, box)
     except (RuntimeError, ValueError, OSError, MemoryError, osmium.InvalidLocationError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(
             f"{path} cannot be read as OpenStreetMap data ({reason}): give an .osm.pbf or .osm file"
         ) from error
-    extract = Extract(window, lines=ways.lines)
+    said = [f"the extract says of itself: {text}; {_AGAIN}" for text in file.remarks]
+    extract = Extract(window, lines=ways.lines, warnings=[*said, *file.warnings])
     with shape_errors(path.name):
         _add_areas(extract, relations, ways, box)
         _add_sea(extract, ways.coast, box)
     return extract
 
 
-def _relations(osmium: Any, path: Path) -> Iterator[_Relation]:
-    """Yield the multipolygons; those without tags of their own have class `None`."""
-    for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
+@contextmanager
+def _explained(file: OsmFile) -> Iterator[None]:
+    """Add what a file says of itself to what is wrong with it."""
+    try:
+        yield
+    except SourceError as error:
+        if not file.remarks:
+            raise
+        raise SourceError(
+            f"{error}. The extract says of itself: {file.remarks[0]}; {_AGAIN}"
+        ) from error
+
+
+def _relations(osmium: Any, file: OsmFile) -> Iterator[_Relation]:
+    """Yield the relations that are areas; those without tags of their own have class `None`."""
+    for relation in file.objects(osmium.osm.RELATION):
         tags = dict(relation.tags)
-        if tags.get("type") != "multipolygon":
+        if tags.get("type") not in ("multipolygon", "boundary"):
             continue
-        name = area_class(tags, relation=True)
-        if name is None and len(tags) > 1:
+        name, meaning = area_class(tags, relation=True), meaningful(tags)
+        if name is None and meaning:
             continue
-        outer: list[int] = []
-        inner: list[int] = []
+        roles: dict[int, str] = {}
         for member in relation.members:
-            if member.type == "w":
-                (inner if member.role == "inner" else outer).append(member.ref)
-        yield _Relation(relation.id, name, outer, inner)
+            if member.type == "w":  # the same one twice is there once
+                roles.setdefault(member.ref, member.role)
+        yield _Relation(relation.id, name, meaning, roles)
 
 
-def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation], box: Box) -> _Ways:
-    members = {ref for relation in relations for ref in (*relation.outer, *relation.inner)}
-    places = Places(osmium, path)
+def _read_ways(
+    osmium: Any, file: OsmFile, zoom: int, relations: list[_Relation], box: Box
+) -> _Ways:
+    members = {ref for relation in relations for ref in relation.roles}
+    places = Places(osmium, file)
     found = _Ways()
 
     def sort(way: Any) -> None:
@@ -147,8 +174,8 @@ def _read_ways(osmium: Any, path: Path, zoom: int, relations: list[_Relation], b
     places.visit_ways(sort)
     if found.wanted and not found.placed:
         raise SourceError(
-            f"{path} holds {found.wanted:,} ways to draw and a node of none of them: get it anew "
-            "with the nodes of its ways (Overpass: '(._;>;); out body;')"
+            f"{file.path} holds {found.wanted:,} ways to draw and a node of none of them: get it "
+            "anew with the nodes of its ways (Overpass: '(._;>;); out body;')"
         )
     return found
 
@@ -158,8 +185,11 @@ def _sort_way(
 ) -> None:
     """Put one way where it belongs."""
     tags = dict(way.tags)
-    closed = way.is_closed() and len(way.nodes) > 3
-    name = area_class(tags) if closed else None
+    name = area_class(tags) if len(way.nodes) > 3 else None
+    closed = len(way.nodes) > 3 and way.is_closed()
+    if name and not closed:
+        closed = _meets(places.degrees(way))
+        name = name if closed else None
     kind = line_class(tags, closed=closed)
     coast = tags.get("natural") == "coastline"
     if not (is_member or name or kind or coast):
@@ -169,8 +199,7 @@ def _sort_way(
     found.placed += bool(np.isfinite(points).any())
     if is_member:
         found.members[way.id] = points
-        if name:
-            found.member_classes[way.id] = name
+        found.member_tags[way.id] = meaningful(tags)
     if coast:
         found.coast.append(points)
     for whole in _without_jumps(points, zoom, box):
@@ -178,6 +207,11 @@ def _sort_way(
             found.closed.append((way.id, name, whole))
         if kind:
             found.lines.extend(LineFeature(kind, part) for part in _cut_parts(whole, box))
+
+
+def _meets(degrees: Points) -> bool:
+    """Return whether a way ends in a place where it begins, though in another node."""
+    return bool(np.array_equal(degrees[0], degrees[-1]))
 
 
 def _cut_parts(points: Points, box: Box) -> Iterator[Points]:
@@ -236,20 +270,13 @@ def _add_areas(extract: Extract, relations: list[_Relation], ways: _Ways, box: B
     incomplete: list[str] = []
     drawn: set[int] = set()
     for relation in relations:
-        name = relation.name
-        if name is None:  # tags on the outer way, as was usual long ago
-            named = [ref for ref in relation.outer if ref in ways.member_classes]
-            if not named:
-                continue
-            name = ways.member_classes[named[0]]
-            drawn.update(named)
-        outer = [ways.members[ref] for ref in relation.outer if ref in ways.members]
-        inner = [ways.members[ref] for ref in relation.inner if ref in ways.members]
-        polygon, sure = assemble(outer, inner, box)
-        if not sure:
+        polygon, sure = _assemble(relation, ways, box)
+        areas, parts = _areas_of(relation, polygon, ways)
+        name = relation.name or next((name for name, _ in areas), None)
+        drawn |= parts
+        if name and not sure:
             incomplete.append(f"relation {relation.number} ({name})")
-        if polygon is not None:
-            extract.areas.append(AreaFeature(name, polygon))
+        extract.areas.extend(AreaFeature(name, area) for name, area in areas)
     for number, name, points in ways.closed:
         if number in drawn:
             continue
@@ -265,6 +292,73 @@ def _add_areas(extract: Extract, relations: list[_Relation], ways: _Ways, box: B
             f"of the cut: {', '.join(incomplete[:_LISTED])}{more}: take an extract with whole "
             "relations (osmium extract --strategy smart)"
         )
+
+
+def _assemble(relation: _Relation, ways: _Ways, box: Box) -> tuple[Polygon | None, bool]:
+    """Build the area of a relation."""
+    members: dict[str, list[Points]] = {"outer": [], "inner": [], "": []}
+    complete = True
+    for ref, role in relation.roles.items():
+        points = ways.members.get(ref)
+        if points is None:
+            complete = False
+            continue
+        members[role if role in members else ""].append(points)
+        complete = complete and not np.isnan(points).any()
+    return assemble(members["outer"], members["inner"], box, members[""], complete=complete)
+
+
+def _areas_of(
+    relation: _Relation, polygon: Polygon | None, ways: _Ways
+) -> tuple[list[tuple[str, Polygon]], set[int]]:
+    """Return the areas that a relation stands for, and the member ways that are none besides."""
+    tags, name = relation.tags, relation.name
+    areas = [(name, polygon)] if name and polygon is not None else []
+    parts: set[int] = set()
+    if name is None:  # tags on the outer ways, as was usual long ago
+        outer = _outer_ways(relation, polygon, ways)
+        tags = _common(ways.member_tags[ref] for ref in outer)
+        name = area_class(tags)
+        if name:
+            areas, parts = [(name, polygon)] if polygon is not None else [], outer
+        elif polygon is not None:  # outer ways that differ
+            for ref in outer:
+                kind = area_class(ways.member_tags[ref])
+                if kind and is_ring(ways.members[ref]):
+                    within = polygonal(polygon.intersection(enclosed(ways.members[ref])))
+                    areas.append((kind, within))
+                    parts.add(ref)
+    # the same within a hole means the hole, which is how lakes in woods were drawn once
+    parts |= {
+        ref
+        for ref, role in relation.roles.items()
+        if role == "inner" and tags and ways.member_tags.get(ref) == tags
+    }
+    return areas, parts
+
+
+def _outer_ways(relation: _Relation, polygon: Polygon | None, ways: _Ways) -> set[int]:
+    """Return the members that are there and run along the outside of the area."""
+    from shapely import MultiLineString, Point, get_exterior_ring, get_parts
+
+    there = [ref for ref in relation.roles if ref in ways.members]
+    outside = {ref for ref in there if relation.roles[ref] != "inner"}
+    if polygon is None or len(there) < len(relation.roles):
+        return outside
+    edges = MultiLineString(get_exterior_ring(get_parts(polygon)).tolist())
+    along = set()
+    for ref in there:
+        steps = ways.members[ref]
+        steps = steps[np.isfinite(steps[:, 0])]
+        if len(steps) > 1 and edges.distance(Point(steps[:2].mean(axis=0))) < _BESIDE:
+            along.add(ref)
+    return along or outside
+
+
+def _common(ways: Iterable[dict[str, str]]) -> dict[str, str]:
+    """Return the tags that all of some ways have."""
+    shared = [set(tags.items()) for tags in ways]
+    return dict(set.intersection(*shared)) if shared else {}
 
 
 def _add_sea(extract: Extract, coast: list[Points], box: Box) -> None:

@@ -19,7 +19,9 @@ class StyleName(StrEnum):
 
 
 def draw_command(
-    extract: Annotated[Path, typer.Argument(help="OpenStreetMap data: .osm.pbf or .osm.")],
+    extract: Annotated[
+        Path, typer.Argument(help="OpenStreetMap data: .osm.pbf, .osm, .osh.pbf or .osh.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The map to write: .mbtiles or .tif.")
     ],

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from maptile2sat.cartography.xml_notes import is_overpass_json
 from maptile2sat.errors import SourceError, refuse_undecodable
 from maptile2sat.source import Source
 from maptile2sat.sources.folder import open_folder
@@ -20,8 +21,12 @@ from maptile2sat.sources.template import is_template
 from maptile2sat.sources.tilejson import open_tilejson
 from maptile2sat.sources.xyz import open_xyz
 
-EXTRACT_ENDINGS = (".osm.pbf", ".osm", ".osm.bz2", ".osm.gz", ".pbf")
-"""What the names of OpenStreetMap extracts end in."""
+EXTRACT_ENDINGS = (
+    ".pbf",
+    *(f"{kind}{packed}" for kind in (".osm", ".osh", ".osc") for packed in ("", ".bz2", ".gz")),
+    ".osm.json",
+)
+"""What the names of OpenStreetMap data end in, also of that which is refused with a reason."""
 
 EXTRACT_ZOOM = 16
 """Zoom at which extracts are drawn if nothing else says one."""
@@ -125,6 +130,8 @@ def _open_local(where: str, options: SourceOptions) -> Source:
     if not is_file:
         raise SourceError(f"there is no file {where}")
     name = path.name.lower()
+    if name.endswith(".json") and is_overpass_json(path):
+        return _open_extract(where, options)
     for endings, opener in _BY_NAME.items():
         if name.endswith(endings):
             return opener(where, options)
@@ -146,7 +153,7 @@ def _open_extract(where: str, options: SourceOptions) -> Source:
 _BY_NAME: dict[str | tuple[str, ...], Callable[[str, SourceOptions], Source]] = {
     ".mbtiles": open_mbtiles,
     ".pmtiles": open_pmtiles,
-    ".json": open_tilejson,
     EXTRACT_ENDINGS: _open_extract,
+    ".json": open_tilejson,
 }
 """How local files are opened by the ends of their names; all others are rasters."""
