@@ -59,6 +59,7 @@ def ends(connection: socket.socket, seconds: float) -> bytes:
     return received
 
 
+@pytest.mark.slow
 def test_few_descriptors_are_not_taken_by_idle_connections(tmp_path: Path) -> None:
     """300 connections that say nothing, or half a request, on `ulimit -n 256`."""
     low = ["bash", "-c", 'ulimit -n 256; exec "$@"', "bash"]

@@ -321,7 +321,7 @@ def test_notes_beside_a_picture_are_read_if_they_are_plain(tmp_path: Path) -> No
     said: list[str] = []
     with pytest.raises(SourceError, match="does not say where on Earth"):
         open_source(path, SourceOptions(warn=said.append))
-    assert said == [f"map.png.aux.xml is not read, as all beside {path}: it names files"]
+    assert said == [f"map.png.aux.xml is not read, as all beside {path}: it may read other files"]
 
 
 def test_hostile_notes_do_not_cost_a_mask(tmp_path: Path) -> None:

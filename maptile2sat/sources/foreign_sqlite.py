@@ -65,8 +65,15 @@ def open_database(path: Path, max_bytes: int) -> sqlite3.Connection:
     Args:
         path: The file.
         max_bytes: Most bytes of a value.
+
+    Raises:
+        SourceError: If what lies beside it is no file.
     """
     where = path.resolve()
+    for ending in ("-wal", "-shm", "-journal"):
+        beside = Path(f"{where}{ending}")
+        if beside.exists() and not beside.is_file():  # SQLite would wait for a pipe
+            raise SourceError(f"{beside} is not a file, so that {path} cannot be read")
     uri = where.as_uri() + "?mode=ro"
     if not os.access(where.parent, os.W_OK):
         uri += "&immutable=1"  # SQLite could not create its lock files

@@ -62,7 +62,9 @@ class RasterSource:
         if not self._remote and not self._allow_vrt:
             found = foreign_side_file(Path(where))
             if found is not None:
-                options.warn(f"{found.name} is not read, as all beside {where}: it names files")
+                options.warn(
+                    f"{found.name} is not read, as all beside {where}: it may read other files"
+                )
         with self._lend() as dataset:
             _check_blocks(dataset, self._name)
             self._bands: Bands = find_bands(dataset, self._name)

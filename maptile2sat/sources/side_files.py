@@ -6,6 +6,7 @@ a CRS whose grid is any file. They are looked at before GDAL sees them.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.etree import ElementTree  # nosec B405 # nothing with entities is parsed
 
@@ -30,7 +31,7 @@ def foreign_side_file(path: Path) -> Path | None:
         SourceError: If it is a mask: without it pixels that are no map would count as map.
     """
     masks = [mask for mask in (Path(f"{path}.msk"), Path(f"{path}.MSK")) if mask.is_file()]
-    for found in _beside(path, depth=2):
+    for found in (*_beside(path, depth=2), *_pipes(path)):
         if not _is_plain(found):
             if masks:
                 raise SourceError(
@@ -51,9 +52,19 @@ def _beside(path: Path, depth: int) -> list[Path]:
     return [*pictures, *others, *inner]
 
 
+def _pipes(path: Path) -> list[Path]:
+    """Return what is neither file nor folder beside a picture: GDAL would wait for it."""
+    try:
+        with os.scandir(path.parent) as entries:
+            odd = [Path(entry) for entry in entries if not (entry.is_file() or entry.is_dir())]
+    except OSError:
+        return []
+    return [each for each in odd if each.exists()]  # not a link to nothing
+
+
 def _is_plain(path: Path) -> bool:
     try:
-        if not path.is_file():  # a pipe never ends
+        if not path.is_file():
             return False
         with path.open("rb") as file:
             start = file.read(len(_ERDAS))
