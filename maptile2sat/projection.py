@@ -145,7 +145,8 @@ def _no_crs(text: str) -> UsageError:
 
 
 def _short(text: str) -> str:
-    return shorten(text[: 2 * MAX_REASON], MAX_REASON, placeholder=" ...")
+    plain = " ".join(text[: 2 * MAX_REASON].split())
+    return plain if len(plain) <= MAX_REASON else f"{plain[:MAX_REASON]} ..."
 
 
 def converted(

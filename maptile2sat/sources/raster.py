@@ -24,6 +24,7 @@ from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, band_notice, find_bands, read_rgb, read_rgba
 from maptile2sat.sources.drivers import files_beside, open_dataset
+from maptile2sat.sources.geo_keys import check_remote_geo_keys
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
@@ -65,6 +66,8 @@ class RasterSource:
                 options.warn(
                     f"{found.name} is not read, as all beside {where}: it may read other files"
                 )
+        if where.startswith(("http://", "https://")) and not self._allow_vrt:
+            check_remote_geo_keys(where, options)
         with self._lend() as dataset:
             _check_blocks(dataset, self._name)
             self._bands: Bands = find_bands(dataset, self._name)
