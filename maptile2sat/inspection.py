@@ -11,9 +11,12 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from maptile2sat.bundle import DESCRIPTION, Bundle, find_bundle, shipped_bundles
+from maptile2sat.errors import SourceError
 from maptile2sat.footprint import degrees_of
 from maptile2sat.source import SourceInfo
 from maptile2sat.sources import SourceOptions, located, open_source
+from maptile2sat.sources.drivers import open_dataset
+from maptile2sat.sources.mbtiles import MBTiles
 from maptile2sat.sources.pmtiles import FileBytes, PMTiles
 
 
@@ -47,7 +50,7 @@ def inspect(
     with closing(open_source(where, options)) as source:
         info = source.info
     # there is no file with tags at the address of a tile server, and GDAL would ask for one
-    return {**_map(info), **({} if info.remote and info.tiled else _render_tags(where))}
+    return {**_map(info), **({} if info.remote and info.tiled else _render_tags(where, options))}
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -82,15 +85,18 @@ def _map(info: SourceInfo) -> dict[str, Any]:
     }
 
 
-def _render_tags(thing: str) -> dict[str, Any]:
+def _render_tags(thing: str, options: SourceOptions) -> dict[str, Any]:
     """Return our tags of a file that we rendered, and nothing for other files."""
     try:
         if thing.lower().endswith(".pmtiles"):
             tags = _pmtiles_metadata(Path(thing))
+        elif thing.lower().endswith(".mbtiles"):
+            with closing(MBTiles(Path(thing))) as tiles:
+                tags = tiles.metadata
         else:
-            with rasterio.open(thing) as dataset:
+            with rasterio.Env(), open_dataset(thing, allow_vrt=options.allow_vrt) as dataset:
                 tags = dataset.tags()
-    except (RasterioError, OSError):
+    except (SourceError, RasterioError, OSError):
         return {}
     if tags.get("SYNTHETIC") != "YES":
         return {}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -30,21 +34,119 @@ FARTHEST = 1e12
 MAX_REASON = 160
 """Longest text of GDAL that goes into a message; it may quote whole CRSs."""
 
+MAX_CRS_TEXT = 1 << 16
+"""Most characters of a CRS; those of EPSG have 5,000 as PROJJSON."""
+
+# PROJ would ask a server for grids, of a CRS that somebody else has chosen
+os.environ["PROJ_NETWORK"] = "OFF"
+
 WEB_MERCATOR = CRS.from_epsg(3857)
 WGS84 = CRS.from_epsg(4326)
 
+_KNOWN = ("EPSG", "ESRI", "IGNF", "OGC", "CRS", "NKG", "NRCAN", "IAU_[0-9]{4}", "AUTO")
+"""Authorities of PROJ's database. GDAL takes codes of others for names of files."""
+
+_AUTHORITY = re.compile(rf"(?:{'|'.join(_KNOWN)}):+[\w.,+-]+", re.I)
+_DEFINITION = re.compile(
+    r"(?:urn:(?:x-)?ogc:def:crs|https?://(?:www\.)?opengis\.net/def/crs)[:/]"
+    rf"(?P<authority>{'|'.join(_KNOWN)})[:/][\w.]*[:/](?P<code>\w+)",
+    re.I,
+)
+_NAMES = frozenset(("WGS84", "WGS72", "NAD27", "NAD83", "CRS84", "CRS83", "CRS27"))
+_WKT = re.compile(r"[A-Za-z_]+\s*[\[(]")
+_PROJ = re.compile(r"\+?\w+\s*=|\+\w")
+
+_GRIDS = re.compile(r"\w*(?:grids|init|file|model|catalog)\s*=\s*", re.I)
+"""Keys of PROJ whose values are names of files, wherever a text has them."""
+
+_PLAIN = re.compile(
+    r"(?:epsg:\d+|@?\w[\w.-]*(?:\s*,\s*@?\w[\w.-]*)*)(?=[\s;|\"\u201d\]\0]|$)", re.I
+)
+"""Such a value that stays in PROJ's own folder, or `@null`, which stands for no grid."""
+
+_FILES = re.compile(r"PARAMETERFILE|GEOIDMODEL|PROJ4_GRIDS", re.I)
+"""Keywords of WKT that are followed by names of files."""
+
+_PATH = re.compile(
+    r"(?:^|[\"\u201c\u201d,])\s*(?:PROJ\s+)?@?(?:[/\\.~]|[a-z]:[/\\])|://|\.\.[/\\]", re.I
+)
+
 
 def parse_crs(text: str) -> CRS:
-    """Return the CRS that `text` stands for: EPSG:4326, WKT, PROJ.
+    """Return the CRS that `text` stands for: EPSG:4326, WKT, PROJJSON, PROJ.
+
+    A text may come from anybody's file, so none makes GDAL or PROJ open a path or an address.
 
     Raises:
-        UsageError: If it stands for none.
+        UsageError: If it stands for none, or names files.
     """
+    text = text.strip()
+    check_crs_text(text)
     try:
         with rasterio.Env():  # or GDAL itself writes to stderr what it thinks of the text
-            return CRS.from_user_input(text)
-    except (CRSError, CPLE_BaseError, ValueError) as error:
-        raise UsageError(f"'{text}' is not a CRS: say for example EPSG:3857") from error
+            if found := _DEFINITION.fullmatch(text):
+                text = f"{found['authority']}:{found['code']}"
+            if _WKT.match(text):
+                return CRS.from_wkt(text)
+            return CRS.from_user_input(json.loads(text) if text.startswith("{") else text)
+    except (CRSError, CPLE_BaseError, ValueError, TypeError, RecursionError) as error:
+        raise _no_crs(text) from error
+
+
+def check_crs_text(text: str) -> None:
+    """Make sure that a text is one of a CRS which GDAL and PROJ read without opening files.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    text = text.strip()
+    if len(text) > MAX_CRS_TEXT:
+        raise _no_crs(text)
+    if text.startswith("{"):
+        try:
+            content = json.loads(text)
+            reaches = any(_PATH.match(each) or names_files(each) for each in _texts(content))
+        except (ValueError, RecursionError) as error:
+            raise _no_crs(text) from error
+        known = str(content.get("type")).endswith("CRS")
+    else:
+        reaches = names_files(text)
+        known = (
+            text.upper() in _NAMES
+            or any(form.fullmatch(text) for form in (_AUTHORITY, _DEFINITION))
+            or any(form.match(text) for form in (_WKT, _PROJ))
+        )
+    if reaches:
+        raise UsageError(
+            f"the CRS '{_short(text)}' names files to read: give one without, such as EPSG:3857"
+        )
+    if not known:
+        raise _no_crs(text)
+
+
+def names_files(text: str) -> bool:
+    """Whether a text with a CRS in it names files beyond PROJ's own folder."""
+    return any(not _PLAIN.match(text, found.end()) for found in _GRIDS.finditer(text)) or bool(
+        _FILES.search(text) and _PATH.search(text)
+    )
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Yield all texts within JSON."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for each in content.values() if isinstance(content, dict) else content:
+            yield from _texts(each)
+
+
+def _no_crs(text: str) -> UsageError:
+    return UsageError(f"'{_short(text)}' is not a CRS: say for example EPSG:3857")
+
+
+def _short(text: str) -> str:
+    plain = " ".join(text[: 2 * MAX_REASON].split())
+    return plain if len(plain) <= MAX_REASON else f"{plain[:MAX_REASON]} ..."
 
 
 def converted(

@@ -433,19 +433,26 @@ def test_a_raster_of_another_object_store(server: TileServer, name: str, tmp_pat
     assert (found["name"], found["width"], found["height"]) == ("s3://bucket/map.tif", 90, 70)
 
 
-def test_several_rasters_of_a_server_are_told_without_its_key(
+def test_a_crs_that_names_a_file_is_refused_of_a_server_too(
+    server: TileServer, tmp_path: Path, quick: SourceOptions
+) -> None:
+    crs = "+proj=merc +a=6378137 +b=6378137 +units=m +nadgrids=/tmp/grid"
+    bands = np.zeros((3, 70, 90), np.uint8)
+    path = write_raster(tmp_path / "a.tif", bands, crs=crs, GEOTIFF_KEYS_FLAVOR="ESRI_PE")
+    server.pages["/a.tif"] = path.read_bytes()
+    with pytest.raises(SourceError, match=r"/a\.tif has a CRS that names files"):
+        open_source(f"{server.url}/a.tif", quick)
+
+
+def test_geopackages_of_a_server_are_refused_without_its_key(
     server: TileServer, tmp_path: Path
 ) -> None:
-    """The names that GDAL gives them hold the address."""
-    path = tmp_path / "two.gpkg"
-    for table in ("one", "zwei"):
-        more = {"APPEND_SUBDATASET": "YES"} if path.exists() else {}
-        bands = np.zeros((3, 70, 90), np.uint8)
-        write_raster(path, bands, driver="GPKG", RASTER_TABLE=table, **more)
-    server.pages["/two.gpkg"] = path.read_bytes()
-    done = info(f"{server.url}/two.gpkg?token={SECRET}")
+    """Their tables cannot be looked at first; the message does not hold the address's secret."""
+    path = write_raster(tmp_path / "one.gpkg", np.zeros((3, 70, 90), np.uint8), driver="GPKG")
+    server.pages["/one.gpkg"] = path.read_bytes()
+    done = info(f"{server.url}/one.gpkg?token={SECRET}")
     assert done.returncode == 1
-    assert "holds 2 rasters: take one out first" in done.stderr
+    assert "download this GeoPackage first" in done.stderr
     assert SECRET not in done.stderr
 
 

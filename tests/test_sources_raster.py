@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +308,90 @@ def test_unknown_resamplings_are_listed(tmp_path: Path) -> None:
 def test_a_name_longer_than_files_may_have_is_one_clear_error() -> None:
     with pytest.raises(SourceError, match="cannot be opened"):
         open_source("x" * 5000 + ".tif")
+
+
+def test_notes_beside_a_picture_are_read_if_they_are_plain(tmp_path: Path) -> None:
+    """GDAL's own notes place a PNG; those that name files are left out, with a warning."""
+    path = write_raster(tmp_path / "map.png", _rgb(), driver="PNG")
+    notes = path.with_name("map.png.aux.xml")
+    assert "<SRS" in notes.read_text()
+    assert open_source(path).info.grid.crs == "EPSG:3857"
+    grid = '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">x.ovr</MDI></Metadata>'
+    notes.write_text(notes.read_text().replace("</PAMDataset>", f"{grid}</PAMDataset>"))
+    said: list[str] = []
+    with pytest.raises(SourceError, match="does not say where on Earth"):
+        open_source(path, SourceOptions(warn=said.append))
+    assert said == [f"map.png.aux.xml is not read, as all beside {path}: it may read other files"]
+
+
+def test_hostile_notes_do_not_cost_a_mask(tmp_path: Path) -> None:
+    """Without its mask, what is no map would count as map: refused."""
+    path = write_raster(tmp_path / "map.tif", _rgb())
+    write_raster(tmp_path / "map.tif.msk", _rgb()[:1])
+    open_source(path).close()
+    notes = "<PAMDataset><SRS>+proj=longlat +nadgrids=/tmp/x</SRS></PAMDataset>"
+    (tmp_path / "map.tif.aux.xml").write_text(notes)
+    with pytest.raises(SourceError, match=r"map\.tif\.aux\.xml may read other files, .*the mask"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("form", ["tif", "big.tif", "jp2"])
+def test_crs_within_a_picture_that_names_a_grid(form: str, tmp_path: Path) -> None:
+    """GeoTIFF keys may hold a CRS as text, and JPEG 2000 may hold a GeoTIFF."""
+    path = tmp_path / f"map.{form}"
+    crs = "+proj=merc +a=6378137 +b=6378137 +units=m +nadgrids=/tmp/grid-that-nobody-named"
+    write_raster(path, _rgb(), crs=crs, GEOTIFF_KEYS_FLAVOR="ESRI_PE", BIGTIFF=form == "big.tif")
+    if form == "jp2":
+        kept = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03") + path.read_bytes()
+        box = (len(kept) + 8).to_bytes(4, "big") + b"uuid" + kept
+        path.write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n" + box)
+    with pytest.raises(SourceError, match="a CRS that names files"):
+        open_source(path)
+
+
+def test_rasters_whose_files_name_others_need_trust(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "map.img", _rgb(), driver="HFA")
+    with pytest.raises(SourceError, match="--allow-vrt"):
+        open_source(path)
+    assert open_source(path, SourceOptions(allow_vrt=True)).info.extent.width == _rgb().shape[2]
+
+
+def test_geopackages_of_plain_tables_are_read(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "map.gpkg", _rgb(), driver="GPKG")
+    assert open_source(path).info.grid.crs == "EPSG:3857"
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("CREATE VIEW more AS SELECT 1", "holds more than tables"),
+        ("CREATE VIRTUAL TABLE more USING fts5(text)", "holds more than tables"),
+        ("CREATE TABLE more (a, b AS (zeroblob(a)))", "columns are computed"),
+        ("DROP TABLE gpkg_contents", "no GeoPackage"),
+        ("DROP TABLE gpkg_spatial_ref_sys", "damaged"),
+        ("CREATE TRIGGER t AFTER INSERT ON gpkg_contents BEGIN SELECT 1; END", None),
+    ],
+)
+def test_geopackages_that_are_programs(statement: str, reason: str | None, tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "map.gpkg", _rgb(), driver="GPKG")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(statement)
+        database.commit()
+    if reason is None:
+        open_source(path).close()
+        return
+    with pytest.raises(SourceError, match=reason):
+        open_source(path)
+
+
+def test_schema_of_a_geopackage_that_lies_about_its_kinds(tmp_path: Path) -> None:
+    """A view that calls itself a table is a view all the same."""
+    path = write_raster(tmp_path / "map.gpkg", _rgb(), driver="GPKG")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        text = "CREATE VIEW more AS SELECT 1"
+        database.execute("CREATE TABLE more (a)")
+        database.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'more'", (text,))
+        database.commit()
+    with pytest.raises(SourceError, match=r"more than tables|damaged"):
+        open_source(path)

@@ -18,8 +18,6 @@ from maptile2sat.serving.options import ServeOptions
 if TYPE_CHECKING:
     from uvicorn import Server
 
-IDLE_SECONDS = 60
-
 
 def serve(
     source: str | os.PathLike[str] | None = None,
@@ -70,6 +68,9 @@ def server_of(app: Any) -> Server:
     """Return the HTTP server of an application."""
     import uvicorn
 
+    from maptile2sat.serving.connections import IDLE_SECONDS, Connections, limits_here
+
+    limits = limits_here()
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -78,6 +79,8 @@ def server_of(app: Any) -> Server:
         proxy_headers=False,
         lifespan="off",
         ws="none",
+        http=Connections(limits).protocol(),
+        backlog=limits.backlog,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=2,
     )

@@ -12,19 +12,31 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree  # nosec B405 # nothing with entities is parsed
 
+import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 
-from maptile2sat.errors import SourceError
+from maptile2sat.errors import SourceError, UsageError
+from maptile2sat.projection import check_crs_text
+from maptile2sat.sources.foreign_sqlite import START, check_geopackage
+from maptile2sat.sources.geo_keys import check_geo_keys
 from maptile2sat.sources.naming import safe_url
+from maptile2sat.sources.side_files import foreign_side_file
 
 PLAIN_DRIVERS = (
     *("GTiff", "COG", "PNG", "JPEG", "JPEGXL", "WEBP", "AVIF", "HEIF", "GIF", "BIGGIF", "BMP"),
-    *("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "ECW", "MrSID", "GPKG", "MBTiles", "HFA"),
-    *("NITF", "ENVI", "EHdr", "PNM", "RMF", "TGA", "SGI", "BSB", "CALS", "PAux", "RST"),
+    *("JP2OpenJPEG", "JP2KAK", "JP2ECW", "ECW", "NITF", "PNM", "TGA"),
+    *("SGI", "BSB", "CALS"),
 )
-"""GDAL's drivers for pictures that lie in one file, with headers beside it at most."""
+"""GDAL's drivers for pictures that lie in one file.
+
+Files of HFA, PAux and RST name others, in any folder; those of GPKG and MBTiles are programs;
+ENVI, EHdr, RMF and MrSID may hold any CRS.
+"""
+
+_NAMING = (".img", ".ige", ".aux", ".bil", ".bip", ".bsq", ".hdr", ".rst", ".rsw", ".mtw", ".sid")
+"""How the names of files end that only other drivers read."""
 
 MAX_VRT_BYTES = 16 << 20
 """Most bytes that a VRT may have."""
@@ -59,18 +71,56 @@ def open_dataset(where: str, *, allow_vrt: bool) -> Any:
     """
     if allow_vrt:
         return DatasetReader(where)
-    path = Path(where)
-    local = "://" not in where
-    if local and _is_vrt(path):
-        check_vrt(path)
-        return DatasetReader(where, driver=["VRT"])
+    dataset = _open_plain(where) if "://" in where else _open_local(Path(where))
+    try:
+        for crs in (dataset.crs, dataset.gcps[1]):
+            if crs:
+                check_crs_text(crs.wkt)
+    except UsageError as error:
+        dataset.close()
+        raise SourceError(
+            f"{safe_url(where)}: {error}, or if you trust it, say --allow-vrt"
+        ) from error
+    return dataset
+
+
+def _open_local(path: Path) -> Any:
+    start = _start(path)
+    if start.startswith(START):
+        check_geopackage(path)
+    settings = {}
+    if foreign_side_file(path) is not None:
+        settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"  # as if it lay there alone
+    with rasterio.Env(**settings):
+        if start.startswith(START):
+            return DatasetReader(str(path), driver=["GPKG"])
+        if _VRT.match(start):
+            check_vrt(path)
+            return DatasetReader(str(path), driver=["VRT"])
+        check_geo_keys(path)
+        return _open_plain(str(path))
+
+
+def _open_plain(where: str) -> Any:
     try:
         return DatasetReader(where, driver=list(PLAIN_DRIVERS))
     except RasterioIOError as error:
-        if _points_elsewhere(path) if local else where.lower().endswith(".vrt"):
+        if where.lower().endswith(".vrt") or (
+            "://" not in where and _points_elsewhere(Path(where))
+        ):
             raise SourceError(
                 f"{safe_url(where)} is no picture but says where to read one, which may be "
                 "anywhere: if you trust it, say --allow-vrt"
+            ) from error
+        name = where.partition("?")[0].lower()
+        if name.endswith(_NAMING):
+            raise SourceError(
+                f"{safe_url(where)} is of a kind whose files may name others: copy it to a "
+                "GeoTIFF, or if you trust it, say --allow-vrt"
+            ) from error
+        if name.endswith(".gpkg"):
+            raise SourceError(
+                f"{safe_url(where)}: download this GeoPackage first and give its path"
             ) from error
         raise
 
@@ -94,7 +144,15 @@ def check_vrt(path: Path) -> None:
             pictures.add(_inside(path, folder, element))
             if len(pictures) > MAX_VRT_SOURCES:
                 raise SourceError(f"the VRT {path} names more than {MAX_VRT_SOURCES:,} pictures")
+        if kind == "SRS" and (element.text or "").strip():
+            _check_srs(path, element.text or "")
     for picture in pictures:
+        if (found := foreign_side_file(picture)) is not None:
+            raise SourceError(
+                f"the VRT {path} names {picture.name}, beside which {found.name} may read other "
+                "files: if you trust it, say --allow-vrt"
+            )
+        check_geo_keys(picture)
         try:
             DatasetReader(str(picture), driver=list(PLAIN_DRIVERS)).close()
         except (RasterioError, CPLE_BaseError) as error:
@@ -102,6 +160,15 @@ def check_vrt(path: Path) -> None:
                 f"the VRT {path} names {picture.name}, which is missing or no plain picture: "
                 "if you trust it, say --allow-vrt"
             ) from error
+
+
+def _check_srs(path: Path, text: str) -> None:
+    try:
+        check_crs_text(text)
+    except UsageError as error:
+        raise SourceError(
+            f"the VRT {path}: {error}, or if you trust it, say --allow-vrt"
+        ) from error
 
 
 def files_beside(path: Path) -> tuple[Path, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from maptile2sat.errors import SourceError
 from maptile2sat.grid import MAX_ZOOM, Window
 from maptile2sat.sources.decode import MAX_TILE_BYTES
+from maptile2sat.sources.foreign_sqlite import open_database, stop_after
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text
 from maptile2sat.sources.options import SourceOptions
@@ -26,13 +26,16 @@ VECTOR_ADVICE = (
 )
 
 MAX_QUERY_SECONDS = 120.0
-"""Time after which a query is given up: a file may hold a view that never ends."""
+"""Time that all questions about an index have: a file may hold a view that never ends."""
+
+MAX_TILE_SECONDS = 30.0
+"""Time that the search for one tile has."""
+
+MAX_ANSWER_BYTES = 32 << 20
+"""Most bytes of an answer, all rows together."""
 
 MAX_COLUMNS = 1 << 20
 """Most columns of tiles that a file may have at one zoom."""
-
-_STEPS = 100_000
-"""Steps of SQLite's machine between two looks at the clock."""
 
 
 class MBTiles:
@@ -51,16 +54,17 @@ class MBTiles:
         self._path = path
         self.name = str(path)
         self._connections = Pool(self._connect)
+        self._spent = 0.0
         try:
-            self._metadata = self._read_metadata()
+            self.metadata = self._read_metadata()
             self.zooms: Sequence[int] = self._read_zooms()
         except SourceError:
             self._connections.close()
             raise
-        self.attribution = plain_text(self._metadata.get("attribution", ""))
-        self.style = style_in(self._metadata)
-        self.drawn = drawn_in(self._metadata)
-        if self._metadata.get("format", "").lower() in ("pbf", "mvt"):
+        self.attribution = plain_text(self.metadata.get("attribution", ""))
+        self.style = style_in(self.metadata)
+        self.drawn = drawn_in(self.metadata)
+        if self.metadata.get("format", "").lower() in ("pbf", "mvt"):
             self._connections.close()
             raise SourceError(f"{path} {VECTOR_ADVICE}")
 
@@ -68,7 +72,7 @@ class MBTiles:
         """Return the hull of the tiles of `zoom`, in tiles."""
         columns = [
             column
-            for (column,) in self._rows(
+            for (column,) in self._index(
                 "SELECT DISTINCT tile_column FROM tiles WHERE zoom_level = ? LIMIT ?",
                 zoom,
                 MAX_COLUMNS + 1,
@@ -76,7 +80,7 @@ class MBTiles:
         ]
         if len(columns) > MAX_COLUMNS:
             raise SourceError(f"{self._path} has more columns of tiles than any map: it is damaged")
-        (low, high), *_ = self._rows(
+        (low, high), *_ = self._index(
             "SELECT min(tile_row), max(tile_row) FROM tiles WHERE zoom_level = ?", zoom
         )
         last = (1 << zoom) - 1
@@ -87,7 +91,7 @@ class MBTiles:
 
     def sample(self, zoom: int) -> bytes | None:
         """Return some tile of `zoom`."""
-        rows = self._rows("SELECT tile_data FROM tiles WHERE zoom_level = ? LIMIT 1", zoom)
+        rows = self._index("SELECT tile_data FROM tiles WHERE zoom_level = ? LIMIT 1", zoom)
         return self._blob(rows[0][0]) if rows else None
 
     def fetch(self, zoom: int, x: int, y: int) -> bytes | None:
@@ -108,27 +112,31 @@ class MBTiles:
         self._connections.close()
 
     def _connect(self) -> sqlite3.Connection:
-        uri = self._path.resolve().as_uri() + "?mode=ro"
-        if not os.access(self._path.resolve().parent, os.W_OK):
-            uri += "&immutable=1"  # SQLite could not create its lock files
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        # tables may be views, and a view may compute whatever its author liked
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TILE_BYTES + 1024)
-        connection.execute("PRAGMA trusted_schema = OFF")
-        return connection
+        return open_database(self._path, MAX_TILE_BYTES + 1024)
 
-    def _rows(self, query: str, *values: int) -> list[tuple[Any, ...]]:
+    def _index(self, query: str, *values: int) -> list[tuple[Any, ...]]:
+        """Return rows of the index, of which all questions together have a limit of time."""
+        start = time.monotonic()
+        try:
+            return self._rows(query, *values, seconds=max(0.0, MAX_QUERY_SECONDS - self._spent))
+        finally:
+            self._spent += time.monotonic() - start
+
+    def _rows(
+        self, query: str, *values: int, seconds: float = MAX_TILE_SECONDS
+    ) -> list[tuple[Any, ...]]:
         try:
             with self._connections.lend() as connection, closing(connection.cursor()) as cursor:
-                end = time.monotonic() + MAX_QUERY_SECONDS
-                connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
-                return cursor.execute(query, values).fetchall()
+                stop_after(connection, seconds)
+                return list(_bounded(cursor.execute(query, values), self._path))
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{self._path} is damaged: it holds a text that is none") from error
+        except MemoryError as error:
+            raise SourceError(f"{self._path} has an index that takes too much memory") from error
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
                 raise SourceError(f"{self._path} has an index that does not answer") from error
             raise SourceError(f"{self._path} cannot be read as MBTiles: {error}") from error
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{self._path} is damaged: it holds a text that is none") from error
         except sqlite3.DatabaseError as error:
             raise SourceError(f"{self._path} is not an MBTiles file: {error}") from error
 
@@ -140,7 +148,7 @@ class MBTiles:
     def _read_metadata(self) -> dict[str, str]:
         return {
             str(name): str(value)
-            for name, value in self._rows("SELECT name, value FROM metadata LIMIT 1000")
+            for name, value in self._index("SELECT name, value FROM metadata LIMIT 1000")
         }
 
     def _read_zooms(self) -> list[int]:
@@ -148,15 +156,31 @@ class MBTiles:
         zooms: list[int] = []
         zoom = -1
         while True:
-            ((found,),) = self._rows(
+            ((found,),) = self._index(
                 "SELECT min(zoom_level) FROM tiles WHERE zoom_level > ? AND zoom_level <= ?",
                 zoom,
                 MAX_ZOOM,
             )
             if not isinstance(found, int):
                 return zooms
+            if found <= zoom:  # a view that answers as it likes
+                raise SourceError(f"{self._path} has zooms in no order: its index is damaged")
             zooms.append(found)
             zoom = found
+
+
+def _bounded(rows: Iterable[tuple[Any, ...]], path: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield rows as long as they take little memory.
+
+    Raises:
+        SourceError: If they do not.
+    """
+    taken = 0
+    for row in rows:
+        taken += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if taken > MAX_ANSWER_BYTES:
+            raise SourceError(f"{path} has {taken:,} bytes of notes or more: it is no map")
+        yield row
 
 
 def open_mbtiles(text: str, options: SourceOptions) -> TiledSource:

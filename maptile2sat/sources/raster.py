@@ -24,10 +24,12 @@ from maptile2sat.quiet import ignore_missing_position
 from maptile2sat.source import Read, Source, SourceInfo, blank
 from maptile2sat.sources.bands import Bands, band_notice, find_bands, read_rgb, read_rgba
 from maptile2sat.sources.drivers import files_beside, open_dataset
+from maptile2sat.sources.geo_keys import check_remote_geo_keys
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.pixels import flatten
+from maptile2sat.sources.side_files import foreign_side_file
 from maptile2sat.sources.styles import drawn_in, style_in
 from maptile2sat.sources.warped import warp_to_zoom
 
@@ -58,6 +60,14 @@ class RasterSource:
         self._name = safe_url(where)
         self._handles = Pool(self._open)
         ignore_missing_position()
+        if not self._remote and not self._allow_vrt:
+            found = foreign_side_file(Path(where))
+            if found is not None:
+                options.warn(
+                    f"{found.name} is not read, as all beside {where}: it may read other files"
+                )
+        if where.startswith(("http://", "https://")) and not self._allow_vrt:
+            check_remote_geo_keys(where, options)
         with self._lend() as dataset:
             _check_blocks(dataset, self._name)
             self._bands: Bands = find_bands(dataset, self._name)
@@ -198,6 +208,7 @@ def _settings(options: SourceOptions, *, remote: bool) -> dict[str, Any]:
     settings = {
         **_store_settings(),
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # no listing, but masks beside the file
+        "GDAL_PAM_ENABLED": "YES" if options.allow_vrt else "NO",  # notes may name any file
         "GDAL_HTTP_USERAGENT": options.agent,
         "GDAL_HTTP_CONNECTTIMEOUT": str(options.timeout),
         "GDAL_HTTP_LOW_SPEED_TIME": str(options.timeout),

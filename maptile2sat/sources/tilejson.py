@@ -114,6 +114,8 @@ def _resolve(base: str, address: str, name: str) -> str:
         full = address
     else:
         full = str(Path(base).parent / address)
+        if not Path(full).resolve().is_relative_to(Path(base).parent.resolve()):
+            raise SourceError(f"{name} names tiles that are not in its folder: give their folder")
     if "://" in full and not full.startswith(("http://", "https://")):
         raise SourceError(f"{name} names tiles that are not on a web server")
     return full

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import struct
 import tarfile
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -71,6 +72,13 @@ VIEWS = {
     "a function of the file system": "SELECT 13 AS zoom_level, 1 AS tile_column, 1 AS tile_row, "
     "readfile('/etc/passwd') AS tile_data",
     "itself": "SELECT * FROM tiles",
+    "zooms at random": "SELECT abs(random()) % 30 AS zoom_level, 1 AS tile_column, "
+    "1 AS tile_row, x'00' AS tile_data",
+    "texts of megabytes": "SELECT 13 AS zoom_level, replace(hex(zeroblob(4000000)), '0', 'ab') "
+    "AS tile_column, 1 AS tile_row, x'00' AS tile_data",
+    "a product of tables": "SELECT 13 AS zoom_level, 4661 AS tile_column, 5820 AS tile_row, "
+    "x'00' AS tile_data FROM metadata a, metadata b, metadata c, metadata d, metadata e "
+    "WHERE a.name || b.name || c.name || d.name || e.name = ''",
 }
 
 
@@ -84,11 +92,42 @@ def test_mbtiles_with_a_hostile_view(
     path = tmp_path / "map.mbtiles"
     with closing(sqlite3.connect(path)) as file:
         file.execute("CREATE TABLE metadata (name TEXT, value TEXT)")
+        file.executemany("INSERT INTO metadata VALUES (?, '')", [(f"k{n}",) for n in range(500)])
         file.execute(f"CREATE VIEW tiles AS {VIEWS[view]}")
         file.commit()
+    start = time.monotonic()
     with little_memory(64 * MEGA), pytest.raises(SourceError) as caught:
         read_all(path)
     assert "\n" not in str(caught.value)
+    assert time.monotonic() - start < 20
+
+
+def test_mbtiles_with_much_metadata(tmp_path: Path) -> None:
+    """MBTiles with a thousand rows of 4 MB of metadata."""
+    path = write_mbtiles(tmp_path / "map.mbtiles", MAP)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("DROP TABLE metadata")
+        file.execute("CREATE TABLE many (name TEXT)")
+        file.executemany("INSERT INTO many VALUES (?)", [(f"k{n}",) for n in range(1000)])
+        text = "'" + "x" * 4_000_000 + "'"
+        file.execute(f"CREATE VIEW metadata AS SELECT name, {text} AS value FROM many")
+        file.commit()
+    with little_memory(128 * MEGA), pytest.raises(SourceError, match="bytes of notes"):
+        read_all(path)
+
+
+def test_mbtiles_whose_tiles_are_a_plain_view(tmp_path: Path) -> None:
+    """Tiles as a view of pictures without copies, as several programs write them, are read."""
+    path = write_mbtiles(tmp_path / "map.mbtiles", MAP)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE tiles RENAME TO held")
+        file.execute("CREATE TABLE images AS SELECT rowid AS id, tile_data FROM held")
+        file.execute(
+            "CREATE VIEW tiles AS SELECT zoom_level, tile_column, tile_row, images.tile_data "
+            "FROM held JOIN images ON images.id = held.rowid"
+        )
+        file.commit()
+    read_all(path)
 
 
 def test_mbtiles_with_large_metadata(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from maptile2sat.errors import Maptile2satError, SourceError
 from maptile2sat.grid import Window
 from maptile2sat.sources import SourceOptions, open_source
 from maptile2sat.sources.drivers import files_beside
-from tests.conftest import write_raster
+from tests.conftest import TileMap, write_mbtiles, write_raster
 from tests.faults.support import vrt
 from tests.support_render import run_cli
 
@@ -330,3 +330,29 @@ def test_pipes_do_not_hang(tmp_path: Path) -> None:
     with pytest.raises(Maptile2satError, match="not a file"):
         open_bundle(tmp_path / "bundle")
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("name", ["a.tfw", "a.tif.aux.xml", "a.tif.ovr", "a.tab", "a_RPC.TXT"])
+def test_pipes_beside_a_raster_do_not_hang(name: str, tmp_path: Path) -> None:
+    """Pipes beside a raster: it is read as if it lay there alone."""
+    path = write_raster(tmp_path / "a.tif", BANDS)
+    os.mkfifo(tmp_path / name)
+    said: list[str] = []
+    source = open_source(path, SourceOptions(warn=said.append))
+    source.read(source.info.extent)
+    source.close()
+    assert said[0].startswith(f"{name} is not read")
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-journal"])
+@pytest.mark.parametrize("form", ["mbtiles", "gpkg"])
+def test_pipes_beside_a_database_do_not_hang(form: str, ending: str, tmp_path: Path) -> None:
+    """Pipes in the place of a database's own side files."""
+    path = tmp_path / f"a.{form}"
+    if form == "gpkg":
+        write_raster(path, BANDS, driver="GPKG")
+    else:
+        write_mbtiles(path, TileMap.block(13, 4661, 2371, 2, 1))
+    os.mkfifo(f"{path}{ending}")
+    with pytest.raises(SourceError, match="not a file"):
+        open_source(path)
