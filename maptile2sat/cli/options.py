@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,15 @@ CaBundle = Annotated[
     Path | None,
     typer.Option(metavar="PEM", help="Certificates to trust instead of the usual ones."),
 ]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="'NAME: VALUE'",
+        help="HTTP header for the map's own server, also in $MAPTILE2SAT_HEADERS; repeatable.",
+        show_default=False,
+    ),
+]
 Rate = Annotated[float, typer.Option(help="Most requests a second to one map server.")]
 AllowRepeats = Annotated[
     bool,
@@ -23,3 +33,14 @@ AllowRepeats = Annotated[
 AllowVrt = Annotated[
     bool, typer.Option("--allow-vrt", help="Trust a raster that reads other files or servers.")
 ]
+
+
+def read_headers(lines: Sequence[str] | None, option: str = "--header") -> dict[str, str]:
+    """Return the headers of a repeatable option.
+
+    Raises:
+        UsageError: If a line is no header.
+    """
+    from maptile2sat.sources.headers import parse_headers
+
+    return parse_headers(lines or (), option)

@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from maptile2sat.cli.console import note, set_logging, show_json, warn
-from maptile2sat.cli.options import AllowRepeats, AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
+from maptile2sat.cli.options import (
+    AllowRepeats,
+    AllowVrt,
+    CaBundle,
+    Header,
+    Rate,
+    ReadZoom,
+    SrcCrs,
+    read_headers,
+)
 from maptile2sat.cli.render import (
     Engine,
     EngineOption,
@@ -94,6 +103,7 @@ def serve_command(
     missing: Annotated[
         Missing, typer.Option(help="What tiles that a map server does not have are.")
     ] = Missing.mask,
+    header: Header = None,
     ca_bundle: CaBundle = None,
     rate: Rate = 50.0,
     allow_vrt: AllowVrt = False,
@@ -124,6 +134,7 @@ def serve_command(
             src_crs=src_crs,
             tile_size=tile_size,
             missing=missing.value,
+            headers=read_headers(header),
             ca_bundle=ca_bundle,
             rate=rate,
             allow_vrt=allow_vrt,

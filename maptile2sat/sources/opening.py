@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from maptile2sat.errors import SourceError, refuse_undecodable
 from maptile2sat.source import Source
 from maptile2sat.sources.folder import open_folder
+from maptile2sat.sources.headers import environment_headers, merged
+from maptile2sat.sources.layers import from_layer
 from maptile2sat.sources.mbtiles import open_mbtiles
 from maptile2sat.sources.naming import keep_logs_safe, safe_url
 from maptile2sat.sources.options import SourceOptions
@@ -35,9 +38,9 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
 
     Args:
         text: A raster file (local, https:// or s3://), `.mbtiles`, `.pmtiles` (local or URL), a
-            tile URL template (`https://host/{z}/{x}/{y}.png`), a folder of z/x/y tiles or a
-            template of their paths, a TileJSON file or URL (`.json`), or an OpenStreetMap
-            extract (`.osm.pbf`, `.osm`).
+            tile URL template (`https://host/{z}/{x}/{y}.png`, also as QGIS and JOSM keep it), a
+            folder of z/x/y tiles or a template of their paths, a TileJSON file or URL, or an
+            OpenStreetMap extract (`.osm.pbf`, `.osm`).
         options: How to open it.
 
     Raises:
@@ -45,6 +48,8 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
     """
     options = options or SourceOptions()
     where = located(text)
+    if given := environment_headers():
+        options = replace(options, headers=merged(given, options.headers))
     keep_logs_safe()
     scheme, separator, _ = where.partition("://")
     if not separator:
@@ -75,6 +80,7 @@ def located(text: str | os.PathLike[str]) -> str:
     """
     where = os.fspath(text).strip()
     refuse_undecodable(where, SourceError)
+    where = from_layer(where)
     if not where:
         raise SourceError("the map source is empty: give a file, a folder or a tile URL")
     scheme, separator, rest = where.partition("://")
