@@ -68,6 +68,12 @@ def serve_command(
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any that is free.")] = 8080,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Address of a proxy in front of the server, for TileJSON."
+        ),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the tiles made; default: the user's cache.")
     ] = None,
@@ -142,6 +148,7 @@ def serve_command(
         ),
         host=host,
         port=port,
+        public_url=public_url,
         cache=cache,
         cache_bytes=parse_size(cache_size),
         queue=queue,

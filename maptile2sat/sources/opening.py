@@ -9,10 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
+
 from maptile2sat.errors import SourceError, refuse_undecodable
 from maptile2sat.source import Source
+from maptile2sat.sources.contents import RASTER_ENDINGS, START_BYTES, kind_of
 from maptile2sat.sources.folder import open_folder
 from maptile2sat.sources.headers import environment_headers, merged
+from maptile2sat.sources.http import HttpClient
 from maptile2sat.sources.layers import from_layer
 from maptile2sat.sources.mbtiles import open_mbtiles
 from maptile2sat.sources.naming import keep_logs_safe, safe_url
@@ -114,7 +119,9 @@ def _open_web(where: str, options: SourceOptions) -> Source:
             f"{safe_url(where)} is not a tile URL: it needs {{z}}, {{x}} and {{y}}, "
             "for example https://tiles.example.com/{z}/{x}/{y}.png"
         )
-    return open_raster(where, options)
+    if path.endswith(RASTER_ENDINGS):
+        return open_raster(where, options)
+    return _open_unnamed(where, options)
 
 
 def _open_local(where: str, options: SourceOptions) -> Source:
@@ -130,11 +137,49 @@ def _open_local(where: str, options: SourceOptions) -> Source:
         return open_folder(where, options)
     if not is_file:
         raise SourceError(f"there is no file {where}")
+    if opener := _BY_START.get(_kind(path)):
+        return opener(where, options)
     name = path.name.lower()
     for endings, opener in _BY_NAME.items():
         if name.endswith(endings):
             return opener(where, options)
     return open_raster(where, options)
+
+
+def _kind(path: Path) -> str:
+    """Return what kind of map the first bytes of a file say it is; empty if they say nothing."""
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(START_BYTES))
+    except OSError:  # who opens it says so
+        return ""
+
+
+def _open_unnamed(where: str, options: SourceOptions) -> Source:
+    """Open what an address stands for whose name does not say it: its first bytes do.
+
+    Raises:
+        SourceError: If the server refuses.
+    """
+    name = safe_url(where)
+    client = HttpClient(options, where, cache=False)
+    try:
+        with client.stream(where, name, {"Range": f"bytes=0-{START_BYTES - 1}"}) as answer:
+            if answer.status_code >= 400:
+                raise SourceError(f"{name}: the server answered HTTP {answer.status_code}")
+            start = b""
+            for block in answer.iter_content(START_BYTES):
+                start += block
+                if len(start) >= START_BYTES:
+                    break
+    except (RequestException, HTTPError) as error:
+        raise SourceError(f"{name}: the answer broke off") from error
+    finally:
+        client.close()
+    kind = kind_of(start)
+    if kind == "mbtiles":
+        raise SourceError(f"{name}: download this file first and give its path")
+    return _BY_START.get(kind, open_raster)(where, options)
 
 
 def _open_extract(where: str, options: SourceOptions) -> Source:
@@ -148,6 +193,14 @@ def _open_extract(where: str, options: SourceOptions) -> Source:
         options.warn(text)
     return source
 
+
+_BY_START: dict[str, Callable[[str, SourceOptions], Source]] = {
+    "mbtiles": open_mbtiles,
+    "pmtiles": open_pmtiles,
+    "tilejson": open_tilejson,
+    "raster": open_raster,
+}
+"""How maps are opened by what they begin with, whatever they are called."""
 
 _BY_NAME: dict[str | tuple[str, ...], Callable[[str, SourceOptions], Source]] = {
     ".mbtiles": open_mbtiles,
