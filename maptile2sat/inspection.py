@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def inspect(
     *,
     zoom: int | None = None,
     src_crs: str | None = None,
+    headers: Mapping[str, str] | None = None,
     ca_bundle: Path | None = None,
     allow_vrt: bool = False,
 ) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def inspect(
         thing: A name or a path.
         zoom: Zoom to read a map at, as for a render.
         src_crs: CRS of a raster that does not state one.
+        headers: More HTTP headers for the map's own server.
         ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         allow_vrt: Trust rasters that name other files or servers anywhere.
 
@@ -44,7 +47,12 @@ def inspect(
     if thing in shipped or _is_bundle(Path(thing)):
         return _model(find_bundle(thing))
     options = SourceOptions(
-        zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt, native=True
+        zoom=zoom,
+        src_crs=src_crs,
+        headers=headers or {},
+        ca_bundle=ca_bundle,
+        allow_vrt=allow_vrt,
+        native=True,
     )
     where = located(thing)
     with closing(open_source(where, options)) as source:

@@ -661,3 +661,50 @@ def test_a_stop_waits_for_no_geotiff_and_leaves_none(tmp_path: Path) -> None:
         process.kill()
     assert "Traceback" not in said
     assert not list((tmp_path / "temporary").glob("maptile2sat-*"))
+
+
+def _tilejson_address(options: ServeOptions, host: str, server: tuple[str, int]) -> str:
+    from maptile2sat.serving.guard import base_address
+
+    scope = {"type": "http", "headers": [(b"host", host.encode())], "server": server}
+    return base_address(options, scope)
+
+
+@pytest.mark.parametrize(
+    ("host", "base"),
+    [
+        ("evil.example", "http://192.0.2.7:8080"),
+        ("evil.example:8080", "http://192.0.2.7:8080"),
+        ("192.0.2.7.evil.example", "http://192.0.2.7:8080"),
+        ("localhost@evil.example", "http://192.0.2.7:8080"),
+        ("192.0.2.7:8080/evil", "http://192.0.2.7:8080"),
+        ("", "http://192.0.2.7:8080"),
+        ("192.0.2.7:8080", "http://192.0.2.7:8080"),
+        ("192.0.2.7:9999", "http://192.0.2.7:9999"),
+        ("localhost:9999", "http://localhost:9999"),
+    ],
+)
+def test_tilejson_names_no_foreign_host(host: str, base: str) -> None:
+    options = ServeOptions(host="0.0.0.0")
+    assert _tilejson_address(options, host, ("192.0.2.7", 8080)) == base
+
+
+def test_tilejson_behind_a_proxy_names_its_address(tmp_path: Path) -> None:
+    public = "https://maps.example.com/imagery/"
+    with running(sample_map(), tmp_path, public_url=public) as server:
+        for host in ("maps.example.com", "localhost", "127.0.0.1:80"):
+            about = server.get("/tiny/tilejson.json", headers={"Host": host}).json()
+            assert about["tiles"][0].startswith("https://maps.example.com/imagery/tiny/{z}/{x}/{y}")
+        assert server.get("/healthz", headers={"Host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("maps.example.com", "ftp://maps.example.com", "https://", "https://a b/"),
+        *("https://h/?q", "https://h/#f", "https://u:p@h/", "https://h:99999/", "https://h/{z}"),
+    ],
+)
+def test_public_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(UsageError, match="is no address by which a server is reached"):
+        ServeOptions(public_url=url)

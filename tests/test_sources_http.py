@@ -17,11 +17,11 @@ import pytest
 
 from maptile2sat.errors import MissingTileError, SourceError, UsageError
 from maptile2sat.grid import TILE, Window
-from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources import SourceOptions, located, open_source
 from maptile2sat.sources.naming import safe_url
 from maptile2sat.sources.options import Missing
 from maptile2sat.sources.policy import check_host
-from maptile2sat.sources.template import Template
+from maptile2sat.sources.template import Template, is_template
 from tests.conftest import TileMap, TileServer, encode, pattern, write_raster
 
 SECRET = "Xy7marker0fASecretKey99"
@@ -499,3 +499,78 @@ def test_length_that_is_no_number(
     with pytest.raises(SourceError, match="a length that is no number"):
         source.read(full_map.extent)
     source.close()
+
+
+TILE_3_5_2 = "https://h.example/3/5/2.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("https://h.example/{zoom}/{x}/{y}.png", TILE_3_5_2),
+        ("https://h.example/{level}/{col}/{row}.png", TILE_3_5_2),
+        ("https://h.example/{TileMatrix}/{TileCol}/{TileRow}.png", TILE_3_5_2),
+        ("https://h.example/{Z}/{X}/{Y}.png", TILE_3_5_2),
+        ("https://h.example/{ z }/{ x }/{ y }.png", TILE_3_5_2),
+        ("https://h.example/${z}/${x}/${y}.png", TILE_3_5_2),
+        ("https://h.example/{$z}/{$x}/{$y}.png", TILE_3_5_2),
+        ("https://h.example/{0}/{1}/{2}.png", TILE_3_5_2),
+        ("https://h.example/%7Bz%7D/%7bx%7d/%7By%7D.png", TILE_3_5_2),
+        ("https://h.example/$%7Bz%7D/$%7Bx%7D/$%7By%7D.png", TILE_3_5_2),
+        ("tms[22]:https://h.example/{zoom}/{x}/{y}.png", TILE_3_5_2),
+        ("tms[3,22]:https://h.example/{zoom}/{x}/{-y}.png", "https://h.example/3/5/5.png"),
+        ("tms:https://{switch:h}.example/{zoom}/{x}/{y}.png", TILE_3_5_2),
+        ("type=xyz&url=https://h.example/%7Bz%7D/%7Bx%7D/%7By%7D.png&zmax=19&zmin=0", TILE_3_5_2),
+        (
+            "crs=EPSG:3857&format&type=xyz&url=https://h.example/{z}/{x}/{y}.png?a=1&b=2&zmax=19",
+            f"{TILE_3_5_2}?a=1&b=2",
+        ),
+        ("https://h.example/{quadkey}.png", "https://h.example/121.png"),
+        ("https://h.example/{prefix}/{z}/{x}/{y}{ratio}.png", "https://h.example/52/3/5/2.png"),
+    ],
+)
+def test_templates_as_other_programs_write_them(text: str, filled: str) -> None:
+    where = located(text)
+    assert is_template(where)
+    assert Template(where).fill(3, 5, 2) == filled
+
+
+def test_layers_of_josm_and_qgis_say_their_zooms(
+    full_map: TileMap, server: TileServer, quick: SourceOptions
+) -> None:
+    template = server.serve(full_map)
+    layers = [
+        f"tms[2,13]:{template}",
+        f"type=xyz&zmin=2&zmax=13&url={template.replace('{', '%7B').replace('}', '%7D')}",
+    ]
+    for layer in layers:
+        source = open_source(layer, dataclasses.replace(quick, default_zoom=16))
+        assert source.info.grid.zoom == 13
+        assert source.info.name == template
+        read = source.read(full_map.extent)
+        np.testing.assert_array_equal(read.image, full_map.read(full_map.extent)[0])
+        with pytest.raises(SourceError, match="zoom 14 is not"):
+            open_source(layer, dataclasses.replace(quick, zoom=14))
+    assert not any("#" in path or "%" in path for path in server.log)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("wms[22]:https://h.example/{width}/{bbox}", "'wms:' layers"),
+        ("type=wms&url=https://h.example/", "of the type wms"),
+        ("crs=EPSG:3857&layers=a&url=https://h.example/", "of the type wms"),
+        (
+            "type=xyz&url=https://h.example/{z}/{x}/{y}.png&http-header:referer=sEcrEt",
+            "--header 'NAME: VALUE'",
+        ),
+        ("https://h.example/{Style}/{z}/{x}/{y}.png", r"unknown part \{Style\}"),
+        ("https://h.example/{z}/{x}/{y}.png?k={header(A,sEcrEt)}", r"unknown part \{...\}"),
+        ("https://h.example/{z}/{x}/{y}}.png", "no other half"),
+        ("https://h.example/${zoom}/${bbox}.png", "needs {z}, {x} and {y}"),
+    ],
+)
+def test_templates_that_are_none_are_not_taken_literally(text: str, match: str) -> None:
+    with pytest.raises(SourceError, match=match) as caught:
+        open_source(text)
+    assert "sEcrEt" not in str(caught.value)

@@ -47,7 +47,7 @@ def main() -> None:
             _complain("interrupted")
     except usage_errors as error:
         if error.format_message():  # nothing to say after a bare `maptile2sat`: help was shown
-            _complain(error.format_message() + _hint(error))
+            _complain(_told(error.format_message()) + _hint(error))
         code = error.exit_code
     except Maptile2satError as error:
         _complain("; ".join([str(error), *getattr(error, "__notes__", [])]))
@@ -118,6 +118,17 @@ def _settle_streams() -> None:
 
 def _complain(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
+
+
+def _told(message: str) -> str:
+    """Return a message without the words of a header that was not given as one argument."""
+    if "extra argument" not in message:
+        return message
+    from maptile2sat.sources.headers import OPTIONS
+
+    if any(word.startswith(OPTIONS) for word in sys.argv):
+        return "there is a word too many: give a header as one argument, --header 'NAME: VALUE'"
+    return message
 
 
 def _hint(error: Exception) -> str:

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from maptile2sat.cli.console import show_json
-from maptile2sat.cli.options import AllowVrt, CaBundle, ReadZoom, SrcCrs
+from maptile2sat.cli.options import (
+    AllowVrt,
+    CaBundle,
+    Header,
+    ReadZoom,
+    SrcCrs,
+    read_headers,
+)
 from maptile2sat.errors import UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -43,6 +50,7 @@ def info_command(
     ],
     zoom: ReadZoom = None,
     src_crs: SrcCrs = None,
+    header: Header = None,
     ca_bundle: CaBundle = None,
     allow_vrt: AllowVrt = False,
     verify: Annotated[
@@ -67,7 +75,14 @@ def info_command(
     if folder:
         facts = inspect_folder(thing, verify=verify)
     else:
-        facts = inspect(thing, zoom=zoom, src_crs=src_crs, ca_bundle=ca_bundle, allow_vrt=allow_vrt)
+        facts = inspect(
+            thing,
+            zoom=zoom,
+            src_crs=src_crs,
+            headers=read_headers(header),
+            ca_bundle=ca_bundle,
+            allow_vrt=allow_vrt,
+        )
     if as_json:
         show_json(facts)
     else:

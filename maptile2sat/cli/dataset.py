@@ -18,7 +18,15 @@ from maptile2sat.cli.console import (
     warn,
 )
 from maptile2sat.cli.draw import StyleName
-from maptile2sat.cli.options import MAP, AllowRepeats, AllowVrt, CaBundle, SrcCrs
+from maptile2sat.cli.options import (
+    MAP,
+    AllowRepeats,
+    AllowVrt,
+    CaBundle,
+    Header,
+    SrcCrs,
+    read_headers,
+)
 from maptile2sat.cli.render import Missing
 
 if TYPE_CHECKING:
@@ -164,6 +172,15 @@ def build_command(
         Missing,
         typer.Option(help="What tiles that a server does not have are.", rich_help_panel=MAP),
     ] = Missing.error,
+    header: Header = None,
+    map_header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'NAME: VALUE'", help="Header for the map's server only; repeatable."),
+    ] = None,
+    image_header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'NAME: VALUE'", help="The same for the image's server."),
+    ] = None,
     ca_bundle: CaBundle = None,
     allow_vrt: AllowVrt = False,
     allow_repeats: AllowRepeats = False,
@@ -194,6 +211,9 @@ def build_command(
         src_crs=src_crs,
         tile_size=None if tile_size is None else parse_sides(tile_size),
         missing=missing.value,
+        headers=read_headers(header),
+        map_headers=read_headers(map_header, "--map-header"),
+        image_headers=read_headers(image_header, "--image-header"),
         ca_bundle=ca_bundle,
         allow_vrt=allow_vrt,
         allow_repeats=allow_repeats,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,16 @@ CaBundle = Annotated[
 Rate = Annotated[
     float, typer.Option(help="Most requests a second to one map server.", rich_help_panel=MAP)
 ]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="'NAME: VALUE'",
+        help="HTTP header for the map's own server, also in $MAPTILE2SAT_HEADERS; repeatable.",
+        show_default=False,
+        rich_help_panel=MAP,
+    ),
+]
 AllowRepeats = Annotated[
     bool,
     typer.Option(
@@ -39,3 +50,14 @@ AllowVrt = Annotated[
         "--allow-vrt", help="Trust a raster that reads other files or servers.", rich_help_panel=MAP
     ),
 ]
+
+
+def read_headers(lines: Sequence[str] | None, option: str = "--header") -> dict[str, str]:
+    """Return the headers of a repeatable option.
+
+    Raises:
+        UsageError: If a line is no header.
+    """
+    from maptile2sat.sources.headers import parse_headers
+
+    return parse_headers(lines or (), option)

@@ -23,7 +23,16 @@ from maptile2sat.cli.console import (
     show_json,
     warn,
 )
-from maptile2sat.cli.options import MAP, AllowRepeats, AllowVrt, CaBundle, Rate, SrcCrs
+from maptile2sat.cli.options import (
+    MAP,
+    AllowRepeats,
+    AllowVrt,
+    CaBundle,
+    Header,
+    Rate,
+    SrcCrs,
+    read_headers,
+)
 from maptile2sat.cli.sharded import check_sharded, has_unfinished, show_sharded
 from maptile2sat.errors import Maptile2satError, UnfinishedError, UsageError
 
@@ -267,6 +276,7 @@ def render_command(
         Missing,
         typer.Option(help="What tiles that a server does not have are.", rich_help_panel=MAP),
     ] = Missing.error,
+    header: Header = None,
     ca_bundle: CaBundle = None,
     rate: Rate = 50.0,
     allow_vrt: AllowVrt = False,
@@ -356,6 +366,7 @@ def render_command(
         preview=preview,
         stac=stac,
         missing=missing.value,
+        headers=read_headers(header),
         ca_bundle=ca_bundle,
         rate=rate,
         allow_vrt=allow_vrt,
@@ -392,6 +403,7 @@ def render_command(
 @contextmanager
 def _hinting_at_resume(kept: Callable[[], bool]) -> Iterator[None]:
     """Say how to go on if work is left behind."""
+    from maptile2sat.sources.headers import without_headers
     from maptile2sat.sources.naming import safe_url
 
     try:
@@ -404,7 +416,8 @@ def _hinting_at_resume(kept: Callable[[], bool]) -> Iterator[None]:
         raise
     except BaseException:  # Ctrl-C or SIGTERM
         if kept():
-            words = [word if safe_url(word) == word else "URL" for word in sys.argv[1:]]
+            words = without_headers(sys.argv[1:])
+            words = [word if safe_url(word) == word else "URL" for word in words]
             words += [] if "--resume" in words else ["--resume"]
             print(f"to go on: maptile2sat {shlex.join(words)}", file=sys.stderr)
         raise

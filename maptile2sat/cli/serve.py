@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from maptile2sat.cli.console import note, set_logging, show_json, warn
-from maptile2sat.cli.options import MAP, AllowRepeats, AllowVrt, CaBundle, Rate, ReadZoom, SrcCrs
+from maptile2sat.cli.options import (
+    MAP,
+    AllowRepeats,
+    AllowVrt,
+    CaBundle,
+    Header,
+    Rate,
+    ReadZoom,
+    SrcCrs,
+    read_headers,
+)
 from maptile2sat.cli.render import (
     MODEL,
     RUN,
@@ -62,6 +72,12 @@ def serve_command(
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any that is free.")] = 8080,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Address of a proxy in front of the server, for TileJSON."
+        ),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the tiles made; default: the user's cache.")
     ] = None,
@@ -104,6 +120,7 @@ def serve_command(
         Missing,
         typer.Option(help="What tiles that a map server does not have are.", rich_help_panel=MAP),
     ] = Missing.mask,
+    header: Header = None,
     ca_bundle: CaBundle = None,
     rate: Rate = 50.0,
     allow_vrt: AllowVrt = False,
@@ -134,6 +151,7 @@ def serve_command(
             src_crs=src_crs,
             tile_size=tile_size,
             missing=missing.value,
+            headers=read_headers(header),
             ca_bundle=ca_bundle,
             rate=rate,
             allow_vrt=allow_vrt,
@@ -141,6 +159,7 @@ def serve_command(
         ),
         host=host,
         port=port,
+        public_url=public_url,
         cache=cache,
         cache_bytes=parse_size(cache_size),
         queue=queue,

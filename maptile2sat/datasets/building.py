@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from maptile2sat._version import __version__
 from maptile2sat.datasets.lattice import Lattice, Parts, choose
@@ -31,6 +32,7 @@ from maptile2sat.sources import (
     located,
     open_source,
 )
+from maptile2sat.sources.headers import VARIABLE, environment_headers, merged
 
 MAX_TILES = 20_000
 """Most tiles that are read unless the user says more."""
@@ -96,7 +98,8 @@ def build(
         **asdict(options),
         "bbox": None if options.bbox is None else list(options.bbox),
     }
-    for name in ("allow_repeats", "ca_bundle", "tile_size"):
+    headers = ("headers", "map_headers", "image_headers")
+    for name in ("allow_repeats", "ca_bundle", "tile_size", *headers):
         del arguments[name]  # these decide whether pairs can be read, not what they are
     try:
         if is_complete(out, arguments):
@@ -121,8 +124,10 @@ def _build(
         guards = [RepeatGuard(0 if options.allow_repeats else MAX_REPEATS) for _ in texts]
         hosts = Hosts()  # both sources may be on one
         drawn, image = (
-            _open(text, options, stack, repeats=guard, tile_size=side, hosts=hosts)
-            for text, guard, side in zip(texts, guards, _sides(texts, options), strict=True)
+            _open(text, options, stack, repeats=guard, tile_size=side, headers=said, hosts=hosts)
+            for text, guard, side, said in zip(
+                texts, guards, _sides(texts, options), _headers(texts, options), strict=True
+            )
         )
         area = _area(drawn, image, options)
         lattice = Lattice.within(area, options.size)
@@ -177,6 +182,23 @@ def _sides(texts: tuple[str, str], options: BuildOptions) -> list[int | None]:
         side if "://" in text or text.lower().endswith(".json") else None
         for text, side in zip(texts, sides, strict=True)
     ]
+
+
+def _headers(texts: tuple[str, str], options: BuildOptions) -> list[dict[str, str]]:
+    """Return the HTTP headers for each of two sources: what is one server's is not the other's.
+
+    Raises:
+        UsageError: If it is not clear whose some are.
+    """
+    servers = {urlsplit(text)[:2] for text in texts if "://" in text}
+    shared = merged(environment_headers(), options.headers)
+    if shared and len(servers) > 1:
+        raise UsageError(
+            "map and image are on two servers, and headers are sent to one only: give "
+            f"--map-header or --image-header instead of --header and {VARIABLE}"
+        )
+    own = (options.map_headers, options.image_headers)
+    return [merged(shared, each) for each in own]
 
 
 def _open(text: str, options: BuildOptions, stack: ExitStack, **more: Any) -> Source:

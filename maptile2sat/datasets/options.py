@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,10 @@ class BuildOptions:
         tile_size: Side in pixels of a server's tiles, 256 or 512, if its template does not say;
             two sides if those of map and image differ.
         missing: What a tile that a server does not have is: `error` or `mask`.
+        headers: More HTTP headers for the server of the map or the image, which must be one if both
+            are on servers. Never shown or kept.
+        map_headers: More of them for the map's server only.
+        image_headers: More of them for the image's server only.
         ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
         allow_repeats: Take one picture at many places for map or photo, not for a server's excuse.
@@ -52,6 +57,9 @@ class BuildOptions:
     src_crs: str | None = None
     tile_size: int | tuple[int, int] | None = None
     missing: Literal["error", "mask"] = "error"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    map_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    image_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_bundle: Path | None = None
     allow_vrt: bool = False
     allow_repeats: bool = False

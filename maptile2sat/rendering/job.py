@@ -161,6 +161,7 @@ def open_job(
         native=options.native,
         resampling=options.resampling,
         tile_size=options.tile_size,
+        headers=options.headers,
         ca_bundle=options.ca_bundle,
         rate=options.rate,
         allow_vrt=options.allow_vrt,

@@ -57,6 +57,8 @@ class RenderOptions:
         preview: Path of a PNG with map and result side by side.
         stac: Whether to write a STAC Item beside the output: `OUT.stac.json` for `OUT.tif`.
         missing: `error` or `mask`: what a tile that a server does not have is.
+        headers: More HTTP headers for the map's own server, such as `Authorization`, over those of
+            `MAPTILE2SAT_HEADERS`; never shown or kept.
         ca_bundle: File of certificates (PEM) to trust instead of the usual ones.
         rate: Most requests a second to one server.
         allow_vrt: Trust rasters that name other files or servers anywhere (VRT, WMS and such).
@@ -94,6 +96,7 @@ class RenderOptions:
     preview: Path | str | None = None
     stac: bool = False
     missing: str = "error"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_bundle: Path | None = None
     rate: float = 50.0
     allow_vrt: bool = False

@@ -22,7 +22,7 @@ from maptile2sat.regrid import regrid
 from maptile2sat.rendering.area import Area
 from maptile2sat.rendering.destination import Destinations, check_different, destinations
 from maptile2sat.rendering.error_pictures import without_error_pictures
-from maptile2sat.rendering.estimate import seconds_per_cell
+from maptile2sat.rendering.estimate import LARGE, excess, seconds_per_cell
 from maptile2sat.rendering.fitting import check_fit
 from maptile2sat.rendering.item import accompanied
 from maptile2sat.rendering.job import (
@@ -39,7 +39,7 @@ from maptile2sat.rendering.output import Output, choose_output
 from maptile2sat.rendering.tags import attribution_of, tags_of
 from maptile2sat.source import columns_and_rows
 from maptile2sat.sources import Hosts
-from maptile2sat.translator import Translator
+from maptile2sat.translator import NetworkTranslator, Translator
 
 STATUS = Path("/proc/self/status")
 
@@ -86,6 +86,8 @@ def render(
         tags = tags_of(job, device, translator)
         for text in translator.prepare(mosaic.cells_of(job.window, translator).first):
             job.notices.add(text)
+        if not options.resume:  # whose pixels are on the disk in part
+            _warn_of_excess(job, form, translator, places.output.parent)
         start = time.perf_counter()
         stats = _write(job, translator, form, places, tags, progress)
         seconds = time.perf_counter() - start
@@ -301,6 +303,10 @@ def plan(
         first = mosaic.cells_of(job.window, translator).first
         grid, window = form.shown(job.area.target)
         size, temporary = form.size(job.area.target)
+        seconds = round(cells * seconds_per_cell(translator, first), 1)
+        disk = _raw_bytes(job.area) + temporary + size
+        if text := excess(seconds, disk, None if places is None else places.output.parent):
+            job.notices.add(text)
         return RenderPlan(
             source=job.source.info.name,
             model=job.bundle.id,
@@ -311,11 +317,23 @@ def plan(
             zooms=form.zooms(job.area.target),
             cells=cells,
             tiles=tiles,
-            seconds=round(cells * seconds_per_cell(translator, first), 1),
+            seconds=seconds,
             output_bytes=size,
-            temporary_bytes=_raw_bytes(job.area) + temporary + size,
+            temporary_bytes=disk,
             warnings=job.notices.texts,
         )
+
+
+def _warn_of_excess(job: Job, form: Output, translator: NetworkTranslator, folder: Path) -> None:
+    """Say before the work that it takes more disk or time than there is."""
+    cells = mosaic.cells_of(job.window, translator)
+    large = job.window.width * job.window.height > LARGE
+    seconds = 0.0  # not timed unless it may matter
+    if large:
+        seconds = wanted_cells(job, translator) * seconds_per_cell(translator, cells.first)
+    needed = _raw_bytes(job.area) + sum(form.size(job.area.target))
+    if text := excess(seconds, needed, folder):
+        job.notices.add(text)
 
 
 def _raw_bytes(area: Area) -> int:

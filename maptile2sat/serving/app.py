@@ -19,7 +19,7 @@ from maptile2sat.grid import MAX_ZOOM
 from maptile2sat.serving.area import area_response, viewer_settings
 from maptile2sat.serving.cache import Kept
 from maptile2sat.serving.cell_queue import BusyError
-from maptile2sat.serving.guard import Guard
+from maptile2sat.serving.guard import Guard, base_address
 from maptile2sat.serving.pictures import MEDIA, transparent
 from maptile2sat.serving.service import Service
 from maptile2sat.serving.tiles import TileMaker
@@ -61,7 +61,7 @@ def build_app(service: Service) -> Starlette:
         Route("/{layer}/area.tif", _handler(service, _area)),
         Route("/{layer}/{zoom}/{col}/{row}.{form}", _handler(service, _tile)),
     ]
-    middleware = [Middleware(Guard, loopback=options.loopback)]
+    middleware = [Middleware(Guard, loopback=options.loopback, public=options.public_url)]
     if options.cors:
         allowed = Middleware(
             CORSMiddleware, allow_origins=list(options.cors), allow_methods=["GET", "HEAD"]
@@ -139,7 +139,7 @@ async def _tilejson(service: Service, request: Request) -> Response:
     name = request.path_params["layer"]
     if name not in service.layers.images:
         return PlainTextResponse(f"there is no model {name[:40]!r} here", 404)
-    base = str(request.base_url).rstrip("/")
+    base = base_address(service.options, request.scope)
     return JSONResponse(service.tilejson(name, base), headers={"Cache-Control": "no-cache"})
 
 

@@ -25,6 +25,7 @@ from maptile2sat.serving.cell_queue import BusyError
 from maptile2sat.serving.layer import ImageLayer
 from maptile2sat.serving.service import Service, extent_of
 from maptile2sat.serving.tiles import ABOVE, BELOW, SHALLOW
+from maptile2sat.sources.naming import HIDDEN
 from maptile2sat.sources.template import is_template
 
 WAIT_SECONDS = 5
@@ -198,6 +199,8 @@ def command(layer: ImageLayer, *, private: bool) -> list[str]:
         words += ["--src-crs", options.src_crs]
     if options.tile_size is not None:
         words += ["--tile-size", str(options.tile_size)]
+    for name in options.headers:  # what they say is the server's to know
+        words += [] if private else ["--header", f"{name}: {HIDDEN}"]
     if options.ca_bundle is not None:
         words += ["--ca-bundle", options.ca_bundle.name if private else str(options.ca_bundle)]
     if options.allow_vrt:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import re
+import socket
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from maptile2sat.serving.options import ServeOptions
+
+_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 MAX_PATH = 512
 MAX_QUERY = 512
 MAX_REQUESTS = 2048
@@ -25,11 +34,13 @@ class Guard:
     """Refuses requests that no viewer or GIS program makes.
 
     A server on loopback answers only to names of loopback: otherwise a page of some other site
-    could read from it by letting its own name point here.
+    could read from it by letting its own name point here. The name of a proxy in front of it, if
+    one is given, is answered to as well.
     """
 
-    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+    def __init__(self, app: ASGIApp, *, loopback: bool, public: str | None = None) -> None:
         self._app, self._loopback = app, loopback
+        self._public = {urlsplit(public).hostname or ""} if public else set()
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,11 +71,41 @@ class Guard:
             return PlainTextResponse("only GET is served", 405, {"Allow": "GET, HEAD"})
         if len(scope["raw_path"]) > MAX_PATH or len(scope["query_string"]) > MAX_QUERY:
             return PlainTextResponse("the address is too long", 414)
-        if self._loopback and not _is_loopback(Headers(scope=scope).get("host", "")):
+        host = Headers(scope=scope).get("host", "")
+        if self._loopback and not _is_loopback(host) and not _is_of(host, self._public):
             return PlainTextResponse("this server answers to localhost only", 421)
         if self._requests >= MAX_REQUESTS:
             return PlainTextResponse("too many requests at once", 503, {"Retry-After": "2"})
         return None
+
+
+def base_address(options: ServeOptions, scope: Scope) -> str:
+    """Return the address of the server as a client is to use it, without a slash at its end.
+
+    What the client calls it (`Host`) is taken only if it is a name or an address of this machine:
+    a cache in front of the server would hand another on to everybody.
+    """
+    if options.public_url is not None:
+        return options.public_url.rstrip("/")
+    said = Headers(scope=scope).get("host", "")
+    server = scope.get("server") or (options.host, options.port)
+    if _is_loopback(said) or _is_of(said, {server[0], options.host, *_own_names()}):
+        return f"http://{said}"
+    host = f"[{server[0]}]" if ":" in server[0] else server[0]
+    return f"http://{host}:{server[1]}"
+
+
+@functools.cache
+def _own_names() -> frozenset[str]:
+    """Return what this machine is called."""
+    name = socket.gethostname()
+    return frozenset({name, name.partition(".")[0]})
+
+
+def _is_of(host: str, names: Collection[str]) -> bool:
+    """Whether a `Host` is one of some names, with or without a port."""
+    match = _HOST.fullmatch(host)
+    return match is not None and match[1].strip("[]").lower() in {name.lower() for name in names}
 
 
 def _is_loopback(host: str) -> bool:

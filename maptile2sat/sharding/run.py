@@ -45,6 +45,7 @@ from maptile2sat.sharding.store import (
 from maptile2sat.sharding.survey import agreed
 from maptile2sat.sharding.worker import make_block
 from maptile2sat.sources import SourceOptions
+from maptile2sat.sources.headers import environment_headers, merged
 from maptile2sat.stac import check_place, now
 
 
@@ -250,6 +251,7 @@ def _order(
         options=dataclasses.replace(
             options,
             model=folder.name if shipped else str(folder),
+            headers=merged(environment_headers(), options.headers),
             ca_bundle=options.ca_bundle and options.ca_bundle.absolute(),
             resume=False,
             overwrite=False,

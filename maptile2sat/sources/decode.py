@@ -6,21 +6,27 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image as Pictures
+from PIL import features
 
 from maptile2sat.errors import SourceError
 from maptile2sat.source import Read
 from maptile2sat.sources.options import Colour
 from maptile2sat.sources.pixels import flatten, halve
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-"""Kinds of pictures that tiles may be."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", *(["AVIF"] if features.check("avif") else []))
+"""Kinds of pictures that tiles may be; AVIF where Pillow reads it, as from 11.3 on."""
 
 MAX_TILE_BYTES = 16 << 20
 """Size from which on the bytes of a tile are not believed."""
+
+_GZIP = b"\x1f\x8b"
+_AVIF = (b"ftypavif", b"ftypavis")
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
 
 DAMAGE = (
     OSError,
@@ -86,6 +92,7 @@ def open_picture(data: bytes, place: str) -> Pictures.Image:
     Raises:
         SourceError: If it is not a picture of a supported kind; the message says what it is.
     """
+    data = unpacked(data)
     if len(data) > MAX_TILE_BYTES:
         raise SourceError(f"tile {place} has {len(data)} bytes: that is not a map tile")
     try:
@@ -95,9 +102,38 @@ def open_picture(data: bytes, place: str) -> Pictures.Image:
             f"tile {place} says that it has more pixels than any map tile: not decoded"
         ) from error
     except DAMAGE as error:
+        if data[4:12] in _AVIF:
+            raise SourceError(
+                f"tile {place} is an AVIF picture, which Pillow reads from version 11.3 on: "
+                "pip install 'pillow>=11.3'"
+            ) from error
         raise SourceError(
-            f"tile {place} is {describe(data)}, not a PNG, JPEG, WebP or GIF picture"
+            f"tile {place} is {describe(data)}, not a PNG, JPEG, WebP, AVIF or GIF picture"
         ) from error
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the bytes of a tile without gzip, whatever its container says of it.
+
+    No picture begins like it.
+    """
+    if not data.startswith(_GZIP):
+        return data
+    try:
+        content = zlib.decompressobj(31).decompress(data, MAX_TILE_BYTES + 1)
+    except zlib.error:
+        return data
+    return content if len(content) > MAX_TILE_BYTES or is_picture(content) else data
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether the bytes of a tile begin like a picture, be it within gzip."""
+    if data.startswith(_GZIP):
+        with suppress(zlib.error):
+            data = zlib.decompressobj(31).decompress(data, 64)
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    avif = data[4:12] in (*_AVIF, b"ftypmif1")
+    return webp or avif or data.startswith(_PICTURES)
 
 
 def describe(data: bytes) -> str:

@@ -18,7 +18,7 @@ from maptile2sat.sources.template import Template
 from maptile2sat.sources.tiled import TiledSource
 from maptile2sat.sources.tileset import open_tileset, span_of_tiles
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 _TMS_NOTES = "tilemapresource.xml"
 _NOTES_BYTES = 64 << 10

@@ -58,16 +58,19 @@ class HttpClient:
 
     Args:
         options: User-Agent, headers, cache, certificates, time-outs, rate and connections.
-        home: An address of the host that the extra headers may be sent to.
+        homes: Addresses of the hosts that the extra headers may be sent to.
         cache: Whether answers are kept; not for streams, which would be copied on the way.
     """
 
-    def __init__(self, options: SourceOptions, home: str, *, cache: bool = True) -> None:
-        check_host(home)
+    def __init__(self, options: SourceOptions, *homes: str, cache: bool = True) -> None:
+        for home in homes:
+            check_host(home)
         self._options = options
         self._timeout = (min(options.timeout, MAX_CONNECT), options.timeout)
-        self._home = urlsplit(home)
+        self._homes = [urlsplit(home) for home in homes]
         self._headers = dict(options.headers)
+        named = {name.lower() for name in self._headers}
+        self._auth = _as_given if "authorization" in named else None
         self._lock = threading.Lock()
         self._stopped: str | None = None
         self._blocked = False
@@ -194,9 +197,11 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             check_host(url)
             try:
+                at_home = self._at_home(url)
                 response = self._session.get(
                     url,
-                    headers={**(self._headers if self._at_home(url) else {}), **headers},
+                    headers={**(self._headers if at_home else {}), **headers},
+                    auth=self._auth if at_home else None,
                     stream=True,
                     timeout=self._timeout,
                     allow_redirects=False,
@@ -229,10 +234,11 @@ class HttpClient:
     def _at_home(self, url: str) -> bool:
         """Whether the extra headers may go there: same host and port, and not in clear instead."""
         there = urlsplit(url)
-        return (
-            there.scheme in {self._home.scheme, "https"}
-            and there.hostname == self._home.hostname
-            and _port(there) == _port(self._home)
+        return any(
+            there.scheme in {home.scheme, "https"}
+            and there.hostname == home.hostname
+            and _port(there) == _port(home)
+            for home in self._homes
         )
 
     def _check_status(self, response: requests.Response, what: str) -> None:
@@ -273,6 +279,11 @@ class HttpClient:
             self._stopped = self._stopped or message
             self._blocked = True
         raise BlockedError(self._stopped)
+
+
+def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave the user's own `Authorization` as it is: else that of a .netrc would replace it."""
+    return request
 
 
 def _explain(what: str, url: str, error: Exception) -> SourceError | _Passing:

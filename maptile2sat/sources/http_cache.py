@@ -56,17 +56,25 @@ def _hashed(request: Any) -> Any:
 
 
 class LenientCache(FileCache):  # type: ignore[misc,unused-ignore]
-    """A file cache without which life goes on when the disk is full or read-only."""
+    """A file cache without which life goes on when the disk is full or read-only.
 
-    def __init__(self, folder: str, warn: Callable[[str], None]) -> None:
+    Args:
+        folder: Where it lies.
+        warn: Told why it does not work.
+        mark: Keeps answers to requests with other headers apart, which may be refusals in the
+            shape of a picture. Names of files are digests of it and the address.
+    """
+
+    def __init__(self, folder: str, warn: Callable[[str], None], mark: str = "") -> None:
         super().__init__(folder)
+        self._mark = mark
         self.warn = warn
         self._warned = False
 
     def get(self, key: str) -> bytes | None:
         """Return a stored answer."""
         try:
-            data: bytes | None = super().get(key)
+            data: bytes | None = super().get(self._mark + key)
         except OSError:
             return None
         return data
@@ -74,7 +82,7 @@ class LenientCache(FileCache):  # type: ignore[misc,unused-ignore]
     def set(self, key: str, value: bytes, expires: Any = None) -> None:
         """Store an answer, if that is possible."""
         try:
-            super().set(key, value, expires)
+            super().set(self._mark + key, value, expires)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -83,7 +91,7 @@ class LenientCache(FileCache):  # type: ignore[misc,unused-ignore]
     def delete(self, key: str) -> None:
         """Remove an answer, if that is possible."""
         try:
-            super().delete(key)
+            super().delete(self._mark + key)
         except OSError as error:
             self.warn(f"the cache cannot be changed: {error.strerror or error}")
 
@@ -96,4 +104,6 @@ def open_cache(options: SourceOptions) -> LenientCache | None:
     except OSError as error:
         options.warn(f"downloads are not cached: {folder}: {error.strerror or error}")
         return None
-    return LenientCache(str(folder), options.warn)
+    given = sorted((name.lower(), value) for name, value in options.headers.items())
+    mark = hashlib.sha256(repr(given).encode()).hexdigest() if given else ""
+    return LenientCache(str(folder), options.warn, mark)

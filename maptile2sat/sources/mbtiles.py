@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from maptile2sat.errors import SourceError
 from maptile2sat.grid import MAX_ZOOM, Window
-from maptile2sat.sources.decode import MAX_TILE_BYTES
+from maptile2sat.sources.decode import MAX_TILE_BYTES, is_picture
 from maptile2sat.sources.foreign_sqlite import open_database, stop_after
 from maptile2sat.sources.handles import Pool
 from maptile2sat.sources.naming import plain_text
@@ -57,6 +58,7 @@ class MBTiles:
         self._spent = 0.0
         try:
             self.metadata = self._read_metadata()
+            self._texts = self._read_texts()
             self.zooms: Sequence[int] = self._read_zooms()
         except SourceError:
             self._connections.close()
@@ -65,8 +67,10 @@ class MBTiles:
         self.style = style_in(self.metadata)
         self.drawn = drawn_in(self.metadata)
         if self.metadata.get("format", "").lower() in ("pbf", "mvt"):
-            self._connections.close()
-            raise SourceError(f"{path} {VECTOR_ADVICE}")
+            sample = self.sample(self.zooms[-1]) if self.zooms else None
+            if sample is None or not is_picture(sample):
+                self._connections.close()
+                raise SourceError(f"{path} {VECTOR_ADVICE}")
 
     def span(self, zoom: int) -> Window:
         """Return the hull of the tiles of `zoom`, in tiles."""
@@ -74,33 +78,39 @@ class MBTiles:
             column
             for (column,) in self._index(
                 "SELECT DISTINCT tile_column FROM tiles WHERE zoom_level = ? LIMIT ?",
-                zoom,
+                self._key(0, zoom),
                 MAX_COLUMNS + 1,
             )
         ]
         if len(columns) > MAX_COLUMNS:
             raise SourceError(f"{self._path} has more columns of tiles than any map: it is damaged")
+        row = "CAST(tile_row AS INTEGER)" if self._texts[2] else "tile_row"
         (low, high), *_ = self._index(
-            "SELECT min(tile_row), max(tile_row) FROM tiles WHERE zoom_level = ?", zoom
+            f"SELECT min({row}), max({row}) FROM tiles WHERE zoom_level = ?",  # nosec B608 # of two
+            self._key(0, zoom),
         )
         last = (1 << zoom) - 1
-        inside = all(isinstance(value, int) and 0 <= value <= last for value in (*columns, low))
-        if not inside or not isinstance(high, int) or not 0 <= high <= last:
+        found = [_whole(value) for value in (*columns, low, high)]
+        inside = [value for value in found if value is not None and 0 <= value <= last]
+        if len(inside) < len(found):
             raise SourceError(f"{self._path} has tiles outside the world: its index is damaged")
+        *columns, low, high = inside
         return span_of_tiles(columns, (last - high, last - low), zoom)
 
     def sample(self, zoom: int) -> bytes | None:
         """Return some tile of `zoom`."""
-        rows = self._index("SELECT tile_data FROM tiles WHERE zoom_level = ? LIMIT 1", zoom)
+        rows = self._index(
+            "SELECT tile_data FROM tiles WHERE zoom_level = ? LIMIT 1", self._key(0, zoom)
+        )
         return self._blob(rows[0][0]) if rows else None
 
     def fetch(self, zoom: int, x: int, y: int) -> bytes | None:
         """Return a tile's bytes, or None where the map has a hole."""
         rows = self._rows(
             "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
-            zoom,
-            x,
-            (1 << zoom) - 1 - y,
+            self._key(0, zoom),
+            self._key(1, x),
+            self._key(2, (1 << zoom) - 1 - y),
         )
         return self._blob(rows[0][0]) if rows else None
 
@@ -114,7 +124,7 @@ class MBTiles:
     def _connect(self) -> sqlite3.Connection:
         return open_database(self._path, MAX_TILE_BYTES + 1024)
 
-    def _index(self, query: str, *values: int) -> list[tuple[Any, ...]]:
+    def _index(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         """Return rows of the index, of which all questions together have a limit of time."""
         start = time.monotonic()
         try:
@@ -123,7 +133,7 @@ class MBTiles:
             self._spent += time.monotonic() - start
 
     def _rows(
-        self, query: str, *values: int, seconds: float = MAX_TILE_SECONDS
+        self, query: str, *values: int | str, seconds: float = MAX_TILE_SECONDS
     ) -> list[tuple[Any, ...]]:
         try:
             with self._connections.lend() as connection, closing(connection.cursor()) as cursor:
@@ -146,13 +156,34 @@ class MBTiles:
         raise SourceError(f"{self._path} holds a tile that is not binary: it is damaged")
 
     def _read_metadata(self) -> dict[str, str]:
-        return {
-            str(name): str(value)
-            for name, value in self._index("SELECT name, value FROM metadata LIMIT 1000")
-        }
+        """Return the metadata; none if there is no such table, as some programs leave it out."""
+        try:
+            rows = self._index("SELECT name, value FROM metadata LIMIT 1000")
+        except SourceError:
+            if self._index("SELECT 1 FROM sqlite_master WHERE name = 'metadata' LIMIT 1"):
+                raise
+            return {}
+        return {str(name): str(value) for name, value in rows}
+
+    def _key(self, place: int, number: int) -> int | str:
+        """Return a number as a column of the index holds it, which may be text."""
+        return str(number) if self._texts[place] else number
+
+    def _read_texts(self) -> tuple[bool, ...]:
+        """Return which of zoom, column and row are text."""
+        found = self._index(
+            "SELECT typeof(zoom_level), typeof(tile_column), typeof(tile_row) FROM tiles LIMIT 1"
+        )
+        return tuple(kind == "text" for kind in found[0]) if found else (False,) * 3
 
     def _read_zooms(self) -> list[int]:
-        """Return the zooms, found by hopping through the index."""
+        """Return the zooms, found by hopping through the index, unless they are text."""
+        if self._texts[0]:
+            rows = self._index(
+                "SELECT zoom_level FROM tiles GROUP BY zoom_level LIMIT ?", 8 * MAX_ZOOM
+            )
+            found = {_whole(row[0]) for row in rows}
+            return sorted(zoom for zoom in found if zoom is not None and 0 <= zoom <= MAX_ZOOM)
         zooms: list[int] = []
         zoom = -1
         while True:
@@ -161,12 +192,13 @@ class MBTiles:
                 zoom,
                 MAX_ZOOM,
             )
-            if not isinstance(found, int):
+            number = _whole(found)
+            if number is None:
                 return zooms
-            if found <= zoom:  # a view that answers as it likes
+            if number <= zoom:  # a view that answers as it likes
                 raise SourceError(f"{self._path} has zooms in no order: its index is damaged")
-            zooms.append(found)
-            zoom = found
+            zooms.append(number)
+            zoom = number
 
 
 def _bounded(rows: Iterable[tuple[Any, ...]], path: Path) -> Iterator[tuple[Any, ...]]:
@@ -191,3 +223,12 @@ def open_mbtiles(text: str, options: SourceOptions) -> TiledSource:
     """
     path = Path(text)
     return open_tileset(MBTiles(path), options, retina="@2x" in path.name)
+
+
+def _whole(value: object) -> int | None:
+    """Return a number of an index, which may be text or a float there; None if it is none."""
+    if isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,9}", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from maptile2sat.cartography.xml_notes import is_overpass_json
 from maptile2sat.errors import SourceError, refuse_undecodable
 from maptile2sat.source import Source
+from maptile2sat.sources.contents import RASTER_ENDINGS, START_BYTES, kind_of
 from maptile2sat.sources.folder import open_folder
+from maptile2sat.sources.headers import environment_headers, merged
+from maptile2sat.sources.http import HttpClient
+from maptile2sat.sources.layers import from_layer
 from maptile2sat.sources.mbtiles import open_mbtiles
 from maptile2sat.sources.naming import keep_logs_safe, safe_url
 from maptile2sat.sources.options import SourceOptions
@@ -40,9 +48,9 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
 
     Args:
         text: A raster file (local, https:// or s3://), `.mbtiles`, `.pmtiles` (local or URL), a
-            tile URL template (`https://host/{z}/{x}/{y}.png`), a folder of z/x/y tiles or a
-            template of their paths, a TileJSON file or URL (`.json`), or an OpenStreetMap
-            extract (`.osm.pbf`, `.osm`).
+            tile URL template (`https://host/{z}/{x}/{y}.png`, also as QGIS and JOSM keep it), a
+            folder of z/x/y tiles or a template of their paths, a TileJSON file or URL, or an
+            OpenStreetMap extract (`.osm.pbf`, `.osm`).
         options: How to open it.
 
     Raises:
@@ -50,6 +58,8 @@ def open_source(text: str | os.PathLike[str], options: SourceOptions | None = No
     """
     options = options or SourceOptions()
     where = located(text)
+    if given := environment_headers():
+        options = replace(options, headers=merged(given, options.headers))
     keep_logs_safe()
     scheme, separator, _ = where.partition("://")
     if not separator:
@@ -80,6 +90,7 @@ def located(text: str | os.PathLike[str]) -> str:
     """
     where = os.fspath(text).strip()
     refuse_undecodable(where, SourceError)
+    where = from_layer(where)
     if not where:
         raise SourceError("the map source is empty: give a file, a folder or a tile URL")
     scheme, separator, rest = where.partition("://")
@@ -113,7 +124,9 @@ def _open_web(where: str, options: SourceOptions) -> Source:
             f"{safe_url(where)} is not a tile URL: it needs {{z}}, {{x}} and {{y}}, "
             "for example https://tiles.example.com/{z}/{x}/{y}.png"
         )
-    return open_raster(where, options)
+    if path.endswith(RASTER_ENDINGS):
+        return open_raster(where, options)
+    return _open_unnamed(where, options)
 
 
 def _open_local(where: str, options: SourceOptions) -> Source:
@@ -129,6 +142,8 @@ def _open_local(where: str, options: SourceOptions) -> Source:
         return open_folder(where, options)
     if not is_file:
         raise SourceError(f"there is no file {where}")
+    if opener := _BY_START.get(_kind(path)):
+        return opener(where, options)
     name = path.name.lower()
     if name.endswith(".json") and is_overpass_json(path):
         return _open_extract(where, options)
@@ -136,6 +151,42 @@ def _open_local(where: str, options: SourceOptions) -> Source:
         if name.endswith(endings):
             return opener(where, options)
     return open_raster(where, options)
+
+
+def _kind(path: Path) -> str:
+    """Return what kind of map the first bytes of a file say it is; empty if they say nothing."""
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(START_BYTES))
+    except OSError:  # who opens it says so
+        return ""
+
+
+def _open_unnamed(where: str, options: SourceOptions) -> Source:
+    """Open what an address stands for whose name does not say it: its first bytes do.
+
+    Raises:
+        SourceError: If the server refuses.
+    """
+    name = safe_url(where)
+    client = HttpClient(options, where, cache=False)
+    try:
+        with client.stream(where, name, {"Range": f"bytes=0-{START_BYTES - 1}"}) as answer:
+            if answer.status_code >= 400:
+                raise SourceError(f"{name}: the server answered HTTP {answer.status_code}")
+            start = b""
+            for block in answer.iter_content(START_BYTES):
+                start += block
+                if len(start) >= START_BYTES:
+                    break
+    except (RequestException, HTTPError) as error:
+        raise SourceError(f"{name}: the answer broke off") from error
+    finally:
+        client.close()
+    kind = kind_of(start)
+    if kind == "mbtiles":
+        raise SourceError(f"{name}: download this file first and give its path")
+    return _BY_START.get(kind, open_raster)(where, options)
 
 
 def _open_extract(where: str, options: SourceOptions) -> Source:
@@ -149,6 +200,14 @@ def _open_extract(where: str, options: SourceOptions) -> Source:
         options.warn(text)
     return source
 
+
+_BY_START: dict[str, Callable[[str, SourceOptions], Source]] = {
+    "mbtiles": open_mbtiles,
+    "pmtiles": open_pmtiles,
+    "tilejson": open_tilejson,
+    "raster": open_raster,
+}
+"""How maps are opened by what they begin with, whatever they are called."""
 
 _BY_NAME: dict[str | tuple[str, ...], Callable[[str, SourceOptions], Source]] = {
     ".mbtiles": open_mbtiles,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from maptile2sat._version import __version__
 from maptile2sat.errors import UsageError
 from maptile2sat.resources import cache_folder
+from maptile2sat.sources.headers import check_headers
 from maptile2sat.sources.hosts import CONNECTIONS, RATE, Hosts
 from maptile2sat.sources.masked import MaskedTiles
 
@@ -56,7 +57,8 @@ class SourceOptions:
         tile_size: Pixels per side of a server's tiles, 256 or 512, if its template does not
             say. Containers are looked into.
         subdomains: Servers that `{s}` in a URL template stands for.
-        headers: More HTTP headers; sent to the source's own host only.
+        headers: More HTTP headers, over those of `MAPTILE2SAT_HEADERS`; sent to the source's own
+            host only, and never shown.
         user_agent: The User-Agent; None means `MAPTILE2SAT_USER_AGENT` or this package's name.
         cache_dir: Where downloads are cached; None means `MAPTILE2SAT_CACHE_DIR` or the
             user's cache folder.
@@ -122,6 +124,7 @@ class SourceOptions:
             raise UsageError("max_connections must be 1 or more")
         if not 0 < self.rate < math.inf:
             raise UsageError("rate must be above 0: the most requests a second to one host")
+        check_headers(self.headers)
         if self.ca_bundle is not None:
             _check_certificates(self.ca_bundle)
         if not self.subdomains:

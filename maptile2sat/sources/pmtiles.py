@@ -5,25 +5,37 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 import zlib
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from maptile2sat.errors import MissingExtraError, SourceError
-from maptile2sat.grid import MAX_ZOOM, BBox, Window
-from maptile2sat.sources.decode import MAX_TILE_BYTES
+from maptile2sat.grid import MAX_ZOOM, Window
+from maptile2sat.sources.decode import MAX_TILE_BYTES, is_picture
+from maptile2sat.sources.hilbert import Hull, numbers_of, squares
 from maptile2sat.sources.http import HttpClient
 from maptile2sat.sources.mbtiles import VECTOR_ADVICE
 from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.styles import drawn_in, style_in
 from maptile2sat.sources.tiled import TiledSource
-from maptile2sat.sources.tileset import open_tileset, span_of_bounds
+from maptile2sat.sources.tileset import open_tileset
 
 MAX_DIRECTORY = 4 << 20
 """Unpacked size from which on a directory or the metadata are not believed."""
+
+MAX_LEAVES = 10_000
+"""Most directories that are read to find out where a file has tiles."""
+
+MAX_REMOTE_LEAVES = 200
+"""The same of a file on a server, where each is a request."""
+
+MAX_SECONDS = 60.0
+"""Time after which no more of them are read."""
 
 _HEADER = 127
 _MAX_DEPTH = 4
@@ -105,6 +117,8 @@ class PMTiles:
     """
 
     def __init__(self, content: ByteRange, name: str, *, remote: bool) -> None:
+        from pmtiles.tile import TileType
+
         self._content = content
         self._lock = threading.Lock()
         self._directories: OrderedDict[int, list[Any]] = OrderedDict()
@@ -115,25 +129,86 @@ class PMTiles:
         self.attribution = plain_text(str(metadata.get("attribution") or ""))
         self.style = style_in(metadata)
         self.drawn = drawn_in(metadata)
-        low, high = self._header["min_zoom"], min(self._header["max_zoom"], MAX_ZOOM)
-        self.zooms: Sequence[int] = range(low, high + 1)
+        self.zooms: Sequence[int] = [zoom for zoom in range(MAX_ZOOM + 1) if self._has(zoom)]
+        if self._header["tile_type"] in (TileType.MVT, TileType.MLT):
+            sample = self.sample(0)
+            if sample is None or not is_picture(sample):
+                raise SourceError(f"{name} {VECTOR_ADVICE}")
 
     def span(self, zoom: int) -> Window:
-        """Return the tiles of `zoom` inside the bounds that the file states."""
-        keys = ("min_lon_e7", "min_lat_e7", "max_lon_e7", "max_lat_e7")
-        return span_of_bounds(BBox(*(self._header[key] / 1e7 for key in keys)), zoom)
+        """Return the hull of the tiles of `zoom` that are there, whatever bounds are stated.
+
+        Of a file of very many directories not all are read: then it may be a little larger.
+        """
+        hull = Hull(zoom)
+        self._left = MAX_REMOTE_LEAVES if self.remote else MAX_LEAVES
+        self._end = time.monotonic() + MAX_SECONDS
+        self._gather(hull, self._root, numbers_of(zoom), zoom, _MAX_DEPTH)
+        span = hull.span()
+        if span is None:
+            raise SourceError(f"{self.name} has no tiles at zoom {zoom}")
+        return span
+
+    def _gather(
+        self, hull: Hull, place: tuple[int, int], within: range, zoom: int, depth: int
+    ) -> None:
+        """Add the tiles of a directory, and those of the ones that it names, to a hull."""
+        entries = self._directory(*place)
+        leaves: list[tuple[range, Any]] = []
+        for at in range(_index(entries, within.start), len(entries)):
+            entry = entries[at]
+            if entry.tile_id >= within.stop:
+                break
+            following = entries[at + 1].tile_id if at + 1 < len(entries) else within.stop
+            stop = entry.tile_id + entry.run_length if entry.run_length else following
+            run = range(max(entry.tile_id, within.start), min(stop, within.stop))
+            if entry.run_length:
+                hull.add(squares(run, zoom))
+            elif run:
+                leaves.append((run, entry))
+        # far apart first: when the hull is as large as it gets, those inside need not be read
+        for at in sorted(range(len(leaves)), key=_backwards):
+            run, entry = leaves[at]
+            if all(map(hull.holds, squares(run, zoom))):
+                continue
+            if depth <= 1 or self._left <= 0 or time.monotonic() > self._end:
+                hull.add(squares(run, zoom))
+                continue
+            self._left -= 1
+            self._gather(hull, self._leaf(entry), run, zoom, depth - 1)
+
+    def _has(self, zoom: int) -> bool:
+        """Whether there are tiles of a zoom."""
+        within = numbers_of(zoom)
+        place = self._root
+        for _ in range(_MAX_DEPTH):
+            entries = self._directory(*place)
+            at = _index(entries, within.start)
+            if at >= len(entries):
+                return False
+            entry = entries[at]
+            if entry.tile_id >= within.stop:
+                return False
+            if entry.run_length:
+                if entry.tile_id + entry.run_length > within.start:
+                    return True
+                return at + 1 < len(entries) and entries[at + 1].tile_id < within.stop
+            following = entries[at + 1].tile_id if at + 1 < len(entries) else None
+            if entry.tile_id >= within.start or (following or within.stop) < within.stop:
+                return True
+            place = self._leaf(entry)
+        return False
 
     def sample(self, zoom: int) -> bytes | None:
         """Return the first tile of the file; all have one size."""
-        offset, length = self._header["root_offset"], self._header["root_length"]
+        place = self._root
         for _ in range(_MAX_DEPTH):
-            entries = self._directory(offset, length)
+            entries = self._directory(*place)
             if not entries:
                 return None
             if entries[0].run_length:
                 return self._tile(entries[0])
-            offset = self._header["leaf_directory_offset"] + entries[0].offset
-            length = entries[0].length
+            place = self._leaf(entries[0])
         return None
 
     def fetch(self, zoom: int, x: int, y: int) -> bytes | None:
@@ -141,15 +216,14 @@ class PMTiles:
         from pmtiles.tile import find_tile, zxy_to_tileid
 
         number = zxy_to_tileid(zoom, x, y)
-        offset, length = self._header["root_offset"], self._header["root_length"]
+        place = self._root
         for _ in range(_MAX_DEPTH):
-            entry = find_tile(self._directory(offset, length), number)
+            entry = find_tile(self._directory(*place), number)
             if entry is None:
                 return None
             if entry.run_length:
                 return self._tile(entry)
-            offset = self._header["leaf_directory_offset"] + entry.offset
-            length = entry.length
+            place = self._leaf(entry)
         raise SourceError(f"{self.name} is damaged: its directories go in circles")
 
     def discard(self, zoom: int, x: int, y: int) -> None:
@@ -158,6 +232,15 @@ class PMTiles:
     def close(self) -> None:
         """Close the file."""
         self._content.close()
+
+    @property
+    def _root(self) -> tuple[int, int]:
+        """Where the first directory lies: offset and length."""
+        return self._header["root_offset"], self._header["root_length"]
+
+    def _leaf(self, entry: Any) -> tuple[int, int]:
+        """Where the directory lies that an entry names."""
+        return self._header["leaf_directory_offset"] + entry.offset, entry.length
 
     def _tile(self, entry: Any) -> bytes:
         if not 0 < entry.length <= MAX_TILE_BYTES:
@@ -228,7 +311,7 @@ def open_pmtiles(text: str, options: SourceOptions) -> TiledSource:
 
 def _header(data: bytes, name: str) -> dict[str, Any]:
     """Read the header and check that it is one of raster tiles."""
-    from pmtiles.tile import Compression, TileType, deserialize_header
+    from pmtiles.tile import deserialize_header
 
     if len(data) < _HEADER or data[:7] != b"PMTiles" or data[7] != 3:
         raise SourceError(f"{name} is not a PMTiles file of version 3")
@@ -236,11 +319,17 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
         header: dict[str, Any] = deserialize_header(data)
     except (ValueError, io.UnsupportedOperation) as error:
         raise SourceError(f"{name} is damaged: its header cannot be read") from error
-    if header["tile_type"] in (TileType.MVT, TileType.MLT):
-        raise SourceError(f"{name} {VECTOR_ADVICE}")
-    if header["tile_compression"] not in (Compression.NONE, Compression.UNKNOWN):
-        raise SourceError(f"{name} holds compressed pictures, which is not supported")
     return header
+
+
+def _index(entries: list[Any], number: int) -> int:
+    """Return which entry is the last that begins at a number or before; 0 if none does."""
+    return max(0, bisect_right(entries, number, key=lambda entry: entry.tile_id) - 1)
+
+
+def _backwards(number: int) -> str:
+    """Return a key that puts numbers in an order in which neighbours are far apart."""
+    return f"{number:032b}"[::-1]
 
 
 def _entries(data: bytes, name: str) -> list[Any]:

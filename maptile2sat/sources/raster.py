@@ -159,6 +159,11 @@ def open_raster(where: str, options: SourceOptions) -> Source:
     Raises:
         SourceError: If it cannot be used as a map.
     """
+    if options.headers and where.startswith(("http://", "https://")):
+        raise SourceError(
+            f"{safe_url(where)}: GDAL would send HTTP headers on to wherever the server redirects: "
+            "download the raster first, or leave the headers out (--header, MAPTILE2SAT_HEADERS)"
+        )
     raster = RasterSource(where, options)
     try:
         _check_place(raster.info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -22,6 +23,8 @@ from maptile2sat.sources.xyz import UrlTiles
 
 MAX_BYTES = 8 << 20
 """Size from which on a TileJSON file is not believed."""
+
+_RASTER = re.compile(r"\.(png|jpe?g|webp|avif|gif)(\?|$)", re.I)
 
 MAX_SERVERS = 64
 """Most addresses of the same tiles that are used."""
@@ -79,7 +82,8 @@ def parse_tilejson(data: bytes, name: str) -> dict[str, Any]:
         or not all(isinstance(tile, str) and is_template(tile) for tile in tiles)
     ):
         raise SourceError(f"{name} is not TileJSON: it names no tiles with {{z}}, {{x}} and {{y}}")
-    if content.get("vector_layers") or content.get("format") in ("pbf", "mvt"):
+    vector = content.get("vector_layers") or content.get("format") in ("pbf", "mvt")
+    if vector and not all(map(_RASTER.search, tiles)):
         raise SourceError(f"{name} {VECTOR_ADVICE}")
     return content  # type: ignore[no-any-return]
 
@@ -127,14 +131,28 @@ def _south(template: str, content: dict[str, Any]) -> str:
 
 def _zoom(content: dict[str, Any], key: str, default: int) -> int:
     value = content.get(key, default)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,2}", value.strip()):
+        value = int(value)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return default
     limited = min(max(value, 0), MAX_ZOOM)  # numbers may be endless
     return default if math.isnan(limited) else int(limited)
 
 
+def _number(value: Any) -> Any:
+    """Return the number that a text stands for; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _bounds(content: dict[str, Any]) -> BBox | None:
     bounds = content.get("bounds")
+    if isinstance(bounds, str):
+        bounds = bounds.split(",")
+    if isinstance(bounds, list):
+        bounds = [_number(value) for value in bounds]
     if not isinstance(bounds, list) or len(bounds) != 4:
         return None
     if not all(isinstance(value, (int, float)) and abs(value) <= 360 for value in bounds):

@@ -30,7 +30,7 @@ class UrlTiles:
         attribution: Whom to name.
         zooms: The zooms that the server has, if known.
         bounds: Where it has tiles, if known.
-        home: The address that the user gave, for headers; the first template if not given.
+        home: The address that the user gave, for headers; the templates if not given.
     """
 
     remote = True
@@ -49,10 +49,12 @@ class UrlTiles:
         home: str | None = None,
     ) -> None:
         for template in templates:
-            check_host(template.fill(0, 0, 0))
+            for url in template.servers():
+                check_host(url)
         self._templates = templates
         self._bounds = bounds
-        self._client = HttpClient(options, home or templates[0].fill(0, 0, 0))
+        homes = [home] if home else [url for each in templates for url in each.servers()]
+        self._client = HttpClient(options, *homes)
         self._lock = threading.Lock()
         self._moved: OrderedDict[str, str] = OrderedDict()
         self.name = name or safe_url(templates[0].text)
@@ -116,5 +118,5 @@ def open_xyz(text: str, options: SourceOptions) -> TiledSource:
         SourceError: If the template or the zoom will not do.
     """
     template = Template(text, options.subdomains)
-    tiles = UrlTiles([template], options)
+    tiles = UrlTiles([template], options, zooms=template.zooms)
     return open_tileset(tiles, options, retina=template.retina, tile_size=template.tile_size)
