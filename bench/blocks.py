@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from labels import STRIDE, Pixels, painter, spread
 
-from maptile2sat.datasets.layout import choose_map_side
-from maptile2sat.training.pairs import JPEG_BLOCK, Pairs
+from maptile2sat.datasets.pairs import choose_map_side
+from maptile2sat.training.data import JPEG_BLOCK, Pairs
 
 
 def steps(picture: Pixels) -> npt.NDArray[np.float64]:

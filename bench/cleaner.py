@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from labels import STRIDE, Pixels, gap, labelled, spread
 
-from maptile2sat.bundle import find_bundle
-from maptile2sat.datasets.layout import choose_map_side
-from maptile2sat.device import load_tensorflow
-from maptile2sat.grid import Window
-from maptile2sat.noise import noise
-from maptile2sat.training.pairs import Pairs
+from maptile2sat.datasets.pairs import choose_map_side
+from maptile2sat.geo.grid import Window
+from maptile2sat.models.bundle import find_bundle
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.models.noise import noise
+from maptile2sat.training.data import Pairs
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,7 +37,7 @@ class Halves:
         load_tensorflow()
         import keras
 
-        from maptile2sat.networks.generator import build_generator
+        from maptile2sat.models.generator import build_generator
 
         model = build_generator(find_bundle(name), "float32")
         names = ("look", "clean_share", "clean_fill")

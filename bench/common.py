@@ -14,9 +14,9 @@ import rasterio
 from rasterio.windows import Window as RasterWindow
 
 from maptile2sat import open_source
-from maptile2sat.grid import Window, mercator_grid
-from maptile2sat.resources import sample_map
-from maptile2sat.sources.styles import STYLE_TAG
+from maptile2sat.geo.grid import Window, mercator_grid
+from maptile2sat.paths import sample_map
+from maptile2sat.sources.base import STYLE_TAG
 
 ZOOM = 16
 CORNER = 1024 * 18

@@ -21,12 +21,12 @@ from typing import Any
 from unittest import mock
 
 from maptile2sat import drawing
-from maptile2sat.cartography import source
+from maptile2sat.sources import osm
 
 STAGES = {
-    "read and sort the extract": (source, "read_extract"),
-    "lay out what is drawn": (source, "Scene"),
-    "paint": (source, "paint_tile"),
+    "read and sort the extract": (osm, "read_extract"),
+    "lay out what is drawn": (osm, "Scene"),
+    "paint": (osm, "paint_tile"),
     "encode as PNG": (drawing, "_png"),
 }
 

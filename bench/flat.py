@@ -32,10 +32,10 @@ from common import CORNER, ZOOM, write_map
 from PIL import Image
 
 import maptile2sat
-from maptile2sat.bundle import find_bundle
-from maptile2sat.evaluation.classes import PALETTES
-from maptile2sat.evaluation.spectrum import LUMA, log_spectra, peak, power_spectra
-from maptile2sat.grid import Window, mercator_grid
+from maptile2sat.evaluation.fcn import PALETTES
+from maptile2sat.evaluation.metrics import LUMA, log_spectra, peak, power_spectra
+from maptile2sat.geo.grid import Window, mercator_grid
+from maptile2sat.models.bundle import find_bundle
 
 MARGIN = 256
 NEAR = 96

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import rasterio
 
-from maptile2sat.grid import Window, mercator_grid
-from maptile2sat.sharding.manifest import (
+from maptile2sat.geo.grid import Window, mercator_grid
+from maptile2sat.output.folder import FLAT, write_index, write_vrt
+from maptile2sat.output.manifest import (
     BlockRecord,
     Manifest,
     block_file,
@@ -25,8 +26,6 @@ from maptile2sat.sharding.manifest import (
     read_manifest,
     write_manifest,
 )
-from maptile2sat.sharding.tile_index import write_index
-from maptile2sat.sharding.vrt import FLAT, write_vrt
 
 SIDE = 4096
 TAGS = {"SYNTHETIC": "YES", "MODEL": "none", "MODEL_SHA256": "0" * 64}

@@ -3,7 +3,7 @@
     python bench/labels.py MODEL DATA [--against BASELINE] [--picture labels.png]
 
 Held-out maps are rendered as they are and with labels drawn over them as in training
-(`maptile2sat.training.annotations`), with the same noise; labels follow from `--seed` and the
+(`maptile2sat.training.labels.draw`), with the same noise; labels follow from `--seed` and the
 pair's number alone. With `--against`, the same maps go through a second model, such as one that
 was trained without labels, and `ratio` says how much of its change is left. `--opacity 0.05` draws
 the labels all but transparent: how sensitive a model is to what hardly shows. The picture shows
@@ -22,16 +22,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maptile2sat import mosaic, open_source
-from maptile2sat.bundle import find_bundle
-from maptile2sat.datasets.layout import choose_map_side
-from maptile2sat.device import choose_device
-from maptile2sat.grid import Window
-from maptile2sat.noise import noise
-from maptile2sat.resources import sample_map
-from maptile2sat.training.annotations import annotate
-from maptile2sat.training.pairs import Pairs
-from maptile2sat.translator import generate, load_translator
+from maptile2sat import open_source
+from maptile2sat.datasets.pairs import choose_map_side
+from maptile2sat.geo.grid import Window
+from maptile2sat.models.bundle import find_bundle
+from maptile2sat.models.device import choose_device
+from maptile2sat.models.generator import generate, load_translator
+from maptile2sat.models.noise import noise
+from maptile2sat.paths import sample_map
+from maptile2sat.rendering import mosaic
+from maptile2sat.training.data import Pairs
+from maptile2sat.training.labels.draw import annotate
 
 STRIDE = 16
 SAMPLE_SIDE = 512

@@ -23,7 +23,7 @@ from common import CORNER, ZOOM, medians, timed, write_map
 from PIL import Image
 
 from maptile2sat import open_source, render
-from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.geo.grid import TILE, Window, mercator_grid
 from maptile2sat.sources import MBTilesWriter
 
 

@@ -25,12 +25,13 @@ import rasterio.shutil
 from common import clocks, medians, timed, write_map
 from notebook import notebook_generator
 
-from maptile2sat import mosaic, open_source, render
-from maptile2sat.bundle import find_bundle
-from maptile2sat.creation import creation_options
-from maptile2sat.device import choose_device, cpu_precision
-from maptile2sat.noise import noise
-from maptile2sat.translator import Translator, generate, load_translator
+from maptile2sat import open_source, render
+from maptile2sat.models.bundle import find_bundle
+from maptile2sat.models.device import choose_device, cpu_precision
+from maptile2sat.models.generator import Translator, generate, load_translator
+from maptile2sat.models.noise import noise
+from maptile2sat.output.geotiff import creation_options
+from maptile2sat.rendering import mosaic
 
 UNET_BATCH = 16
 
@@ -45,7 +46,7 @@ def packed_cells(drawn: Path, translator: Translator) -> list[Any]:
 
 def own_unet(precision: str) -> Any:
     """Return the classic U-Net as this package builds it."""
-    from maptile2sat.networks.unet import UnetConfig, build_unet
+    from maptile2sat.models.networks.unet import UnetConfig, build_unet
 
     return build_unet(UnetConfig(norm="instance"), precision)
 

@@ -27,8 +27,8 @@ import rasterio
 from PIL import Image
 
 import maptile2sat
-from maptile2sat.cartography.style import OSM, STYLES, Area, Line, Style
-from maptile2sat.grid import BBox
+from maptile2sat.geo.grid import BBox
+from maptile2sat.osm.style import OSM, STYLES, Area, Line, Style
 
 LEAST = 0.002
 """Share of the map from which on a colour is listed."""

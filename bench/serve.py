@@ -39,7 +39,7 @@ from common import CORNER, ZOOM, write_map
 from PIL import Image
 
 from maptile2sat import render
-from maptile2sat.grid import TILE
+from maptile2sat.geo.grid import TILE
 
 SCREEN = (5, 4)
 """Tiles of a screen across and down."""

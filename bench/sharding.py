@@ -28,15 +28,13 @@ import rasterio
 from common import CORNER, ZOOM, write_map
 from rasterio.windows import Window as RasterWindow
 
-from maptile2sat.grid import Window, mercator_grid
-from maptile2sat.sharding.blocks import BlockPlan
-from maptile2sat.sharding.claim import Claim
-from maptile2sat.sharding.describing import describe
-from maptile2sat.sharding.dispatch import Dispatcher
-from maptile2sat.sharding.ledger import Ledger
-from maptile2sat.sharding.manifest import BlockRecord, Manifest, block_file
-from maptile2sat.sharding.order import Made
-from maptile2sat.sharding.store import FolderStore, identity_of, record_file, record_text
+from maptile2sat.geo.grid import Window, mercator_grid
+from maptile2sat.output.folder import describe
+from maptile2sat.output.manifest import BlockRecord, Manifest, block_file
+from maptile2sat.output.store import FolderStore, identity_of, record_file, record_text
+from maptile2sat.rendering.blocks import BlockPlan, Made
+from maptile2sat.rendering.dask import Dispatcher
+from maptile2sat.rendering.work import Claim, Ledger
 
 SIDE = 4096
 
@@ -113,7 +111,7 @@ def scheduled(blocks: int) -> dict[str, Any]:
     """Send blocks without work through a real scheduler and two worker processes."""
     from functools import partial
 
-    from maptile2sat.sharding.cluster import connected
+    from maptile2sat.rendering.cluster import connected
 
     plan = plan_of(blocks)
     known = 0

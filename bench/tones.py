@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from labels import painter, spread
 
-from maptile2sat.datasets.layout import choose_map_side
-from maptile2sat.training.pairs import Pairs
+from maptile2sat.datasets.pairs import choose_map_side
+from maptile2sat.training.data import Pairs
 
 SIDE, MARGIN, STRIDE = 512, 128, 16
 PERCENTILES = (5, 25, 50, 75, 95)

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from notebook import notebook_discriminator, notebook_generator
 
-from maptile2sat.device import load_tensorflow
-from maptile2sat.noise import noise
-from maptile2sat.training.building import build_trainer
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.models.noise import noise
 from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.data import Batch, random_window
 from maptile2sat.training.devices import choose_devices
-from maptile2sat.training.pairs import Batch, random_window
+from maptile2sat.training.loop import build_trainer
 from maptile2sat.training.presets import PRESETS
 
 TARGETS = {"seed": 0.50, "local": 0.17}

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageColor
 
-from maptile2sat.bundle import Bundle, find_bundle, save_variant
 from maptile2sat.errors import Maptile2satError
-from maptile2sat.weights import Weights
+from maptile2sat.models.bundle import Bundle, find_bundle, save_variant
+from maptile2sat.models.weights import Weights
 
 TOLD = ("conv2", "conv2_half", "quarter0", "eighth0", "sixteenth0")
 """Layers of a discriminator that are told the classes, after what else they see."""

@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from maptile2sat.bundle import Bundle, find_bundle, save_variant
 from maptile2sat.errors import Maptile2satError
-from maptile2sat.networks.local import is_cleaner
-from maptile2sat.weights import Weights
+from maptile2sat.models.bundle import Bundle, find_bundle, save_variant
+from maptile2sat.models.networks.local import is_cleaner
+from maptile2sat.models.weights import Weights
 
 COLOURS = "palette/palette"
 """The colours (classes, 3) that a model knows."""

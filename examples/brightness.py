@@ -14,8 +14,8 @@ import argparse
 import math
 from pathlib import Path
 
-from maptile2sat.bundle import Bundle, find_bundle, save_variant
 from maptile2sat.errors import Maptile2satError
+from maptile2sat.models.bundle import Bundle, find_bundle, save_variant
 
 LAST = "rgb_full/bias"
 """What is added to the colours of a `local` generator (3,)."""

@@ -4,7 +4,7 @@
     python examples/convert_features.py DATA/maps DATA/osm
 
 The features are brought to mean 0 and variance 1 over photos of the given sets of pairs. The
-hash that is printed belongs into `maptile2sat/networks/photo_features.py`.
+hash that is printed belongs into `maptile2sat/models/networks/photo_features.py`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from maptile2sat.datasets.layout import list_pairs, read_pair
-from maptile2sat.device import load_tensorflow
-from maptile2sat.resources import models_folder
-from maptile2sat.weights import write_arrays
+from maptile2sat.datasets.pairs import list_pairs, read_pair
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.models.weights import write_arrays
+from maptile2sat.paths import models_folder
 
 EPSILON = 1e-3
 PHOTOS = 100
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+", help="folder with train/, as for training")
     options = parser.parse_args()
     load_tensorflow()
-    from maptile2sat.networks import photo_features as ours
+    from maptile2sat.models.networks import photo_features as ours
 
     arrays = convert(read_package(), len(ours.BLOCKS))
     for level, channels in ours.LEVELS.items():

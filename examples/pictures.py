@@ -17,8 +17,8 @@ import rasterio
 from PIL import Image
 
 import maptile2sat
-from maptile2sat.bundle import find_bundle, shipped_bundles
-from maptile2sat.resources import sample_map
+from maptile2sat.models.bundle import find_bundle, shipped_bundles
+from maptile2sat.paths import sample_map
 
 DOCS = Path(__file__).parents[1] / "docs"
 BETWEEN = 6

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from maptile2sat.drawing import DrawResult, draw
     from maptile2sat.errors import Maptile2satError
     from maptile2sat.evaluation import Evaluation, evaluate
+    from maptile2sat.output.merge import MergeResult, merge
     from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult, plan, render
+    from maptile2sat.rendering.options import ShardOptions, ShardResult
+    from maptile2sat.rendering.run import render_sharded
     from maptile2sat.serving import ServeOptions, serve
-    from maptile2sat.sharding.merging import MergeResult, merge
-    from maptile2sat.sharding.options import ShardOptions, ShardResult
-    from maptile2sat.sharding.run import render_sharded
     from maptile2sat.sources import Source, SourceOptions, open_source
     from maptile2sat.training import TrainConfig, train
 
@@ -50,26 +50,26 @@ __all__ = [
 
 _HOMES = {
     "DrawResult": "drawing",
-    "draw": "drawing",
-    "Maptile2satError": "errors",
     "Evaluation": "evaluation",
-    "evaluate": "evaluation",
+    "Maptile2satError": "errors",
+    "MergeResult": "output.merge",
     "RenderOptions": "rendering",
     "RenderPlan": "rendering",
     "RenderResult": "rendering",
-    "plan": "rendering",
-    "render": "rendering",
-    "MergeResult": "sharding.merging",
-    "merge": "sharding.merging",
     "ServeOptions": "serving",
-    "serve": "serving",
-    "ShardOptions": "sharding.options",
-    "ShardResult": "sharding.options",
-    "render_sharded": "sharding.run",
+    "ShardOptions": "rendering.options",
+    "ShardResult": "rendering.options",
     "Source": "sources",
     "SourceOptions": "sources",
-    "open_source": "sources",
     "TrainConfig": "training",
+    "draw": "drawing",
+    "evaluate": "evaluation",
+    "merge": "output.merge",
+    "open_source": "sources",
+    "plan": "rendering",
+    "render": "rendering",
+    "render_sharded": "rendering.run",
+    "serve": "serving",
     "train": "training",
 }
 

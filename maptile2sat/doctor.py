@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from maptile2sat.device import BROKEN_IMPORT, REINSTALL, choose_device, load_tensorflow
 from maptile2sat.errors import DeviceError, Maptile2satError
+from maptile2sat.models.device import BROKEN_IMPORT, REINSTALL, choose_device, load_tensorflow
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def _precision(tf: Any) -> Finding:
 
 def _engine() -> Finding:
     """Try every way of computing whole numbers on the known input, and time those that pass."""
-    from maptile2sat.bundle import shipped_bundles
-    from maptile2sat.integers.engine import trials
-    from maptile2sat.integers.model import IntegerModel
+    from maptile2sat.models.bundle import shipped_bundles
+    from maptile2sat.models.integers.engine import trials
+    from maptile2sat.models.integers.model import IntegerModel
 
     bundle = next((bundle for bundle in shipped_bundles() if bundle.exact), None)
     if bundle is None:
@@ -132,7 +132,7 @@ def _gdal() -> Finding:
 
 
 def _models() -> Finding:
-    from maptile2sat.bundle import shipped_bundles
+    from maptile2sat.models.bundle import shipped_bundles
 
     try:
         bundles = shipped_bundles()

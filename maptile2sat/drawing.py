@@ -17,15 +17,13 @@ import rasterio.windows
 from PIL import Image as Pictures
 from rasterio.errors import RasterioError
 
-from maptile2sat.cartography.source import ExtractSource, open_extract
 from maptile2sat.errors import OutputError, SourceError, UsageError, refuse_undecodable
-from maptile2sat.geotiff import check_destination
-from maptile2sat.grid import TILE, BBox, Grid, Window
-from maptile2sat.projection import MAX_LATITUDE
-from maptile2sat.source import common
-from maptile2sat.sources.mbtiles_writer import MBTilesWriter, viewer_bounds
-from maptile2sat.sources.styles import STYLE_KEY, STYLE_TAG
-from maptile2sat.wholeness import is_whole
+from maptile2sat.geo.crs import MAX_LATITUDE
+from maptile2sat.geo.grid import TILE, BBox, Grid, Window
+from maptile2sat.output.geotiff import check_destination, is_whole
+from maptile2sat.sources.base import STYLE_KEY, STYLE_TAG, common
+from maptile2sat.sources.mbtiles import MBTilesWriter, viewer_bounds
+from maptile2sat.sources.osm import ExtractSource, open_extract
 
 Progress = Callable[[int, int], None]
 """Called with the tiles drawn so far and the number of all tiles."""

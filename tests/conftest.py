@@ -24,7 +24,7 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from maptile2sat.grid import TILE, Window, mercator_grid
+from maptile2sat.geo.grid import TILE, Window, mercator_grid
 from maptile2sat.sources import MBTilesWriter, SourceOptions
 from tests.support_once import FOLDER
 
@@ -361,7 +361,7 @@ def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     blank = encode(np.full((2, 3, 3), 255, np.uint8))
     monkeypatch.setattr("maptile2sat.training.report.panel_png", lambda panel, theme: blank)
     monkeypatch.setattr(
-        "maptile2sat.training.logs.draw_curves",
+        "maptile2sat.training.log.draw_curves",
         lambda metrics, validation, path: path.write_bytes(blank),
     )
 
@@ -374,7 +374,7 @@ def idle_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     losses = {"critic_real": 0.7, "critic_fake": 0.7, "l1": 1.0}
     monkeypatch.setattr(
-        "maptile2sat.training.adversarial.Trainer.step", lambda self, batch, number: losses
+        "maptile2sat.training.trainer.Trainer.step", lambda self, batch, number: losses
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from maptile2sat.sharding.options import ShardOptions, ShardResult
-from maptile2sat.sharding.run import render_sharded
+from maptile2sat.rendering.options import ShardOptions, ShardResult
+from maptile2sat.rendering.run import render_sharded
 
 CELL = 256
 
@@ -42,9 +42,9 @@ def near_cluster(workers: int = 1) -> Iterator[str]:
 
     device = SimpleNamespace(name="/CPU:0", precision="float32", fingerprint="none; stand-in")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maptile2sat.sharding.worker.device_of", lambda job: device)
-        patch.setattr("maptile2sat.sharding.worker.translator_of", lambda *given: StandIn())
-        patch.setattr("maptile2sat.sharding.worker.computing_threads", lambda: 1)
+        patch.setattr("maptile2sat.rendering.worker.device_of", lambda job: device)
+        patch.setattr("maptile2sat.rendering.worker.translator_of", lambda *given: StandIn())
+        patch.setattr("maptile2sat.rendering.worker.computing_threads", lambda: 1)
         with LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maptile2sat.cli import main
-from maptile2sat.grid import Window
+from maptile2sat.geo.grid import Window
 
 Pixels = npt.NDArray[np.uint8]
 

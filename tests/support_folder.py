@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from maptile2sat.creation import creation_options
-from maptile2sat.geotiff import GeoTiffWriter
-from maptile2sat.grid import Grid, Window, raster_grid
-from maptile2sat.sharding.manifest import BlockRecord, Manifest, block_file, block_name
+from maptile2sat.geo.grid import Grid, Window, raster_grid
+from maptile2sat.output.geotiff import GeoTiffWriter, creation_options
+from maptile2sat.output.manifest import BlockRecord, Manifest, block_file, block_name
 from tests.conftest import TileMap, write_map_raster
 from tests.support_once import once, scratch
 from tests.support_render import FILL, Rendered, random_map, tiny_render

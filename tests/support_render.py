@@ -22,16 +22,16 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from maptile2sat.bundle import save_bundle
 from maptile2sat.cli import main
-from maptile2sat.device import load_tensorflow
-from maptile2sat.grid import Grid, Window
-from maptile2sat.noise import noise
+from maptile2sat.geo.grid import Grid, Window
+from maptile2sat.models.bundle import save_bundle
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.models.noise import noise
+from maptile2sat.models.weights import Weights
+from maptile2sat.paths import sample_map
 from maptile2sat.rendering import RenderResult, render
-from maptile2sat.resources import sample_map
 from maptile2sat.sources import open_source
 from maptile2sat.training.quantise import with_integers
-from maptile2sat.weights import Weights
 from tests.support_once import once, scratch
 
 Pixels = npt.NDArray[np.uint8]
@@ -66,7 +66,7 @@ DESCRIPTION: dict[str, Any] = {
 
 def random_weights(model: Any, seed: int = 1) -> Weights:
     """Return weights, biases too, under which output varies strongly with map and noise."""
-    from maptile2sat.networks.generator import get_weights
+    from maptile2sat.models.generator import get_weights
 
     random = np.random.default_rng(seed)
     weights = get_weights(model)
@@ -87,7 +87,7 @@ def random_weights(model: Any, seed: int = 1) -> Weights:
 def tiny_config(**changes: Any) -> Any:
     """Return the architecture of a generator that is as small as it gets."""
     load_tensorflow()
-    from maptile2sat.networks.local import LocalConfig
+    from maptile2sat.models.networks.local import LocalConfig
 
     settings: dict[str, Any] = {
         "palette": PALETTE,
@@ -102,8 +102,8 @@ def tiny_config(**changes: Any) -> Any:
 def tiny_model(precision: str = "float32", weight_seed: int = 1, **changes: Any) -> Any:
     """Return a tiny generator with random weights."""
     load_tensorflow()
-    from maptile2sat.networks.generator import set_weights
-    from maptile2sat.networks.local import build_local
+    from maptile2sat.models.generator import set_weights
+    from maptile2sat.models.networks.local import build_local
 
     model = build_local(tiny_config(**changes), precision)
     set_weights(model, random_weights(model, weight_seed), "test")
@@ -115,7 +115,7 @@ def write_tiny_bundle(
 ) -> Path:
     """Write a bundle with a tiny generator; `changes` go into the description."""
     load_tensorflow()
-    from maptile2sat.networks.generator import get_weights
+    from maptile2sat.models.generator import get_weights
 
     architecture = dataclasses.asdict(tiny_config())
     description = {**DESCRIPTION, "architecture": architecture, **changes}

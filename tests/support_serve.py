@@ -16,8 +16,8 @@ import numpy.typing as npt
 import requests
 from PIL import Image
 
-from maptile2sat.bundle import open_bundle, redescribe
-from maptile2sat.grid import TILE
+from maptile2sat.geo.grid import TILE
+from maptile2sat.models.bundle import open_bundle, redescribe
 from maptile2sat.rendering import RenderOptions
 from maptile2sat.serving import ServeOptions
 from tests.support_once import once, scratch
@@ -72,7 +72,7 @@ class Running:
 def running(source: Any, cache: Path, **changes: Any) -> Iterator[Running]:
     """Run a server of a map with the tiny bundle in float32."""
     from maptile2sat.serving.app import build_app
-    from maptile2sat.serving.run import address, listening, server_of
+    from maptile2sat.serving.server import address, listening, server_of
     from maptile2sat.serving.service import open_service
 
     settings: dict[str, Any] = {

@@ -22,21 +22,21 @@ import rasterio
 from PIL import Image
 
 from maptile2sat.errors import Maptile2satError, OutputError, SourceError, UsageError
-from maptile2sat.grid import BBox, Window, mercator_grid
+from maptile2sat.geo.grid import BBox, Window, mercator_grid
 
 pytest.importorskip("osmium")
 pytest.importorskip("shapely")
 
 import shapely
 
-from maptile2sat.cartography import extract as reading
-from maptile2sat.cartography import scene as laid_out
-from maptile2sat.cartography import source as drawing_source
-from maptile2sat.cartography.paint import paint
-from maptile2sat.cartography.source import ExtractSource, open_extract
-from maptile2sat.cartography.style import STYLES, rgb
 from maptile2sat.drawing import draw
+from maptile2sat.osm import paint as laid_out
+from maptile2sat.osm import read as reading
+from maptile2sat.osm.paint import paint
+from maptile2sat.osm.style import STYLES, rgb
 from maptile2sat.sources import SourceOptions, open_source
+from maptile2sat.sources import osm as drawing_source
+from maptile2sat.sources.osm import ExtractSource, open_extract
 from tests.support_dataset import run
 
 ZOOM = 16

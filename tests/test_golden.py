@@ -18,8 +18,8 @@ import pytest
 import rasterio
 
 import maptile2sat
-from maptile2sat.grid import TILE, Window, mercator_grid
-from maptile2sat.resources import sample_map
+from maptile2sat.geo.grid import TILE, Window, mercator_grid
+from maptile2sat.paths import sample_map
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap, write_folder, write_mbtiles, write_pmtiles
 from tests.support_render import bbox_of, random_map, read_back, scratch

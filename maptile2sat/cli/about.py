@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from maptile2sat.cli.console import show_json
-from maptile2sat.cli.options import (
+from maptile2sat.cli.common import (
     AllowVrt,
     CaBundle,
     Header,
     ReadZoom,
     SrcCrs,
     read_headers,
+    show_json,
 )
 from maptile2sat.errors import UsageError
 
@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 def models_command(as_json: AsJson = False) -> None:
     """List the models that come with the package."""
-    from maptile2sat.bundle import shipped_bundles
+    from maptile2sat.models.bundle import shipped_bundles
 
     bundles = shipped_bundles()
     if as_json:
@@ -63,9 +63,8 @@ def info_command(
 
     Of such a folder it compares sizes of files, and ends with exit code 1 if it is not whole.
     """
-    from maptile2sat.inspection import inspect
-    from maptile2sat.sharding.inspection import inspect_folder, is_folder
-    from maptile2sat.sources.naming import safe_url
+    from maptile2sat.info import inspect, inspect_folder, is_folder
+    from maptile2sat.sources.redact import safe_url
 
     folder = is_folder(thing)
     if verify and not folder:

@@ -11,8 +11,7 @@ from maptile2sat.cli.about import doctor_command, info_command, models_command
 from maptile2sat.cli.dataset import app as dataset_app
 from maptile2sat.cli.draw import draw_command
 from maptile2sat.cli.evaluate import evaluate_command
-from maptile2sat.cli.merge import merge_command
-from maptile2sat.cli.render import render_command
+from maptile2sat.cli.render import merge_command, render_command
 from maptile2sat.cli.serve import serve_command
 from maptile2sat.cli.train import export_command, quantise_command, train_command
 

@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maptile2sat.cli.console import (
-    note,
-    parse_sides,
-    progress_bar,
-    set_logging,
-    show_json,
-    warn,
-)
-from maptile2sat.cli.draw import StyleName
-from maptile2sat.cli.options import (
+from maptile2sat.cli.common import (
     MAP,
     AllowRepeats,
     AllowVrt,
     CaBundle,
     Header,
     SrcCrs,
+    note,
+    parse_sides,
+    progress_bar,
     read_headers,
+    set_logging,
+    show_json,
+    warn,
 )
+from maptile2sat.cli.draw import StyleName
 from maptile2sat.cli.render import Missing
 
 if TYPE_CHECKING:
@@ -193,7 +191,7 @@ def build_command(
 ) -> None:
     """Make pairs of any two sources; train and val lie a pair's width apart."""
     from maptile2sat.datasets import BuildOptions, build
-    from maptile2sat.grid import parse_bbox
+    from maptile2sat.geo.grid import parse_bbox
 
     level = verbose - quiet
     set_logging(level)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from maptile2sat.cli.console import note, progress_bar, set_logging, show_json, warn
+from maptile2sat.cli.common import note, progress_bar, set_logging, show_json, warn
 
 
 class StyleName(StrEnum):
@@ -39,7 +39,7 @@ def draw_command(
 ) -> None:
     """Draw a map without labels from OpenStreetMap data."""
     from maptile2sat.drawing import draw
-    from maptile2sat.grid import parse_bbox
+    from maptile2sat.geo.grid import parse_bbox
 
     level = verbose - quiet
     set_logging(level)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maptile2sat.cli.console import note, progress_bar, set_logging, show_json, warn
+from maptile2sat.cli.common import note, progress_bar, set_logging, show_json, warn
 
 if TYPE_CHECKING:
     from maptile2sat.evaluation import Evaluation

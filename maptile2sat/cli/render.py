@@ -13,17 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maptile2sat.cli.console import (
-    human_bytes,
-    note,
-    parse_pairs,
-    parse_resolution,
-    progress_bar,
-    set_logging,
-    show_json,
-    warn,
-)
-from maptile2sat.cli.options import (
+from maptile2sat.cli.common import (
     MAP,
     AllowRepeats,
     AllowVrt,
@@ -31,13 +21,85 @@ from maptile2sat.cli.options import (
     Header,
     Rate,
     SrcCrs,
+    human_bytes,
+    note,
+    parse_pairs,
+    parse_resolution,
+    progress_bar,
     read_headers,
+    set_logging,
+    show_json,
+    warn,
 )
-from maptile2sat.cli.sharded import check_sharded, has_unfinished, show_sharded
 from maptile2sat.errors import Maptile2satError, UnfinishedError, UsageError
 
 if TYPE_CHECKING:
-    from maptile2sat.rendering import RenderPlan, RenderResult
+    from maptile2sat.rendering import RenderOptions, RenderPlan, RenderResult
+    from maptile2sat.rendering.options import ShardResult
+
+# `maptile2sat render --dask`
+
+
+def show_sharded(
+    source: str | None,
+    output: str,
+    options: RenderOptions,
+    shared_out: tuple[str, int | None],
+    level: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Render with the workers of a Dask cluster, and say what came of it.
+
+    Args:
+        source: The map.
+        output: The folder.
+        options: The render.
+        shared_out: What `--dask` and `--block` say.
+        level: Verbosity.
+        as_json: Whether to print JSON.
+    """
+    from maptile2sat.rendering.options import ShardOptions
+    from maptile2sat.rendering.run import render_sharded
+
+    sharding = ShardOptions(*shared_out)
+    tell = partial(warn, verbosity=level)
+    with progress_bar("blocks", level) as move:
+        result = render_sharded(source, output, sharding, options, progress=move, warn=tell)
+    show_json(result) if as_json else _sharded_show_result(result, level)
+
+
+def check_sharded(output: str, options: RenderOptions, shared_out: tuple[str, int | None]) -> None:
+    """Refuse what `show_sharded` would refuse without looking at the map: for dry runs."""
+    from maptile2sat.rendering.dask import check_request
+    from maptile2sat.rendering.options import ShardOptions
+
+    check_request(output, ShardOptions(*shared_out), options)
+
+
+def has_unfinished(output: str) -> bool:
+    """Return whether there are blocks that `--resume` can go on with."""
+    from maptile2sat.output.store import open_store
+    from maptile2sat.rendering.work import is_unfinished
+
+    try:
+        return is_unfinished(open_store(output))
+    except Maptile2satError:
+        return False
+
+
+def _sharded_show_result(result: ShardResult, level: int) -> None:
+    print(result.output)
+    resumed = f" ({result.resumed_blocks:,} of them done before)" if result.resumed_blocks else ""
+    empty = f", {result.empty_blocks:,} without any map" if result.empty_blocks else ""
+    note(
+        f"{result.width} x {result.height} px, {result.crs}, {result.blocks:,} blocks{resumed}"
+        f"{empty}, {human_bytes(result.bytes)}, by {result.workers} workers in "
+        f"{result.seconds:.1f} s; model {result.model}; map: "
+        f"{result.attribution or result.source}",
+        level,
+    )
+
 
 # titles of the panels of --help
 AREA = "Area"
@@ -404,7 +466,7 @@ def render_command(
 def _hinting_at_resume(kept: Callable[[], bool]) -> Iterator[None]:
     """Say how to go on if work is left behind."""
     from maptile2sat.sources.headers import without_headers
-    from maptile2sat.sources.naming import safe_url
+    from maptile2sat.sources.redact import safe_url
 
     try:
         yield
@@ -453,4 +515,49 @@ def _show_result(result: RenderResult, level: int) -> None:
         f"{result.seconds:.1f} s ({result.generator_seconds:.1f} s in the generator, "
         f"{result.engine}); model {result.model}; map: {result.attribution or result.source}",
         level,
+    )
+
+
+# `maptile2sat merge`
+
+
+def merge_command(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="The folder that render --dask wrote, or its address: s3://bucket/name."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The GeoTIFF to write.")],
+    profile: Annotated[Profile, typer.Option(help="Compression.")] = Profile.deflate,
+    co: Annotated[
+        list[str] | None,
+        typer.Option("--co", metavar="NAME=VALUE", help="GDAL creation option; repeatable."),
+    ] = None,
+    no_cog: Annotated[bool, typer.Option("--no-cog", help="Write a plain tiled GeoTIFF.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[int, typer.Option("--quiet", "-q", count=True, help="Say less.")] = 0,
+) -> None:
+    """Make one GeoTIFF of the blocks that `render --dask` wrote."""
+    from maptile2sat.output.merge import merge
+
+    with progress_bar("blocks", -quiet) as move:
+        result = merge(
+            folder,
+            output,
+            profile=profile.value,
+            extra_options=parse_pairs(co or [], "--co"),
+            cog=not no_cog,
+            overwrite=overwrite,
+            progress=move,
+        )
+    if as_json:
+        show_json(result)
+        return
+    print(result.output)
+    note(
+        f"{result.width} x {result.height} px, {result.crs}, from {result.blocks:,} blocks in "
+        f"{result.seconds:.1f} s; {human_bytes(result.bytes)}",
+        -quiet,
     )

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from maptile2sat.cli.console import note, set_logging, show_json, warn
-from maptile2sat.cli.options import (
+from maptile2sat.cli.common import (
     MAP,
     AllowRepeats,
     AllowVrt,
@@ -20,7 +19,11 @@ from maptile2sat.cli.options import (
     Rate,
     ReadZoom,
     SrcCrs,
+    note,
     read_headers,
+    set_logging,
+    show_json,
+    warn,
 )
 from maptile2sat.cli.render import (
     MODEL,

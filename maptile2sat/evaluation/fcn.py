@@ -13,16 +13,108 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import BundleError
-from maptile2sat.evaluation.classes import CLASSES, PALETTES
-from maptile2sat.resources import models_folder
-from maptile2sat.weights import Weights, file_sha256, read_arrays
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.models.weights import Weights, file_sha256, read_arrays
+from maptile2sat.paths import models_folder
+
+# What a map says is on the ground: a few classes that every map style shares
+
+Labels = npt.NDArray[np.uint8]
+"""uint8 (height, width): an index into `CLASSES`, or `NONE`."""
+
+CLASSES = ("ground", "water", "green", "road", "building")
+NONE = 255
+"""Label of pixels that are of no class."""
+
+REACH = 11.0
+"""Largest Euclidean distance in RGB to a class's colour; JPEG moves flat colours by about 6."""
+
+MIN_COVER = 0.35
+"""Share of pixels with a class below which a style is not taken to be the map's."""
+
+PALETTES: dict[str, dict[str, tuple[str, ...]]] = {
+    "maps": {
+        "ground": ("eae6de", "e5e2da", "dedad4", "e8dcc4", "e4e4e4"),
+        "water": ("b2d2fe", "abc9ff"),
+        "green": ("cadeae", "c9e1ab", "bad2ba", "cfe1ab"),
+        "road": ("fefefe", "f8a030", "fedb62", "fde293"),
+        "building": ("f2f2ea",),
+    },
+    "osm": {
+        "ground": ("f2efe9", "e0dfdf", "f2dad9", "ebdbe8", "eedbc8", "eef0d5", "f2f0e6"),
+        "water": ("aad3df", "b5d0d0"),
+        "green": (
+            "add19e",
+            "cdf7c9",
+            "c8facc",
+            "b7e1b7",
+            "cdebb0",
+            "aae0cb",
+            "c8d7ab",
+            "b0cf9f",
+            "9dca8a",
+            "def6c0",
+        ),
+        "road": ("fefefe", "f7fabf", "fcd6a4", "f9b29c", "e892a2"),
+        "building": ("d9d0c9", "c6b2b0", "bfb0ad"),
+    },
+}
+"""Colours of each class in each style."""
+
+
+def label(drawn: Pixels, style: str) -> Labels:
+    """Return the class of every pixel of a map.
+
+    Args:
+        drawn: uint8 (height, width, 3).
+        style: A key of `PALETTES`.
+    """
+    colours, owners = _colours(style)
+    packed = drawn.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    found, place = np.unique(packed, return_inverse=True)
+    rgb = np.stack([found >> 16, found >> 8 & 255, found & 255], -1).astype(np.float64)
+    gap = np.linalg.norm(rgb[:, None] - colours, axis=-1)
+    nearest = np.where(gap.min(1) <= REACH, owners[gap.argmin(1)], NONE).astype(np.uint8)
+    return _without_edges(nearest[place].reshape(drawn.shape[:2]))
+
+
+def find_style(maps: Sequence[Pixels]) -> str | None:
+    """Return the style whose colours explain most of these maps, None if none does."""
+    cover = {
+        style: float(np.mean([(label(drawn, style) != NONE).mean() for drawn in maps]))
+        for style in PALETTES
+    }
+    best = max(cover, key=lambda style: cover[style])
+    return best if cover[best] >= MIN_COVER else None
+
+
+def _colours(style: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+    """Return the colours of a style, (N, 3), and the class of each, (N,)."""
+    given = [
+        (bytes.fromhex(text), CLASSES.index(name))
+        for name, texts in PALETTES[style].items()
+        for text in texts
+    ]
+    colours = np.array([list(colour) for colour, _ in given], np.float64)
+    return colours, np.array([owner for _, owner in given], np.uint8)
+
+
+def _without_edges(labels: Labels) -> Labels:
+    """Take the label from every pixel whose eight neighbours do not all share it."""
+    wide = np.pad(labels, 1, mode="edge")
+    high, width = labels.shape
+    same = np.ones(labels.shape, bool)
+    for down in range(3):
+        for across in range(3):
+            same &= wide[down : down + high, across : across + width] == labels
+    return np.where(same, labels, NONE).astype(np.uint8)
+
 
 FORMAT = 1
 DESCRIPTION = "fcn.json"
@@ -174,3 +266,51 @@ def _description(path: Path) -> dict[str, Any]:
 def palettes_sha256() -> str:
     """Return the hash of the colours from which labels are made."""
     return hashlib.sha256(json.dumps(PALETTES, sort_keys=True).encode()).hexdigest()
+
+
+# FCN-score: does a network that knows real images find in a picture what its map says?
+
+MIN_PIXELS = 1000
+"""A class with fewer pixels in the maps has no intersection over union: too few to say."""
+
+
+class Score(NamedTuple):
+    """How well classes were found.
+
+    Attributes:
+        accuracy: Share of labelled pixels with the map's class, 0..1.
+        mean_iou: Mean of `iou`, 0..1.
+        iou: Intersection over union by class.
+    """
+
+    accuracy: float
+    mean_iou: float
+    iou: dict[str, float]
+
+
+class Confusion:
+    """Counts of (class of the map, class read from the picture)."""
+
+    def __init__(self) -> None:
+        self._counts: npt.NDArray[np.int64] = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+
+    def add(self, labels: Labels, found: Labels) -> None:
+        """Count pictures, uint8 of one shape; pixels that the map gives no class are left out."""
+        known = labels != NONE
+        pairs = labels[known].astype(np.int64) * len(CLASSES) + found[known]
+        counts = np.bincount(pairs, minlength=self._counts.size)
+        self._counts += counts.reshape(self._counts.shape)
+
+    def score(self) -> Score:
+        """Return the score of what was counted; nan where nothing was."""
+        right, mapped = np.diag(self._counts), self._counts.sum(1)
+        either = mapped + self._counts.sum(0) - right
+        iou = {
+            name: float(right[index] / either[index])
+            for index, name in enumerate(CLASSES)
+            if mapped[index] >= MIN_PIXELS
+        }
+        total = int(mapped.sum())
+        accuracy = float(right.sum() / total) if total else float("nan")
+        mean = float(np.mean(list(iou.values()))) if iou else float("nan")
+        return Score(accuracy, mean, iou)

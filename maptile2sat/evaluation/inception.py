@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import requests
 
-from maptile2sat.device import load_tensorflow
 from maptile2sat.errors import BundleError, Maptile2satError, UsageError
-from maptile2sat.resources import cache_folder
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.paths import cache_folder
 
 Floats = npt.NDArray[np.float32]
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+from collections.abc import Sequence
 from html import escape
+from typing import Any
 
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
 from maptile2sat._version import __version__
 from maptile2sat.evaluation.catalogue import (
@@ -16,10 +21,104 @@ from maptile2sat.evaluation.catalogue import (
     PUBLISHED_SOURCE,
     show,
 )
-from maptile2sat.evaluation.charts import class_chart, level_chart, spectrum_chart
-from maptile2sat.evaluation.halves import Figure
+from maptile2sat.evaluation.measure import EVEN, Figure
 from maptile2sat.evaluation.result import Evaluation
-from maptile2sat.evaluation.verdict import EVEN
+
+# Charts of an evaluation as SVG text that takes the page's colours
+
+_INK = "#010203"  # a colour that nothing else has, replaced by the page's own
+SHADES = ("#d9480f", "#1971c2")
+REAL = "#868e96"
+
+
+def spectrum_chart(found: Evaluation) -> str:
+    """Return the power spectra of generated and real pictures, by wavelength."""
+    figure, axes = _axes()
+    radius = np.arange(1, len(found.real_profile) + 1)
+    wavelength = 2 * len(radius) / radius
+    axes.plot(wavelength, found.real_profile, color=REAL, linewidth=3, label="real")
+    for model, shade in zip(found.models, SHADES, strict=False):
+        axes.plot(wavelength, model.profile, color=shade, linewidth=1.5, label=model.name)
+    axes.set_xscale("log", base=2)
+    axes.invert_xaxis()
+    ticks = [128, 64, 32, 16, 8, 4, 2]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel("size of detail in pixels (coarse to fine)")
+    axes.set_ylabel("strength in dB")
+    axes.legend(frameon=False, labelcolor=_INK)
+    return _svg(figure)
+
+
+def class_chart(found: Evaluation, key: str, label: str) -> str:
+    """Return bars by class of the map: real beside generated.
+
+    Args:
+        found: The evaluation, its maps of a known style.
+        key: A figure of `Measured.classes` that also has `KEY_real`.
+        label: Of the axis.
+    """
+    names = list(found.models[0].classes)
+    real = [found.models[0].classes[name][f"{key}_real"] for name in names]
+    made = [[model.classes[name][key] for name in names] for model in found.models]
+    return _bars(found, names, real, made, label)
+
+
+def level_chart(found: Evaluation) -> str:
+    """Return bars of the sliced Wasserstein distance by pyramid level, finest first."""
+    prefix = "swd_"
+    keys = [key for key in found.models[0].figures if key.startswith(prefix)]
+    real = [found.models[0].figures[key].floor or 0.0 for key in keys]
+    made = [[model.figures[key].value for key in keys] for model in found.models]
+    names = [f"{int(keys[0][len(prefix) :]) // int(key[len(prefix) :])} px" for key in keys]
+    return _bars(found, names, real, made, "distance")
+
+
+def _bars(
+    found: Evaluation, names: list[str], real: list[float], made: list[list[float]], label: str
+) -> str:
+    figure, axes = _axes()
+    series = [("real", REAL, real)]
+    for model, shade, values in zip(found.models, SHADES, made, strict=False):
+        series.append((model.name, shade, values))
+    width = 0.8 / len(series)
+    for number, (title, shade, values) in enumerate(series):
+        places = np.arange(len(names)) + (number - (len(series) - 1) / 2) * width
+        axes.bar(places, np.nan_to_num(values), width, color=shade, label=title)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel(label)
+    axes.legend(frameon=False, labelcolor=_INK)
+    return _svg(figure)
+
+
+def _axes() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure as Canvas
+
+    figure = Canvas(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK)
+    axes.spines[["left", "bottom"]].set_color(_INK)
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
+    axes.set_facecolor("none")
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib as mpl
+
+    page = io.StringIO()
+    # letters as paths look the same everywhere; a fixed salt and no date make equal bytes
+    with mpl.rc_context({"svg.hashsalt": "maptile2sat"}):
+        figure.savefig(page, format="svg", transparent=True, metadata={"Date": None})
+    text = page.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg)', _scalable, text, count=1)
+
+
+def _scalable(match: re.Match[str]) -> str:
+    return f'{match[1] or match[2]} width="100%" role="img"'
+
 
 JPEG_QUALITY = 88
 
@@ -200,3 +299,41 @@ def _small_print(found: Evaluation) -> str:
         f"{escape(found.fcn)}. Generated pictures are synthetic. All figures are in "
         "metrics.json.</small></p>"
     )
+
+
+# The contact sheet: map, generated and real picture side by side, row by row
+
+Pixels = npt.NDArray[np.uint8]
+
+ROWS = 8
+GAP = 6
+HEAD = 24
+PAPER, INK = (250, 250, 248), (40, 40, 40)
+
+
+def draw_sheet(columns: Sequence[tuple[str, Pixels]], places: Sequence[int]) -> Image.Image:
+    """Return a picture of the sheet.
+
+    Args:
+        columns: Title and squares uint8 (N, side, side, 3) of each column.
+        places: For each square the index of its pair; rows are of different pairs.
+    """
+    firsts = np.unique(np.asarray(places), return_index=True)[1]
+    chosen = firsts[np.linspace(0, len(firsts) - 1, min(ROWS, len(firsts))).round().astype(int)]
+    side = columns[0][1].shape[1]
+    width = len(columns) * (side + GAP) + GAP
+    sheet = Image.new("RGB", (width, HEAD + len(chosen) * (side + GAP) + GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    for number, (title, squares) in enumerate(columns):
+        left = GAP + number * (side + GAP)
+        pen.text((left, 5), _fitting(title, font, side), fill=INK, font=font)
+        for row, index in enumerate(chosen):
+            sheet.paste(Image.fromarray(squares[index]), (left, HEAD + GAP + row * (side + GAP)))
+    return sheet
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    while len(text) > 1 and font.getlength(text) > width:
+        text = text[:-2] + "…"
+    return text

@@ -10,7 +10,7 @@ from typing import Any
 
 from maptile2sat._version import __version__
 from maptile2sat.evaluation.catalogue import METRICS, PUBLISHED, PUBLISHED_SOURCE, RANKING
-from maptile2sat.evaluation.measuring import Measured
+from maptile2sat.evaluation.measure import Measured
 
 FORMAT = 1
 LIMIT = 100

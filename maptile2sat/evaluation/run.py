@@ -12,20 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maptile2sat.bundle import Bundle, find_bundle, redescribe
-from maptile2sat.datasets.layout import choose_map_side, doubt_of_side
-from maptile2sat.device import choose_device
+from maptile2sat.datasets.pairs import choose_map_side, doubt_of_side
 from maptile2sat.errors import BundleError, OutputError, UsageError, refuse_undecodable
 from maptile2sat.evaluation.fcn import load_fcn
 from maptile2sat.evaluation.inception import LeftOutError, find_weights, load_inception
-from maptile2sat.evaluation.measuring import Held, Pixels, Progress, measure, prepare
+from maptile2sat.evaluation.measure import Held, Pixels, Progress, judge, measure, prepare
+from maptile2sat.evaluation.metrics import decibels
+from maptile2sat.evaluation.report import draw_sheet
 from maptile2sat.evaluation.result import LIMIT, Evaluation
 from maptile2sat.evaluation.samples import PROTOCOLS, choose_files, read_pairs
-from maptile2sat.evaluation.sheet import draw_sheet
-from maptile2sat.evaluation.spectrum import decibels
-from maptile2sat.evaluation.verdict import judge
-from maptile2sat.noise import MAX_SEED
-from maptile2sat.sources.styles import STYLES
+from maptile2sat.models.bundle import Bundle, find_bundle, redescribe
+from maptile2sat.models.device import choose_device
+from maptile2sat.models.noise import MAX_SEED
+from maptile2sat.sources.base import STYLES
 
 METRICS_FILE, SHEET_FILE, REPORT_FILE = "metrics.json", "sheet.png", "report.html"
 FILES = (METRICS_FILE, SHEET_FILE, REPORT_FILE)

@@ -22,13 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from maptile2sat._version import __version__
-from maptile2sat.datasets.layout import Pixels, list_pairs, read_pair, write_json
-from maptile2sat.device import cpu_precision, load_tensorflow
+from maptile2sat.datasets.pairs import Pixels, list_pairs, read_pair, write_json
 from maptile2sat.errors import Maptile2satError, UsageError
 from maptile2sat.evaluation import fcn
-from maptile2sat.evaluation.classes import CLASSES, NONE, PALETTES, Labels, label
-from maptile2sat.evaluation.fcn_score import Confusion
-from maptile2sat.weights import write_arrays
+from maptile2sat.evaluation.fcn import CLASSES, NONE, PALETTES, Confusion, Labels, label
+from maptile2sat.models.device import cpu_precision, load_tensorflow
+from maptile2sat.models.weights import write_arrays
 
 CROP = 192
 BATCH = 8

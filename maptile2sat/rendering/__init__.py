@@ -1,9 +1,9 @@
 """Rendering a map as satellite-style imagery."""
 
-from maptile2sat.partial import partial_folder
 from maptile2sat.rendering.job import choose_source, uses_sample
 from maptile2sat.rendering.options import RenderOptions, RenderPlan, RenderResult
 from maptile2sat.rendering.run import plan, render
+from maptile2sat.rendering.work import partial_folder
 
 __all__ = [
     "RenderOptions",

@@ -9,14 +9,15 @@ from functools import cached_property
 
 from rasterio.crs import CRS
 
-from maptile2sat import mosaic
-from maptile2sat.cells import Cells
-from maptile2sat.cutline import Cut, Cutline, read_cutline
 from maptile2sat.errors import SourceError, UsageError
-from maptile2sat.footprint import degrees_of
-from maptile2sat.grid import BBox, Grid, Window, check_degrees, mercator_grid, parse_bbox
-from maptile2sat.projection import parse_crs
-from maptile2sat.regrid import (
+from maptile2sat.geo.cells import Cells
+from maptile2sat.geo.crs import parse_crs
+from maptile2sat.geo.cutline import Cut, Cutline, read_cutline
+from maptile2sat.geo.footprint import degrees_of
+from maptile2sat.geo.grid import BBox, Grid, Window, check_degrees, mercator_grid, parse_bbox
+from maptile2sat.rendering import mosaic
+from maptile2sat.rendering.options import RenderOptions
+from maptile2sat.rendering.regrid import (
     Target,
     default_resolution,
     grid_of_raster,
@@ -25,9 +26,8 @@ from maptile2sat.regrid import (
     offset,
     snapped_grid,
 )
-from maptile2sat.rendering.options import RenderOptions
 from maptile2sat.sources import Source
-from maptile2sat.sources.warped import extent_on
+from maptile2sat.sources.warp import extent_on
 
 MAX_SIDE = 1 << 30
 """Longest side of an output in pixels: what GDAL can address."""

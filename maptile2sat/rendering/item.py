@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maptile2sat import pyramid, stac
-from maptile2sat.geotiff import check_destination, output_errors
+from maptile2sat.output import pyramid, stac
+from maptile2sat.output.geotiff import check_destination, output_errors
 
 ENDING = ".stac.json"
 

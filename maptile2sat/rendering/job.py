@@ -6,27 +6,34 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import rasterio
 from rasterio.crs import CRS
 
-from maptile2sat import mosaic
-from maptile2sat.bundle import Bundle, find_bundle
-from maptile2sat.device import INTEGER, Device, choose_device
+from maptile2sat._version import __version__
 from maptile2sat.errors import UsageError
-from maptile2sat.grid import BBox, Window
-from maptile2sat.noise import MAX_SEED
-from maptile2sat.projection import WGS84
+from maptile2sat.geo.crs import WGS84
+from maptile2sat.geo.grid import BBox, Window
+from maptile2sat.models.bundle import Bundle, find_bundle
+from maptile2sat.models.device import INTEGER, Device, choose_device
+from maptile2sat.models.generator import NetworkTranslator, Translator, load_translator
+from maptile2sat.models.noise import MAX_SEED, noise
+from maptile2sat.output.geotiff import check_destination
+from maptile2sat.paths import sample_map
+from maptile2sat.rendering import mosaic
 from maptile2sat.rendering.area import Area, find_area, read_box
+from maptile2sat.rendering.item import item_destination
 from maptile2sat.rendering.options import DEFAULT_MAX_TILES, RenderOptions
-from maptile2sat.resources import sample_map
 from maptile2sat.sources import (
     MAX_REPEATS,
     MaskedTiles,
@@ -38,10 +45,9 @@ from maptile2sat.sources import (
     tile_count,
     tile_count_of_rows,
 )
-from maptile2sat.sources.naming import address_mark
-from maptile2sat.sources.styles import STYLES
-from maptile2sat.sources.warped import methods_of
-from maptile2sat.translator import NetworkTranslator, Translator, load_translator
+from maptile2sat.sources.base import STYLES
+from maptile2sat.sources.redact import address_mark
+from maptile2sat.sources.warp import methods_of
 
 CACHE_BYTES = 128 << 20
 LABELS = ("auto", "yes", "no")
@@ -387,3 +393,159 @@ def device_of(job: Job) -> Device:
     if options.engine == "openvino" and device == "auto":
         device = "cpu"  # OpenVINO computes on no GPU here
     return choose_device(device, options.precision, exact=job.bundle.exact)
+
+
+# Where output, preview and STAC Item of a render go
+
+
+class Destinations(NamedTuple):
+    """The files of a render.
+
+    Attributes:
+        output: The imagery.
+        preview: The picture of map and result, if one is asked for.
+        item: The STAC Item, if one is asked for.
+    """
+
+    output: Path
+    preview: Path | None
+    item: Path | None
+
+
+def destinations(output: str | os.PathLike[str], options: RenderOptions) -> Destinations:
+    """Return where the files of a render go, after checking that they can.
+
+    Raises:
+        UsageError: If the preview is not called a PNG.
+        OutputError: If something is there already, or cannot be written.
+        MissingExtraError: If a STAC Item is asked for and pystac is not installed.
+    """
+    path = Path(output)
+    check_destination(path, overwrite=options.overwrite)
+    preview = None if options.preview is None else Path(options.preview)
+    if preview is not None:
+        if preview.suffix.lower() != ".png":
+            raise UsageError(f"the preview {preview} is a PNG: give a name that ends in .png")
+        check_destination(preview, overwrite=options.overwrite)
+    item = item_destination(path, overwrite=options.overwrite) if options.stac else None
+    return Destinations(path, preview, item)
+
+
+def check_different(origin: str, places: Destinations) -> None:
+    """Make sure that neither the map nor the output would be overwritten by something else.
+
+    Args:
+        origin: Path or address of the map, as `located` returns it.
+        places: Where the files of the render go.
+
+    Raises:
+        UsageError: If map, output, preview and STAC Item are not different files.
+    """
+    for extra in (places.preview, places.item):
+        if extra is not None and extra.resolve() == places.output.resolve():
+            kind = "the preview" if extra == places.preview else "its STAC Item"
+            raise UsageError(f"{places.output} cannot be both the output and {kind}")
+    for written in places:
+        if written is not None and _same_file(written, origin):
+            raise UsageError(f"{written} is the map itself: give another name")
+
+
+def _same_file(one: Path, other: str) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them does not exist, or is an address
+        return False
+
+
+# How long cells take on this machine
+
+PROBE = 512
+"""Side in pixels of the cell that is timed on a processor."""
+
+YEAR = 365.25 * 24 * 3600
+"""Seconds from which on a render is not meant."""
+
+LARGE = 10**11
+"""Pixels from which on a render may take so long."""
+
+
+def excess(seconds: float, needed: int, folder: Path | None) -> str:
+    """Return what makes a plan one that cannot be meant, in one line; empty if nothing does.
+
+    Args:
+        seconds: How long it takes.
+        needed: Bytes of disk that it takes, at most.
+        folder: Where; None leaves this out.
+    """
+    said = [f"takes about {seconds / YEAR:,.0f} years on this machine"] if seconds > YEAR else []
+    if folder is not None:
+        with suppress(OSError):  # a folder that is not there yet, or of which nothing is known
+            free = shutil.disk_usage(folder).free
+            if needed > free:
+                said.append(f"needs up to {_gb(needed)} GB of disk, of which {_gb(free)} are free")
+    if not said:
+        return ""
+    return f"this render {' and '.join(said)}: give a smaller area (--bbox), or a lower --zoom"
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:,.0f}" if count >= 10e9 else f"{count / 1e9:,.2f}"
+
+
+def seconds_per_cell(translator: NetworkTranslator, cell: Window) -> float:
+    """Return how long a cell takes on this machine, the first call's tracing left out.
+
+    A processor is timed with a small cell: an estimate should not take as long as the work. A
+    GPU is as fast as it is with its usual cells alone.
+    """
+    whole = cell.grown(translator.halo)
+    if not translator.overlap:
+        translator = translator.resized(min(PROBE, translator.cell))
+    window = Window(0, 0, translator.cell, translator.cell).grown(translator.halo)
+    image = np.full((window.height, window.width, 3), 230, np.uint8)
+    batch = [translator.pack(image, noise(0, window))] * translator.batch
+    translator.finish(translator.start(batch))
+    start = time.perf_counter()
+    translator.finish(translator.start(batch))
+    seconds = (time.perf_counter() - start) / translator.batch
+    return seconds * whole.width * whole.height / window.width**2
+
+
+# What a render's files say of themselves
+
+
+def tags_of(job: Job, device: Device, translator: Translator) -> dict[str, str]:
+    """Return the output's metadata: what made it, and nothing that changes by the day."""
+    about, info, grid = job.bundle.description, job.source.info, job.source.info.grid
+    metres = sum(grid.metres_per_pixel(job.window)) / 2
+    numerics = device.fingerprint
+    if device.precision != INTEGER:
+        together = f" x {translator.batch}" if translator.batch > 1 else ""
+        numerics = f"{numerics}; cell {translator.cell}{together}"
+    scale = {"METRES_PER_PIXEL": f"{metres:.4f}"} if grid.zoom is None else {"ZOOM": str(grid.zoom)}
+    return {
+        "TIFFTAG_SOFTWARE": f"maptile2sat {__version__}",
+        "TIFFTAG_IMAGEDESCRIPTION": (
+            "SYNTHETIC satellite-style imagery, generated from a map by a neural network; "
+            "it does not show the real ground"
+        ),
+        "TIFFTAG_COPYRIGHT": attribution_of(job),
+        "SYNTHETIC": "YES",
+        "MODEL": about.name,
+        "MODEL_VERSION": about.version,
+        "MODEL_SHA256": about.identity,
+        "SEED": str(job.options.seed),
+        "PRECISION": device.precision,
+        "NUMERICS": numerics,
+        "EXACT": "YES" if translator.exact else "NO",
+        "LABELS": "TAKEN OFF" if job.cleaned else "KEPT",
+        # a local path would say where the file lay, and change the bytes with it
+        "SOURCE": info.name if "://" in info.name else Path(info.name).name,
+        **scale,
+    }
+
+
+def attribution_of(job: Job) -> str:
+    """Return who is to be named for the map and the model."""
+    owners = (job.source.info.attribution, job.bundle.description.attribution)
+    return "; ".join(text for text in owners if text)

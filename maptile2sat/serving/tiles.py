@@ -14,20 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from maptile2sat.errors import ErrorPictureError, SourceError
-from maptile2sat.grid import TILE, Window
+from maptile2sat.geo.grid import TILE, Window
 from maptile2sat.serving.cache import Kept, Key, TileCache
-from maptile2sat.serving.cell_queue import CellQueue
-from maptile2sat.serving.layer import Layer
-from maptile2sat.serving.pictures import (
-    EMPTY,
-    KEPT,
-    MARGIN,
-    Tile,
-    enlarged,
-    halved,
-    repacked,
-    unpack,
-)
+from maptile2sat.serving.images import EMPTY, KEPT, MARGIN, Tile, enlarged, halved, repacked, unpack
+from maptile2sat.serving.layers import Layer
+from maptile2sat.serving.queue import CellQueue
 
 BELOW = 3
 """Zooms below a layer's own that are made whole."""

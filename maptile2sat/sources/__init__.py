@@ -1,6 +1,6 @@
 """Map sources: whatever holds a map, read by windows of whole pixels."""
 
-from maptile2sat.source import (
+from maptile2sat.sources.base import (
     Image,
     Mask,
     Read,
@@ -13,11 +13,10 @@ from maptile2sat.source import (
     tile_count_of_rows,
 )
 from maptile2sat.sources.hosts import Hosts
-from maptile2sat.sources.masked import MaskedTiles
-from maptile2sat.sources.mbtiles_writer import MBTilesWriter
-from maptile2sat.sources.opening import located, open_source
-from maptile2sat.sources.options import MAX_REPEATS, SourceOptions
-from maptile2sat.sources.repeats import RepeatGuard
+from maptile2sat.sources.mbtiles import MBTilesWriter
+from maptile2sat.sources.open import located, open_source
+from maptile2sat.sources.options import MAX_REPEATS, MaskedTiles, SourceOptions
+from maptile2sat.sources.tiles import RepeatGuard
 
 __all__ = [
     "MAX_REPEATS",

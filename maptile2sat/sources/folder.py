@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maptile2sat.errors import SourceError
-from maptile2sat.grid import MAX_ZOOM, Window
-from maptile2sat.sources.decode import MAX_TILE_BYTES
-from maptile2sat.sources.naming import plain_text
+from maptile2sat.geo.grid import MAX_ZOOM, Window
+from maptile2sat.sources.base import drawn_in, style_in
 from maptile2sat.sources.options import SourceOptions
-from maptile2sat.sources.styles import drawn_in, style_in
-from maptile2sat.sources.template import Template
-from maptile2sat.sources.tiled import TiledSource
-from maptile2sat.sources.tileset import open_tileset, span_of_tiles
+from maptile2sat.sources.redact import plain_text
+from maptile2sat.sources.tiles import MAX_TILE_BYTES, TiledSource, open_tileset, span_of_tiles
+from maptile2sat.sources.xyz import Template
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")

@@ -14,8 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 from maptile2sat.errors import SourceError, UsageError
-from maptile2sat.projection import MAX_CRS_TEXT, check_crs_text, names_files
-from maptile2sat.sources.naming import plain_text
+from maptile2sat.geo.crs import MAX_CRS_TEXT, check_crs_text, names_files
+from maptile2sat.sources.redact import plain_text
 
 START = b"SQLite format 3\0"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from maptile2sat.errors import Maptile2satError, SourceError
-from maptile2sat.projection import MAX_CRS_TEXT, names_files
-from maptile2sat.sources.naming import safe_url
+from maptile2sat.geo.crs import MAX_CRS_TEXT, names_files
 from maptile2sat.sources.options import SourceOptions
 from maptile2sat.sources.pmtiles import UrlBytes
+from maptile2sat.sources.redact import safe_url
 
 _TEXTS = 34737
 """The tag GeoAsciiParams."""

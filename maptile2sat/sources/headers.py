@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from maptile2sat.errors import UsageError
-from maptile2sat.sources.naming import HIDDEN
+from maptile2sat.sources.redact import HIDDEN
 
 VARIABLE = "MAPTILE2SAT_HEADERS"
 """The variable of the environment that holds headers, one a line."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from maptile2sat.grid import Window
+from maptile2sat.geo.grid import Window
 
 _PENDING = 100_000
 """Stretches of columns that are put together at once."""

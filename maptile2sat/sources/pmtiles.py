@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maptile2sat.errors import MissingExtraError, SourceError
-from maptile2sat.grid import MAX_ZOOM, Window
-from maptile2sat.sources.decode import MAX_TILE_BYTES, is_picture
+from maptile2sat.geo.grid import MAX_ZOOM, Window
+from maptile2sat.sources.base import drawn_in, style_in
 from maptile2sat.sources.hilbert import Hull, numbers_of, squares
 from maptile2sat.sources.http import HttpClient
 from maptile2sat.sources.mbtiles import VECTOR_ADVICE
-from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
-from maptile2sat.sources.styles import drawn_in, style_in
-from maptile2sat.sources.tiled import TiledSource
-from maptile2sat.sources.tileset import open_tileset
+from maptile2sat.sources.redact import plain_text, safe_url
+from maptile2sat.sources.tiles import MAX_TILE_BYTES, TiledSource, is_picture, open_tileset
 
 MAX_DIRECTORY = 4 << 20
 """Unpacked size from which on a directory or the metadata are not believed."""

@@ -5,33 +5,410 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree  # nosec B405 # nothing with entities is parsed
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from maptile2sat.errors import Maptile2satError, SourceError, UsageError
-from maptile2sat.grid import Window, raster_grid
-from maptile2sat.position import can_lie
-from maptile2sat.projection import WEB_MERCATOR, parse_crs
-from maptile2sat.quiet import ignore_missing_position
-from maptile2sat.source import Read, Source, SourceInfo, blank
-from maptile2sat.sources.bands import Bands, band_notice, find_bands, read_rgb, read_rgba
-from maptile2sat.sources.drivers import files_beside, open_dataset
-from maptile2sat.sources.geo_keys import check_remote_geo_keys
+from maptile2sat.gdal import ignore_missing_position
+from maptile2sat.geo.crs import WEB_MERCATOR, can_lie, check_crs_text, parse_crs
+from maptile2sat.geo.grid import Window, raster_grid
+from maptile2sat.sources.base import Read, Source, SourceInfo, blank, drawn_in, style_in
+from maptile2sat.sources.foreign_sqlite import START, check_geopackage
+from maptile2sat.sources.geo_keys import check_geo_keys, check_remote_geo_keys
 from maptile2sat.sources.handles import Pool
-from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
-from maptile2sat.sources.pixels import flatten
+from maptile2sat.sources.redact import plain_text, safe_url
 from maptile2sat.sources.side_files import foreign_side_file
-from maptile2sat.sources.styles import drawn_in, style_in
-from maptile2sat.sources.warped import warp_to_zoom
+from maptile2sat.sources.tiles import flatten
+from maptile2sat.sources.warp import warp_to_zoom
+
+# Which bands of a raster are its colours, and how they become red, green, blue, alpha
+
+_FOREIGN = {
+    ColorInterp.cyan,
+    ColorInterp.magenta,
+    ColorInterp.yellow,
+    ColorInterp.black,
+    ColorInterp.hue,
+    ColorInterp.saturation,
+    ColorInterp.lightness,
+}
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How to make colours of a raster's bands.
+
+    Attributes:
+        colours: Band numbers: one (grey or palette) or three (red, green, blue).
+        alpha: Band number of the alpha band, if there is one.
+        table: uint8 (256, 4): what the values of a single band look like.
+        masked: Whether the raster says in another way (nodata, mask) where it has no data.
+    """
+
+    colours: tuple[int, ...]
+    alpha: int | None
+    table: npt.NDArray[np.uint8] | None
+    masked: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bands are the colours, with data everywhere."""
+        return self.alpha is None and self.table is None and not self.masked
+
+
+def find_bands(dataset: Any, name: str) -> Bands:
+    """Look at a raster's bands.
+
+    Raises:
+        SourceError: If there are none, they are not 8 bits deep, or nothing says which are the
+            colours.
+    """
+    kinds = list(dataset.colorinterp)
+    if not kinds and (held := dataset.subdatasets):
+        # an address may hold a key
+        how = "" if "://" in held[0] else f", gdal_translate '{held[0]}' map.tif"
+        raise SourceError(f"{name} holds {len(held)} rasters: take one out first{how}")
+    if any(kind in _FOREIGN for kind in kinds):
+        raise SourceError(f"{name} is not in red, green and blue: convert it to RGB first")
+    alpha = kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
+    colours = _colours(kinds, alpha, name)
+    deep = {dataset.dtypes[band - 1] for band in (*colours, *([alpha] if alpha else []))}
+    if deep != {"uint8"}:
+        raise SourceError(
+            f"{name} has {', '.join(sorted(deep - {'uint8'}))} pixels, but maps have 8 bits per "
+            f"colour: convert it first, gdal_translate -ot Byte -scale 0 65535 {name} bytes.tif "
+            "(with the range that its values really have)"
+        )
+    table = _table(dataset, colours[0]) if len(colours) == 1 else None
+    flags = dataset.mask_flag_enums[colours[0] - 1]
+    masked = alpha is None and MaskFlags.all_valid not in flags
+    return Bands(colours, alpha, table, masked)
+
+
+def band_notice(dataset: Any, name: str) -> str:
+    """Return what to say of a fourth band that may be anything, or an empty text.
+
+    In aerial images it is near infrared, which would make holes of water if it were taken for
+    alpha.
+    """
+    kinds = list(dataset.colorinterp)
+    if len(kinds) != 4 or kinds[3] != ColorInterp.undefined or not set(_RGB) <= set(kinds):
+        return ""
+    return (
+        f"band 4 of {name} does not say what it is and is left out; if it is alpha, make that "
+        f"known first: gdal_translate -colorinterp_4 alpha {name} alpha.tif"
+    )
+
+
+def read_rgb(dataset: Any, bands: Bands, window: RasterWindow) -> npt.NDArray[np.uint8]:
+    """Read a window of plain colours at full resolution as uint8 (height, width, 3)."""
+    values = dataset.read(list(bands.colours), window=window)
+    rgb = np.empty((*values.shape[1:], 3), np.uint8)
+    for channel in range(3):
+        rgb[..., channel] = values[channel if len(values) == 3 else 0]
+    return rgb
+
+
+def read_rgba(dataset: Any, bands: Bands, window: RasterWindow) -> npt.NDArray[np.uint8]:
+    """Read a window at full resolution as uint8 (height, width, 4)."""
+    values = dataset.read(list(bands.colours), window=window)
+    if bands.table is not None:
+        rgba: npt.NDArray[np.uint8] = bands.table[values[0]]
+    else:
+        rgba = np.full((*values.shape[1:], 4), 255, np.uint8)
+        rgba[..., :3] = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0][..., None]
+    if bands.alpha is not None:
+        rgba[..., 3] = np.minimum(rgba[..., 3], dataset.read(bands.alpha, window=window))
+    elif bands.masked:
+        rgba[..., 3] = np.minimum(rgba[..., 3], dataset.dataset_mask(window=window))
+    return rgba
+
+
+def _colours(kinds: list[ColorInterp], alpha: int | None, name: str) -> tuple[int, ...]:
+    """Return the numbers of the bands that make the colour."""
+    if all(kind in kinds for kind in _RGB):
+        return tuple(kinds.index(kind) + 1 for kind in _RGB)
+    others = [number for number in range(1, len(kinds) + 1) if number != alpha]
+    if len(others) in (1, 3):
+        return tuple(others)
+    raise SourceError(
+        f"{name} has {len(kinds)} bands and does not say which are red, green and blue: "
+        "pick them first, "
+        + (
+            f"gdal_translate -b 1 -b 2 -b 3 {name} rgb.tif"
+            if len(kinds) >= 3
+            else f"gdal_translate -b 1 {name} grey.tif"
+        )
+    )
+
+
+def _table(dataset: Any, band: int) -> npt.NDArray[np.uint8] | None:
+    """Return what the values of a single band look like, unless they are plain grey."""
+    inverted = (
+        dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    )  # GDAL's table says how
+    if inverted or dataset.colorinterp[band - 1] == ColorInterp.palette:
+        table = np.zeros((256, 4), np.uint8)
+        for value, colour in dataset.colormap(band).items():
+            if 0 <= value < 256:
+                table[value] = colour
+        return table
+    bits = int(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+    if bits >= 8:
+        return None
+    top = (1 << bits) - 1
+    grey = (np.minimum(np.arange(256), top) * 255 + top // 2) // top
+    return np.stack([grey, grey, grey, np.full(256, 255)], axis=-1).astype(np.uint8)
+
+
+# Opening rasters with the drivers that read one file, and no other files or servers
+
+PLAIN_DRIVERS = (
+    *("GTiff", "COG", "PNG", "JPEG", "JPEGXL", "WEBP", "AVIF", "HEIF", "GIF", "BIGGIF", "BMP"),
+    *("JP2OpenJPEG", "JP2KAK", "JP2ECW", "ECW", "NITF", "PNM", "TGA"),
+    *("SGI", "BSB", "CALS"),
+)
+"""GDAL's drivers for pictures that lie in one file.
+
+Files of HFA, PAux and RST name others, in any folder; those of GPKG and MBTiles are programs;
+ENVI, EHdr, RMF and MrSID may hold any CRS.
+"""
+
+_NAMING = (".img", ".ige", ".aux", ".bil", ".bip", ".bsq", ".hdr", ".rst", ".rsw", ".mtw", ".sid")
+"""How the names of files end that only other drivers read."""
+
+MAX_VRT_BYTES = 16 << 20
+"""Most bytes that a VRT may have."""
+
+MAX_VRT_SOURCES = 100_000
+"""Most sources that a VRT may name."""
+
+_VRT = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VRTDataset\b", re.S)
+_POINTER = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<[A-Za-z]")
+_PLAIN_ELEMENTS = frozenset(
+    (
+        *("VRTDataset", "SRS", "GeoTransform", "Metadata", "MDI", "Description", "OverviewList"),
+        *("VRTRasterBand", "ColorInterp", "NoDataValue", "HideNoDataValue", "ColorTable", "Entry"),
+        *("SimpleSource", "ComplexSource", "SourceFilename", "SourceBand", "SourceProperties"),
+        *("SrcRect", "DstRect", "NODATA", "UseMaskBand", "MaskBand", "BlockXSize", "BlockYSize"),
+        *("UnitType", "Offset", "Scale", "ScaleOffset", "ScaleRatio", "CategoryNames", "Category"),
+    )
+)
+"""What VRTs of `gdalbuildvrt` and `gdal_translate` consist of; no code, no raw files."""
+
+
+def open_dataset(where: str, *, allow_vrt: bool) -> Any:
+    """Open a raster for reading; call it inside a `rasterio.Env`.
+
+    Args:
+        where: Path or URL.
+        allow_vrt: Let GDAL use all its drivers, those that read elsewhere included.
+
+    Raises:
+        SourceError: If the file wants to read what it may not.
+        RasterioError: If it cannot be opened.
+    """
+    if allow_vrt:
+        return DatasetReader(where)
+    dataset = _open_plain(where) if "://" in where else _open_local(Path(where))
+    try:
+        for crs in (dataset.crs, dataset.gcps[1]):
+            if crs:
+                check_crs_text(crs.wkt)
+    except UsageError as error:
+        dataset.close()
+        raise SourceError(
+            f"{safe_url(where)}: {error}, or if you trust it, say --allow-vrt"
+        ) from error
+    return dataset
+
+
+def _open_local(path: Path) -> Any:
+    start = _start(path)
+    if start.startswith(START):
+        check_geopackage(path)
+    settings = {}
+    if foreign_side_file(path) is not None:
+        settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"  # as if it lay there alone
+    with rasterio.Env(**settings):
+        if start.startswith(START):
+            return DatasetReader(str(path), driver=["GPKG"])
+        if _VRT.match(start):
+            check_vrt(path)
+            return DatasetReader(str(path), driver=["VRT"])
+        check_geo_keys(path)
+        return _open_plain(str(path))
+
+
+def _open_plain(where: str) -> Any:
+    try:
+        return DatasetReader(where, driver=list(PLAIN_DRIVERS))
+    except RasterioIOError as error:
+        if where.lower().endswith(".vrt") or (
+            "://" not in where and _points_elsewhere(Path(where))
+        ):
+            raise SourceError(
+                f"{safe_url(where)} is no picture but says where to read one, which may be "
+                "anywhere: if you trust it, say --allow-vrt"
+            ) from error
+        name = where.partition("?")[0].lower()
+        if name.endswith(_NAMING):
+            raise SourceError(
+                f"{safe_url(where)} is of a kind whose files may name others: copy it to a "
+                "GeoTIFF, or if you trust it, say --allow-vrt"
+            ) from error
+        if name.endswith(".gpkg"):
+            raise SourceError(
+                f"{safe_url(where)}: download this GeoPackage first and give its path"
+            ) from error
+        raise
+
+
+def check_vrt(path: Path) -> None:
+    """Make sure that a VRT only puts together pictures of its own folder.
+
+    Raises:
+        SourceError: If it reaches further, or cannot be read.
+    """
+    folder = path.resolve().parent
+    pictures: set[Path] = set()
+    for element in _elements(path):
+        kind = element.tag
+        if kind not in _PLAIN_ELEMENTS or "subClass" in element.attrib:
+            raise SourceError(
+                f"the VRT {path} does more than put pictures together ({kind}): if you trust it, "
+                "say --allow-vrt"
+            )
+        if kind == "SourceFilename":
+            pictures.add(_inside(path, folder, element))
+            if len(pictures) > MAX_VRT_SOURCES:
+                raise SourceError(f"the VRT {path} names more than {MAX_VRT_SOURCES:,} pictures")
+        if kind == "SRS" and (element.text or "").strip():
+            _check_srs(path, element.text or "")
+    for picture in pictures:
+        if (found := foreign_side_file(picture)) is not None:
+            raise SourceError(
+                f"the VRT {path} names {picture.name}, beside which {found.name} may read other "
+                "files: if you trust it, say --allow-vrt"
+            )
+        check_geo_keys(picture)
+        try:
+            DatasetReader(str(picture), driver=list(PLAIN_DRIVERS)).close()
+        except (RasterioError, CPLE_BaseError) as error:
+            raise SourceError(
+                f"the VRT {path} names {picture.name}, which is missing or no plain picture: "
+                "if you trust it, say --allow-vrt"
+            ) from error
+
+
+def _check_srs(path: Path, text: str) -> None:
+    try:
+        check_crs_text(text)
+    except UsageError as error:
+        raise SourceError(
+            f"the VRT {path}: {error}, or if you trust it, say --allow-vrt"
+        ) from error
+
+
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """Return the other files of this machine that a raster's pixels come from.
+
+    Those are the pictures of a VRT, also of one in another, and masks. GDAL's own list is not asked
+    for: it opens what notes beside a picture name, on servers too.
+    """
+    seen = {path}
+    _gather(path, seen)
+    masks = (each.with_name(f"{each.name}.msk") for each in tuple(seen))
+    return tuple(sorted((seen | {mask for mask in masks if _there(mask)}) - {path}))
+
+
+def _gather(path: Path, seen: set[Path]) -> None:
+    """Add to `seen` the files that a VRT names, as far as they are there."""
+    if not _is_vrt(path):
+        return
+    folder = path.resolve().parent  # as GDAL, of what a link leads to
+    with suppress(SourceError):  # what is no plain XML; it is trusted, or it was refused before
+        for element in _elements(path):
+            if element.tag != "SourceFilename":
+                continue
+            name = element.text or ""
+            picture = folder / name if element.get("relativeToVRT") == "1" else Path(name)
+            if picture not in seen and _there(picture):
+                seen.add(picture)
+                _gather(picture, seen)
+
+
+def _there(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # names that are too long, folders that are closed
+        return path.is_file()
+    return False
+
+
+def _elements(path: Path) -> list[ElementTree.Element]:
+    """Return the elements of a VRT, which has none of XML's tricks."""
+    with path.open("rb") as file:
+        data = file.read(MAX_VRT_BYTES + 1)
+    if len(data) > MAX_VRT_BYTES:
+        raise SourceError(f"the VRT {path} has more than {MAX_VRT_BYTES:,} bytes: not read")
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise SourceError(f"the VRT {path} defines entities: not read")
+    try:
+        return list(ElementTree.fromstring(data).iter())  # nosec B314 # no entities, see above
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise SourceError(f"the VRT {path} is not XML: {error}") from error
+
+
+def _inside(path: Path, folder: Path, element: ElementTree.Element) -> Path:
+    """Return the file that a `SourceFilename` names, once it is sure to lie in `folder`."""
+    name, relative = element.text or "", element.get("relativeToVRT", "0")
+    base = folder if relative == "1" else Path()
+    try:
+        picture = (base / name).resolve()
+        # nothing that GDAL may take for another name than Python does
+        plain = name == name.strip() and len(element) == 0 and relative in {"0", "1"}
+        plain = plain and picture.is_file()
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
+        plain = False
+    if not plain or not picture.is_relative_to(folder):
+        raise SourceError(
+            f"the VRT {path} reads what is not in its folder: if you trust it, say --allow-vrt"
+        )
+    return picture
+
+
+def _is_vrt(path: Path) -> bool:
+    return _VRT.match(_start(path)) is not None
+
+
+def _points_elsewhere(path: Path) -> bool:
+    """Whether a file that is no picture looks like one of instructions."""
+    return (
+        path.suffix.lower() in {".vrt", ".xml", ".wms"} or _POINTER.match(_start(path)) is not None
+    )
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
+
 
 MAX_ASPECT = 1.25
 """Ratio of a ground pixel's sides from which on it counts as oblong."""

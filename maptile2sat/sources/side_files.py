@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree  # nosec B405 # nothing with entities is parsed
 
 from maptile2sat.errors import SourceError, UsageError
-from maptile2sat.projection import check_crs_text
+from maptile2sat.geo.crs import check_crs_text
 
 MAX_NOTES_BYTES = 16 << 20
 """Most bytes of notes that are read: histograms and colour tables take a few kB."""

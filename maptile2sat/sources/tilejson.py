@@ -10,16 +10,14 @@ from typing import Any
 from urllib.parse import urljoin
 
 from maptile2sat.errors import SourceError
-from maptile2sat.grid import MAX_ZOOM, BBox
+from maptile2sat.geo.grid import MAX_ZOOM, BBox
 from maptile2sat.sources.folder import open_folder
 from maptile2sat.sources.http import HttpClient
 from maptile2sat.sources.mbtiles import VECTOR_ADVICE
-from maptile2sat.sources.naming import plain_text, safe_url
 from maptile2sat.sources.options import SourceOptions
-from maptile2sat.sources.template import Template, is_template
-from maptile2sat.sources.tiled import TiledSource
-from maptile2sat.sources.tileset import open_tileset
-from maptile2sat.sources.xyz import UrlTiles
+from maptile2sat.sources.redact import plain_text, safe_url
+from maptile2sat.sources.tiles import TiledSource, open_tileset
+from maptile2sat.sources.xyz import Template, UrlTiles, is_template
 
 MAX_BYTES = 8 << 20
 """Size from which on a TileJSON file is not believed."""

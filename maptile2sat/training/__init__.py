@@ -9,12 +9,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from maptile2sat.datasets.files import require_sound
-from maptile2sat.datasets.layout import doubt_of_side, is_there
+from maptile2sat.datasets.pairs import doubt_of_side, is_there, require_sound
 from maptile2sat.errors import TrainingError, UsageError, refuse_undecodable
 from maptile2sat.training import checkpoint
-from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.data import Pairs, epoch_steps
 from maptile2sat.training.devices import (
     Devices,
     check_devices,
@@ -22,11 +21,10 @@ from maptile2sat.training.devices import (
     memory_errors,
     resolve_precision,
 )
-from maptile2sat.training.logs import Progress
-from maptile2sat.training.loop import Loop, Rhythm, Stop, catching
-from maptile2sat.training.pairs import Pairs, epoch_steps
+from maptile2sat.training.log import Progress
+from maptile2sat.training.loop import Loop, Rhythm, Stop, build_trainer, catching
 from maptile2sat.training.presets import preset_config
-from maptile2sat.training.starting import start_from_bundle, starting_bundle, starting_palette
+from maptile2sat.training.start import start_from_bundle, starting_bundle, starting_palette
 
 __all__ = ["Progress", "TrainConfig", "preset_config", "train"]
 

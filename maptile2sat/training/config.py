@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maptile2sat.datasets.layout import write_json
-from maptile2sat.device import PRECISIONS
+from maptile2sat.datasets.pairs import write_json
 from maptile2sat.errors import TrainingError, UsageError
-from maptile2sat.networks.generator import (
+from maptile2sat.models.device import PRECISIONS
+from maptile2sat.models.generator import (
     MAX_BLOCKS,
     MAX_COLOURS,
     MAX_DILATION,

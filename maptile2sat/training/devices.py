@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from maptile2sat.device import PRECISIONS, cpu_precision, gpu_precision, load_tensorflow
 from maptile2sat.errors import DeviceError, TrainingError, UsageError
+from maptile2sat.models.device import PRECISIONS, cpu_precision, gpu_precision, load_tensorflow
 
 FORM = re.compile(r"auto|gpu|cpu(?::[1-9]\d*)?|[1-9]\d*")
 

@@ -11,21 +11,20 @@ import numpy as np
 from PIL import ImageColor
 
 from maptile2sat._version import __version__
-from maptile2sat.bundle import Bundle, check_place, open_bundle, redescribe, save_bundle
-from maptile2sat.datasets.layout import is_there, read_description
-from maptile2sat.description import is_plain_name
-from maptile2sat.device import load_tensorflow
+from maptile2sat.datasets.pairs import is_there, read_description
 from maptile2sat.errors import BundleError, TrainingError, UsageError, refuse_undecodable
+from maptile2sat.models.bundle import Bundle, check_place, open_bundle, redescribe, save_bundle
+from maptile2sat.models.description import is_plain_name
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.models.generator import usual_cell
 from maptile2sat.training import checkpoint
-from maptile2sat.training.building import build_trainer
 from maptile2sat.training.config import TrainConfig
-from maptile2sat.training.history import BUNDLE
-from maptile2sat.training.pairs import Pairs, dominant_colours
+from maptile2sat.training.data import Pairs, dominant_colours
+from maptile2sat.training.files import BUNDLE
+from maptile2sat.training.loop import build_trainer, validate
 from maptile2sat.training.presets import command
 from maptile2sat.training.quantise import CROPS, with_integers
-from maptile2sat.training.starting import start_of, starting_palette
-from maptile2sat.training.validation import validate
-from maptile2sat.translator import usual_cell
+from maptile2sat.training.start import start_of, starting_palette
 
 SHOWN_COLOURS = 16
 
@@ -130,7 +129,7 @@ def export(
         )
     pairs = Pairs.of(config, "train")
     load_tensorflow()
-    from maptile2sat.networks.generator import get_weights
+    from maptile2sat.models.generator import get_weights
 
     trainer = build_trainer(config, starting_palette(run, pairs, config))
     step = checkpoint.load(chosen, trainer.variables())

@@ -14,18 +14,159 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from maptile2sat.datasets.pairs import Pixels
 from maptile2sat.errors import TrainingError
-from maptile2sat.training import checkpoint, sheet
-from maptile2sat.training.annotations import annotate
-from maptile2sat.training.collapse import CollapseError, Watch
+from maptile2sat.geo.grid import Window
+from maptile2sat.models.bundle import Bundle
+from maptile2sat.models.noise import noise
+from maptile2sat.training import checkpoint, samples
 from maptile2sat.training.config import TrainConfig
-from maptile2sat.training.logs import Log, Progress
-from maptile2sat.training.painting import middle
-from maptile2sat.training.pairs import Batch, Pairs, make_batch
-from maptile2sat.training.validation import HELD_OUT, pooled_l1
+from maptile2sat.training.data import Batch, Pairs, make_batch
+from maptile2sat.training.devices import Devices
+from maptile2sat.training.labels.draw import annotate
+from maptile2sat.training.log import Log, Progress
+from maptile2sat.training.painting import from_unet, middle
+from maptile2sat.training.presets import SHAPE
+from maptile2sat.training.samples import Generate
 
 if TYPE_CHECKING:
-    from maptile2sat.training.adversarial import Trainer
+    from maptile2sat.training.trainer import Trainer
+
+# Notices a discriminator that no longer teaches the generator anything
+
+PATIENCE = 500
+"""Steps that it must last."""
+
+SMOOTHING = 0.99
+"""Decay per step of the means that are looked at; one lucky batch decides nothing."""
+
+WON = 0.005
+"""Loss, as a share of that of guessing, below which it is always right."""
+
+LOST = 0.001
+"""Distance from the loss of guessing, as a share of it, below which it does nothing but guess."""
+
+
+class CollapseError(TrainingError):
+    """The discriminator has collapsed; what was saved since it began is of no use."""
+
+
+class Watch:
+    """Follows the discriminator's loss from step to step.
+
+    It has collapsed when for `PATIENCE` steps it was always right, which leaves the generator
+    without a gradient that means anything, or did nothing but guess. A resumed run watches anew.
+
+    Args:
+        chance: The loss of guessing.
+        patience: Steps.
+
+    Attributes:
+        since: Step before which it was last well, if it seems to be collapsing.
+    """
+
+    def __init__(self, chance: float, patience: int = PATIENCE) -> None:
+        self.chance, self.patience = chance, patience
+        self.loss, self.distance = 1.0, 1.0
+        self.since: int | None = None
+
+    def add(self, step: int, loss: float) -> None:
+        """Take the loss of `step`.
+
+        Raises:
+            CollapseError: If the discriminator has collapsed.
+        """
+        share = loss / self.chance
+        self.loss += (1.0 - SMOOTHING) * (share - self.loss)
+        self.distance += (1.0 - SMOOTHING) * (abs(share - 1.0) - self.distance)
+        if self.loss >= WON and self.distance >= LOST:
+            self.since = None
+            return
+        if self.since is None:
+            self.since = step - 1
+        if step - self.since >= self.patience:
+            how = "every" if self.loss < WON else "no"
+            raise CollapseError(
+                f"the discriminator has collapsed: for {step - self.since} steps, up to step "
+                f"{step}, it told {how} generated image from a real one; start another run "
+                "(--out) with another --learning-rate or --seed"
+            )
+
+
+# A few figures of a bundle on held-out pairs: how far it is from the real images, pixel by pixel
+
+STRIDE = 16
+
+HELD_OUT = 640
+"""Largest side in pixels of what a `local` model is tried on: memory grows with its square."""
+
+POOL = 8
+"""Side in pixels of the averages by which checkpoints are compared."""
+
+
+def pooled_l1(generate: Generate, chosen: list[tuple[Pixels, Pixels]]) -> float:
+    """Return the mean distance of `POOL` px averages from those of the real images.
+
+    Averages say whether the right thing stands in the right place in the right colour, and leave
+    aside texture, of which a blurred image would have the least error.
+
+    Args:
+        generate: Makes an image in -1..1 from a map and its number.
+        chosen: Held-out (map, image) pairs of a side that it takes.
+    """
+    gaps = []
+    for number, (drawn, image) in enumerate(chosen):
+        gap = generate(drawn, number) - (image.astype(np.float32) / 127.5 - 1.0)
+        side = gap.shape[0] // POOL
+        blocks = gap[: side * POOL, : side * POOL].reshape(side, POOL, side, POOL, 3)
+        gaps.append(float(np.abs(blocks.mean((1, 3))).mean()))
+    return float(np.mean(gaps))
+
+
+def validate(bundle: Bundle, pairs: Pairs, limit: int = 60) -> dict[str, float]:
+    """Generate images for held-out maps and compare them with the real ones.
+
+    Args:
+        bundle: A model; the weights measured are those in its file. Of a larger pair a `unet` is
+            given the middle window, a `local` one the middle `HELD_OUT` px.
+        pairs: Held-out pairs; at most `limit` of them, evenly chosen, are used.
+        limit: Most pairs to use.
+
+    Returns:
+        `val_l1` and `val_rmse` on the scale -1..1, `val_psnr` in dB, and `val_pairs`, their
+        number. Images are compared at their own size, without a resize.
+    """
+    from maptile2sat.models.generator import build_generator
+
+    model = build_generator(bundle, "float32")
+    absolute, squared = [], []
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(limit, len(pairs))).round().astype(int))
+    for index in chosen:
+        pair = pairs[int(index)]
+        if bundle.description.kind == "local":
+            side = pair.map.shape[0] // STRIDE * STRIDE
+            whole, side = slice(side), min(side, HELD_OUT)
+            drawn, image = (middle(part[whole, whole], side) for part in pair)
+            grains = noise(0, Window(int(index) * 4096, 0, side, side))
+            inputs = (drawn.astype(np.float32), grains.fine, grains.coarse)
+            made = np.asarray(model([np.asarray(part)[None] for part in inputs], training=False))[0]
+        else:
+            side = int(model.input.shape[1])
+            drawn, image = middle(pair.map, side), middle(pair.image, side)
+            made = from_unet(model)(drawn, int(index))
+        gap = made - (image.astype(np.float32) / 127.5 - 1.0)
+        absolute.append(float(np.abs(gap).mean()))
+        squared.append(float((gap**2).mean()))
+    rmse = float(np.sqrt(np.mean(squared)))
+    # the largest possible difference on this scale is 2
+    psnr = float(20.0 * np.log10(2.0 / rmse)) if rmse else float("inf")
+    return {
+        "val_l1": round(float(np.mean(absolute)), 4),
+        "val_rmse": round(rmse, 4),
+        "val_psnr": round(psnr, 2),
+        "val_pairs": len(chosen),
+    }
+
 
 AHEAD = 3
 SAMPLES = 6
@@ -214,7 +355,7 @@ class Loop:
         if step % self.rhythm.sample == 0 or step == self.config.steps:
             picture = self.run / "samples" / f"step-{step:08d}.png"
             generate = self.trainer.generate()
-            figures = sheet.draw(generate, self.samples, picture, f"generated, step {step:,}")
+            figures = samples.draw(generate, self.samples, picture, f"generated, step {step:,}")
             log.sampled(step, figures, picture)
         if step % self.rhythm.epoch == 0:
             self._say_epoch(step)
@@ -243,8 +384,37 @@ class Loop:
     def _held_out(self, validation: Pairs, count: int) -> list[tuple[Any, Any]]:
         """Return fixed held-out pairs, or their middles, of a size that the generator takes."""
         made = []
-        for drawn, image in sheet.choose(validation, count):
+        for drawn, image in samples.choose(validation, count):
             whole, local = drawn.shape[0], self.config.kind == "local"
             side = min(whole, HELD_OUT) if local else self.config.crop
             made.append((middle(drawn, side), middle(image, side)))
         return made
+
+
+# From a configuration to networks: the preset's trainer
+
+
+def build_trainer(
+    config: TrainConfig, palette: list[list[float]], devices: Devices | None = None
+) -> Trainer:
+    """Build the networks of a run; imports TensorFlow.
+
+    Args:
+        config: The run's configuration.
+        palette: What `starting.starting_palette` returned.
+        devices: What it computes on; one CPU by default.
+    """
+    if config.kind == "unet":
+        from maptile2sat.training.pix2pix import UnetTrainer
+
+        return UnetTrainer(config, devices)
+    from maptile2sat.models.networks.local import LocalConfig
+    from maptile2sat.training.local import LocalTrainer
+
+    shape = {name: getattr(config, name) for name in SHAPE}
+    local = LocalConfig(palette=palette, seed=config.seed, **shape)
+    if config.preset == "cleaner":
+        from maptile2sat.training.local import CleanerTrainer
+
+        return CleanerTrainer(config, local, devices)
+    return LocalTrainer(config, local, devices)

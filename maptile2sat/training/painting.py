@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maptile2sat.datasets.layout import Pixels
-from maptile2sat.training.sheet import Generate
+from maptile2sat.datasets.pairs import Pixels
+from maptile2sat.training.samples import Generate
 
 
 def from_unet(model: Any) -> Generate:

@@ -8,14 +8,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from maptile2sat.networks.discriminators import build_pix2pix_critic, build_seed_discriminator
-from maptile2sat.networks.unet import UnetConfig, build_unet
-from maptile2sat.training.adversarial import Losses, Tensor, Trainer
+from maptile2sat.models.networks.discriminators import (
+    build_pix2pix_critic,
+    build_seed_discriminator,
+)
+from maptile2sat.models.networks.unet import UnetConfig, build_unet
 from maptile2sat.training.config import TrainConfig
+from maptile2sat.training.data import Batch
 from maptile2sat.training.devices import Devices
 from maptile2sat.training.painting import from_unet
-from maptile2sat.training.pairs import Batch
-from maptile2sat.training.sheet import Generate
+from maptile2sat.training.samples import Generate
+from maptile2sat.training.trainer import Losses, Tensor, Trainer
 
 EPSILON = 1e-7
 """Probabilities are kept this far from 0 and 1 (Keras' own value)."""

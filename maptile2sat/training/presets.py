@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maptile2sat.bundle import find_bundle
-from maptile2sat.datasets.layout import choose_map_side, list_pairs, stated_style
+from maptile2sat.datasets.pairs import choose_map_side, list_pairs, stated_style
 from maptile2sat.errors import UsageError
-from maptile2sat.networks.generator import architecture_of
-from maptile2sat.networks.local import LocalConfig
+from maptile2sat.models.bundle import find_bundle
+from maptile2sat.models.generator import architecture_of
+from maptile2sat.models.networks.local import LocalConfig
 from maptile2sat.training.config import TrainConfig
-from maptile2sat.training.pairs import epoch_steps
+from maptile2sat.training.data import epoch_steps
 
 CLASSIC: dict[str, Any] = {
     "batch_size": 1,

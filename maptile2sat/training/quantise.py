@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from maptile2sat.bundle import Bundle, check_place, find_bundle, open_bundle, save_integers
-from maptile2sat.datasets.layout import choose_map_side, list_pairs, read_pair, spread
-from maptile2sat.description import SPECIFICATION
-from maptile2sat.device import load_tensorflow
+from maptile2sat.datasets.pairs import choose_map_side, list_pairs, read_pair, spread
 from maptile2sat.errors import BundleError, TrainingError
-from maptile2sat.integers import known
-from maptile2sat.integers.network import STEP, generate
+from maptile2sat.models.bundle import Bundle, check_place, find_bundle, open_bundle, save_integers
+from maptile2sat.models.description import SPECIFICATION
+from maptile2sat.models.device import load_tensorflow
+from maptile2sat.models.integers import known
+from maptile2sat.models.integers.network import STEP, generate
 
 CROPS = 16
 """Training maps that scales are chosen by."""
@@ -85,9 +85,9 @@ def with_integers(bundle: Bundle, maps: Sequence[npt.NDArray[np.uint8]]) -> Bund
     about = bundle.description
     _refuse_unet(bundle)
     tf = load_tensorflow()
-    from maptile2sat.integers.calibrate import calibrated
-    from maptile2sat.integers.tensorflow import TensorFlowOperations
-    from maptile2sat.networks.generator import build_generator
+    from maptile2sat.models.generator import build_generator
+    from maptile2sat.models.integers.calibrate import calibrated
+    from maptile2sat.models.integers.tensorflow import TensorFlowOperations
 
     with tf.device("/CPU:0"):
         floats = build_generator(bundle, "float32")

@@ -17,7 +17,7 @@ from email.utils import formatdate
 from pathlib import Path
 from unittest import mock
 
-from maptile2sat.grid import Window
+from maptile2sat.geo.grid import Window
 from maptile2sat.sources.hosts import Pace
 from tests.conftest import TileMap, encode, pattern
 

@@ -21,13 +21,13 @@ import h5py
 import numpy as np
 import pytest
 
-from maptile2sat.bundle import DESCRIPTION, WEIGHTS, find_bundle, open_bundle
-from maptile2sat.datasets.archive import unpack
+from maptile2sat.datasets.fetch import unpack
 from maptile2sat.errors import BundleError, Maptile2satError, SourceError
+from maptile2sat.models.bundle import DESCRIPTION, WEIGHTS, find_bundle, open_bundle
 from maptile2sat.sources import SourceOptions, mbtiles, open_source
 from tests.conftest import TileMap, write_mbtiles, write_pmtiles
+from tests.models.test_bundle import rehash
 from tests.support_render import copy_of_tiny
-from tests.test_bundle import rehash
 
 pytestmark = pytest.mark.usefixtures("usual_garbage")
 
@@ -311,7 +311,7 @@ def test_description_made_to_hurt(tmp_path: Path) -> None:
 
 
 def open_and_build(folder: Path) -> None:
-    from maptile2sat.networks.generator import build_generator
+    from maptile2sat.models.generator import build_generator
 
     build_generator(open_bundle(folder), "float32")
 

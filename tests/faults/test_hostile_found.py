@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from maptile2sat.bundle import find_bundle
 from maptile2sat.errors import Maptile2satError, SourceError, UsageError
-from maptile2sat.grid import BBox, mercator_grid
-from maptile2sat.projection import parse_crs
+from maptile2sat.geo.crs import parse_crs
+from maptile2sat.geo.grid import BBox, mercator_grid
+from maptile2sat.models.bundle import find_bundle
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap, write_mbtiles, write_raster
 

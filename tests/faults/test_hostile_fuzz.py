@@ -21,13 +21,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from maptile2sat.bundle import DESCRIPTION, open_bundle
 from maptile2sat.errors import Maptile2satError
-from maptile2sat.grid import TILE, Window, mercator_grid, parse_bbox
-from maptile2sat.projection import WEB_MERCATOR
+from maptile2sat.geo.crs import WEB_MERCATOR
+from maptile2sat.geo.grid import TILE, Window, mercator_grid, parse_bbox
+from maptile2sat.models.bundle import DESCRIPTION, open_bundle
 from maptile2sat.sources import SourceOptions, open_source
-from maptile2sat.sources.decode import Decoder
-from maptile2sat.sources.template import is_template
+from maptile2sat.sources.tiles import Decoder
+from maptile2sat.sources.xyz import is_template
 from tests.conftest import (
     TileMap,
     pattern,

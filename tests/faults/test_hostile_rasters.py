@@ -17,9 +17,9 @@ import rasterio
 from affine import Affine
 
 from maptile2sat.errors import Maptile2satError, SourceError
-from maptile2sat.grid import Window
+from maptile2sat.geo.grid import Window
 from maptile2sat.sources import SourceOptions, open_source
-from maptile2sat.sources.drivers import files_beside
+from maptile2sat.sources.raster import files_beside
 from tests.conftest import TileMap, write_mbtiles, write_raster
 from tests.faults.support import vrt
 from tests.support_render import run_cli
@@ -315,7 +315,7 @@ def test_position_that_is_none(transform: Affine, crs: str, tmp_path: Path) -> N
 
 def test_pipes_do_not_hang(tmp_path: Path) -> None:
     """Pipes in the place of a map, a tile or a bundle: nobody waits for what will not come."""
-    from maptile2sat.bundle import open_bundle
+    from maptile2sat.models.bundle import open_bundle
 
     os.mkfifo(tmp_path / "map.tif")
     (tmp_path / "13" / "1").mkdir(parents=True)

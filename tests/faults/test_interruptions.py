@@ -21,15 +21,14 @@ import pytest
 from filelock import FileLock
 
 import maptile2sat
-from maptile2sat.device import memory_errors
 from maptile2sat.errors import DeviceError, OutputError, UnfinishedError
-from maptile2sat.grid import Window
-from maptile2sat.partial import JOURNAL, Partial, partial_folder
-from maptile2sat.resources import sample_map
-from maptile2sat.sharding.blocks import BlockPlan
-from maptile2sat.sharding.ledger import Ledger
-from maptile2sat.sharding.manifest import BlockRecord
-from maptile2sat.translator import WholeTranslator
+from maptile2sat.geo.grid import Window
+from maptile2sat.models.device import memory_errors
+from maptile2sat.models.generator import WholeTranslator
+from maptile2sat.output.manifest import BlockRecord
+from maptile2sat.paths import sample_map
+from maptile2sat.rendering.blocks import BlockPlan
+from maptile2sat.rendering.work import JOURNAL, Ledger, Partial, partial_folder
 from tests.conftest import TileMap, TileServer, write_raster
 from tests.faults.support import vrt
 from tests.support_render import (
@@ -168,7 +167,7 @@ def test_map_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
     shutil.copy(sample_map(), drawn)
     settings = {"model": str(tiny_bundle()), "precision": "integer"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maptile2sat.geotiff.write_geotiff", _interrupted)
+        patch.setattr("maptile2sat.output.geotiff.write_geotiff", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             maptile2sat.render(drawn.as_uri(), tmp_path / "out.tif", **settings)
     state = drawn.stat()
@@ -187,7 +186,7 @@ def test_picture_of_a_vrt_that_changed(tmp_path: Path) -> None:
     drawn = vrt(tmp_path / "map.vrt", "a.tif")
     settings = {"model": str(tiny_bundle()), "precision": "integer"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maptile2sat.geotiff.write_geotiff", _interrupted)
+        patch.setattr("maptile2sat.output.geotiff.write_geotiff", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             maptile2sat.render(drawn, tmp_path / "out.tif", **settings)
     state = (tmp_path / "a.tif").stat()
@@ -326,7 +325,7 @@ def test_ctrl_c_does_not_wait_for_a_server(tmp_path: Path, server: TileServer) -
 
 
 def maptile2sat_box(tile_map: TileMap) -> Any:
-    from maptile2sat.grid import mercator_grid
+    from maptile2sat.geo.grid import mercator_grid
 
     return mercator_grid(tile_map.zoom).lonlat_bounds(tile_map.extent)
 

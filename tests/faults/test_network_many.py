@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maptile2sat.grid import TILE, Window
+from maptile2sat.geo.grid import TILE, Window
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import Pixels, TileMap
 from tests.faults.support import HANGING, LONG, PASSING, Fault, serving

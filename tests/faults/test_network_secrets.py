@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maptile2sat.errors import SourceError
-from maptile2sat.grid import Window, mercator_grid
+from maptile2sat.geo.grid import Window, mercator_grid
 from maptile2sat.sources import SourceOptions, open_source
 from tests.conftest import TileMap
 from tests.faults.support import answer, raw, serving

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from maptile2sat.errors import MissingTileError, SourceError, UsageError
-from maptile2sat.grid import TILE, Window
+from maptile2sat.geo.grid import TILE, Window
 from maptile2sat.sources import Hosts, SourceOptions, open_source
 from tests.conftest import TileMap
 from tests.faults.support import (

@@ -1,0 +1,1 @@
+"""Places: grids and windows, coordinate systems, outlines and cutlines."""

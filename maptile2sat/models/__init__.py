@@ -1,0 +1,1 @@
+"""Models: bundles, the networks in them, and what computes them."""

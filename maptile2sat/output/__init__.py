@@ -1,0 +1,1 @@
+"""What a render becomes: GeoTIFF, pyramid, folder of blocks, and what describes them."""

@@ -1,1 +1,0 @@
-"""Renders beyond one machine: a folder of blocks, and what describes it."""

@@ -1,0 +1,1 @@
+"""Labels drawn over maps in training: texts, shields and symbols."""
