@@ -2,7 +2,7 @@
 
 It judges pictures as the FCN-score of Isola et al. (2017, arXiv 1611.07004) does: a generated
 image is good if a network that learned from real images finds in it what the map says. Its
-inner features also serve as the space of a kernel distance (`kernel.py`). It is trained once,
+inner features also serve as the space of a kernel distance (`metrics.py`). It is trained once,
 by `train_fcn.py`, and is the same for every model, so that figures compare.
 """
 

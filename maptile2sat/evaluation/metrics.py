@@ -1,8 +1,9 @@
-"""Sliced Wasserstein distance of pyramid patches (Karras et al. 2018, arXiv 1710.10196).
+"""Distances of generated from real images, by texture, spectrum, features and pixels.
 
-Each level of a Laplacian pyramid holds the detail of one scale. Patches of 7x7 pixels are drawn
-from it, normalised per channel over the set, and compared through their projections on random
-directions: the fine levels tell of texture and sharpness, the coarse ones of layout.
+Sliced Wasserstein distance of pyramid patches (Karras et al. 2018, arXiv 1710.10196): each level of
+a Laplacian pyramid holds the detail of one scale. Patches of 7x7 pixels are drawn from it,
+normalised per channel over the set, and compared through their projections on random directions:
+the fine levels tell of texture and sharpness, the coarse ones of layout.
 """
 
 from __future__ import annotations

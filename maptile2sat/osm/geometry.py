@@ -1,4 +1,4 @@
-"""The extract's box in pixels: cutting lines at it, and closing open lines along it."""
+"""Geometry of an extract: its box, joined ways, rings, areas and the sea, all in pixels."""
 
 from __future__ import annotations
 

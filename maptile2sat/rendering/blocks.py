@@ -1,4 +1,4 @@
-"""One block of a larger render: whole cells of it, cut to the area asked for."""
+"""Blocks of a larger render: how an area is cut into them, and how one of them is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work of a render, kept beside its output until that is finished.
+"""The work of a render that is not finished: folders, journals and records of what is done.
 
 `OUT.tif.partial/` holds the pixels made so far and a journal: a first line that says what they
 were made from, then a line for each cell whose pixels are safely on disk. Another run goes on
