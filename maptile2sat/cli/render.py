@@ -66,7 +66,7 @@ def show_sharded(
     tell = partial(warn, verbosity=level)
     with progress_bar("blocks", level) as move:
         result = render_sharded(source, output, sharding, options, progress=move, warn=tell)
-    show_json(result) if as_json else _sharded_show_result(result, level)
+    show_json(result) if as_json else _show_blocks(result, level)
 
 
 def check_sharded(output: str, options: RenderOptions, shared_out: tuple[str, int | None]) -> None:
@@ -88,7 +88,7 @@ def has_unfinished(output: str) -> bool:
         return False
 
 
-def _sharded_show_result(result: ShardResult, level: int) -> None:
+def _show_blocks(result: ShardResult, level: int) -> None:
     print(result.output)
     resumed = f" ({result.resumed_blocks:,} of them done before)" if result.resumed_blocks else ""
     empty = f", {result.empty_blocks:,} without any map" if result.empty_blocks else ""

@@ -54,8 +54,6 @@ from maptile2sat.models.noise import MAX_SEED
 CHUNK = 32
 """Pictures whose spectra are in memory at once."""
 
-DescriptionFloats = npt.NDArray[Any]
-
 
 class Description(NamedTuple):
     """What describes N pictures; the picture is the first axis everywhere.
@@ -69,12 +67,12 @@ class Description(NamedTuple):
         inception: Features (N, 2048); None if there are no weights.
     """
 
-    patches: list[DescriptionFloats]
-    profiles: DescriptionFloats
-    logs: DescriptionFloats
+    patches: list[Floats]
+    profiles: Floats
+    logs: Floats
     reading: Reading
     texture: Texture | None
-    inception: DescriptionFloats | None
+    inception: Floats | None
 
 
 def describe(
@@ -212,7 +210,7 @@ def _figure(value: float, floor: float | None, samples: Sequence[float] | Any) -
 
 # Figures of generated pictures against real ones of the same maps
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[Any]
 PERIODS = (4, 2)
 
 

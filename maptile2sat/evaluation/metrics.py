@@ -19,7 +19,7 @@ import numpy.typing as npt
 from maptile2sat.evaluation.fcn import CLASSES, Labels
 from maptile2sat.models.device import load_tensorflow
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
 PATCH = 7
@@ -187,10 +187,8 @@ def measure_distortion(
 
 # The Frechet distance of two sets of features, taken as Gaussians (Heusel et al. 2017)
 
-FrechetFloats = npt.NDArray[Any]
 
-
-def frechet_distance(one: FrechetFloats, other: FrechetFloats) -> float:
+def frechet_distance(one: Floats, other: Floats) -> float:
     """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); 0 for equal sets.
 
     Args:
@@ -206,7 +204,7 @@ def frechet_distance(one: FrechetFloats, other: FrechetFloats) -> float:
     return float(max(0.0, gap @ gap + np.trace(first) + np.trace(second) - 2 * shared))
 
 
-def _root(matrix: FrechetFloats) -> FrechetFloats:
+def _root(matrix: Floats) -> Floats:
     """Return the square root of a symmetric matrix without negative eigenvalues."""
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
@@ -214,10 +212,8 @@ def _root(matrix: FrechetFloats) -> FrechetFloats:
 
 # The kernel distance of two sets of features (KID, Binkowski et al. 2018, arXiv 1801.01401)
 
-KernelFloats = npt.NDArray[Any]
 
-
-def kernel_distance(one: KernelFloats, other: KernelFloats) -> float:
+def kernel_distance(one: Floats, other: Floats) -> float:
     """Return the unbiased squared MMD under the kernel (x.y / D + 1)^3.
 
     Its expectation is 0 for sets of one distribution, so single values may lie below 0.
@@ -231,11 +227,11 @@ def kernel_distance(one: KernelFloats, other: KernelFloats) -> float:
     return float(within - 2 * _kernel(a, b).mean())
 
 
-def _kernel(a: KernelFloats, b: KernelFloats) -> KernelFloats:
+def _kernel(a: Floats, b: Floats) -> Floats:
     return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
 
 
-def _without_self(values: KernelFloats) -> float:
+def _without_self(values: Floats) -> float:
     """Return the mean of a square matrix off its diagonal."""
     count = len(values)
     return float((values.sum() - np.trace(values)) / (count * (count - 1)))
@@ -331,7 +327,6 @@ def seam_ratio(steps: Sequence[Steps]) -> float:
 
 # Power spectra: detail by scale, and peaks that upsampling layers leave (checkerboards)
 
-SpectrumFloats = npt.NDArray[np.float64]
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Grey value of red, green, blue (ITU-R BT.601)."""
@@ -358,7 +353,7 @@ def power_spectra(pictures: Pixels) -> npt.NDArray[np.float32]:
     return spectra
 
 
-def radial_profile(spectra: npt.NDArray[np.float32]) -> SpectrumFloats:
+def radial_profile(spectra: npt.NDArray[np.float32]) -> Floats:
     """Return the mean power at each whole radius 1..side / 2, (N, side / 2)."""
     count, side = spectra.shape[:2]
     places = np.fft.fftfreq(side, 1 / side)
@@ -370,12 +365,12 @@ def radial_profile(spectra: npt.NDArray[np.float32]) -> SpectrumFloats:
     return np.stack(sums) / areas
 
 
-def decibels(profiles: SpectrumFloats) -> SpectrumFloats:
+def decibels(profiles: Floats) -> Floats:
     """Return the mean profile of pictures (N, radii) in decibels, (radii,)."""
     return np.asarray(10 * np.log10(profiles.mean(0) + _rounding(2 * profiles.shape[1])))
 
 
-def spectrum_distance(one: SpectrumFloats, other: SpectrumFloats) -> float:
+def spectrum_distance(one: Floats, other: Floats) -> float:
     """Return the root mean square difference of two sets' mean profiles in decibels."""
     return float(np.sqrt(((decibels(one) - decibels(other)) ** 2).mean()))
 
@@ -422,7 +417,7 @@ def _prominence(mean: npt.NDArray[np.float32], row: int, col: int) -> float:
 
 
 @cache
-def _window(side: int) -> SpectrumFloats:
+def _window(side: int) -> Floats:
     ramp = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
     return np.asarray(ramp[:, None] * ramp)
 
@@ -434,7 +429,6 @@ def _rounding(side: int) -> float:
 
 # Texture within each class of the map: how strong it is, and how far it hangs together
 
-TextureFloats = npt.NDArray[np.float64]
 
 LAGS = (1, 2, 4, 8)
 """Pixels between the two points of an autocorrelation."""
@@ -451,8 +445,8 @@ class Texture(NamedTuple):
         correlation: Correlation of grey values that lie `LAGS` apart, (N, classes, lags).
     """
 
-    std: TextureFloats
-    correlation: TextureFloats
+    std: Floats
+    correlation: Floats
 
 
 def measure_texture(pictures: npt.NDArray[np.uint8], labels: Labels) -> Texture:
@@ -475,7 +469,7 @@ def measure_texture(pictures: npt.NDArray[np.uint8], labels: Labels) -> Texture:
     return Texture(std, correlation)
 
 
-def _correlation(values: TextureFloats, mine: npt.NDArray[np.bool_], lag: int) -> float:
+def _correlation(values: Floats, mine: npt.NDArray[np.bool_], lag: int) -> float:
     """Return the correlation of pixels `lag` apart, both of the class; 1 if all are equal."""
     products, squares = 0.0, 0.0
     for axis in (0, 1):
@@ -490,7 +484,7 @@ def _apart(lag: int) -> tuple[slice, slice]:
     return slice(None, -lag), slice(lag, None)
 
 
-def class_means(values: TextureFloats) -> TextureFloats:
+def class_means(values: Floats) -> Floats:
     """Return the mean over pictures of what is known, nan for a class that none shows."""
     known = ~np.isnan(values)
     count = known.sum(0)
@@ -498,7 +492,7 @@ def class_means(values: TextureFloats) -> TextureFloats:
     return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
 
 
-def std_distance(one: TextureFloats, other: TextureFloats) -> float:
+def std_distance(one: Floats, other: Floats) -> float:
     """Return the mean over classes of |ln(std / std)|: 0.1 is about ten per cent.
 
     nan if no class is in both.
@@ -507,11 +501,11 @@ def std_distance(one: TextureFloats, other: TextureFloats) -> float:
     return _mean_known(gap)
 
 
-def correlation_distance(one: TextureFloats, other: TextureFloats) -> float:
+def correlation_distance(one: Floats, other: Floats) -> float:
     """Return the mean over classes and lags of the difference of autocorrelations, 0..2."""
     return _mean_known(np.abs(class_means(one) - class_means(other)))
 
 
-def _mean_known(values: TextureFloats) -> float:
+def _mean_known(values: Floats) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

@@ -98,7 +98,6 @@ def cut_squares(pictures: Sequence[Pixels]) -> tuple[npt.NDArray[np.uint8], list
 
 # Generating pictures of maps in memory, through the same cells and halos as `render`
 
-GenerationPixels = npt.NDArray[np.uint8]
 
 APART = 1 << 16
 """Columns between two maps, about, so that each has its own noise."""
@@ -163,7 +162,7 @@ class Generator:
         pairs: Sequence[Pair],
         seed: int,
         progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> list[GenerationPixels]:
+    ) -> list[Pixels]:
         """Return a picture for each map, of the same size."""
         made = []
         cell = self._translator.cell
@@ -175,7 +174,7 @@ class Generator:
 
     def with_borders(
         self, pairs: Sequence[Pair], seed: int
-    ) -> Iterator[tuple[Pair, GenerationPixels, list[int]]]:
+    ) -> Iterator[tuple[Pair, Pixels, list[int]]]:
         """Yield each pair, its picture made of small cells, and where their borders lie in it.
 
         Maps are moved by half a cell, so that borders run through those of one cell too.
@@ -188,9 +187,7 @@ class Generator:
             picture = self._make(self._small, pair.map, col, shift, seed)
             yield pair, picture, list(range(self._unit - shift, pair.map.shape[0], self._unit))
 
-    def _make(
-        self, translator: Translator, drawn: GenerationPixels, col: int, row: int, seed: int
-    ) -> GenerationPixels:
+    def _make(self, translator: Translator, drawn: Pixels, col: int, row: int, seed: int) -> Pixels:
         source = MapInMemory(drawn, col, row)
         extent = source.info.extent
         picture = np.empty_like(drawn)
