@@ -197,8 +197,9 @@ def train_command(
     done = _train(config, out, devices, limit, (checkpoint_every, sample_every), -quiet)
     if done < config.steps:
         note(
-            f"saved and stopped after step {done:,} of {config.steps:,}: say the same again to go "
-            f"on, or make a model of it with 'maptile2sat export {out} -o FOLDER'",
+            f"saved and stopped after step {done:,} of {config.steps:,}"
+            f": run the same command again to go on, or "
+            f"make a model of it with 'maptile2sat export {out} -o FOLDER'",
             -quiet,
         )
         return

@@ -183,7 +183,7 @@ def _damage(archive: Path, error: Exception) -> str:
         start = stream.read(512)
     if start[:2] != b"\x1f\x8b":
         return f"the download is {describe(start)}, not a .tar.gz archive: give another --url"
-    return f"the archive is damaged ({error}): say the same again to download it anew"
+    return f"the archive is damaged ({error}): run the same command again to download it anew"
 
 
 # Downloading one large file: what is there already is not fetched again
@@ -258,8 +258,8 @@ class Download:
                 most = max(most, self._have())
                 if idle >= TRIES:
                     raise SourceError(
-                        f"{self._what}: the download keeps breaking off; say the same again later "
-                        f"to go on after {most:,} bytes"
+                        f"{self._what}: the download keeps breaking off; "
+                        f"run the same command again later to go on after {most:,} bytes"
                     )
                 time.sleep(0.2 * idle)
         except OSError as error:

@@ -182,7 +182,7 @@ def doubt_of_side(files: Sequence[Path], side: str) -> str | None:
         return None
     return (
         f"the {looks} half of the pairs looks like the map, but the {side} one is taken for it: "
-        f"if that is wrong, say --map-side {looks}"
+        f"if that is wrong, pass --map-side {looks}"
     )
 
 

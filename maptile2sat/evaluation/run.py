@@ -165,7 +165,7 @@ def _check(protocol: str, seed: int, folder: Path | None, *, overwrite: bool) ->
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file: give a folder")
         if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-            raise OutputError(f"{folder} exists: choose another name or say --overwrite")
+            raise OutputError(f"{folder} exists: choose another name or pass --overwrite")
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         raise OutputError(
             f"{folder} cannot be written ({error.strerror or error}): choose another name"

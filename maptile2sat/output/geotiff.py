@@ -453,7 +453,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     if is_folder:
         raise OutputError(f"{path} is a folder: give the name of a file in it")
     if exists and not overwrite:
-        raise OutputError(f"{path} exists: say --overwrite to replace it, or give another name")
+        raise OutputError(f"{path} exists: pass --overwrite to replace it, or give another name")
     if not in_folder:
         raise OutputError(f"the folder {path.parent} does not exist: make it first")
     try:

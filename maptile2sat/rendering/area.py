@@ -125,7 +125,7 @@ def read_box(
             check_degrees(bbox)
         except UsageError as error:
             raise UsageError(
-                f"{error} (for other coordinates say --bbox-crs, for example EPSG:3857)"
+                f"{error} (for other coordinates pass --bbox-crs, for example EPSG:3857)"
             ) from error
     return bbox, known
 

@@ -78,7 +78,7 @@ def connected(where: str, device: str = "auto") -> Iterator[Any]:
         client = Client(where, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"there is no Dask scheduler at {where}: start one with 'dask scheduler', or say "
+            f"there is no Dask scheduler at {where}: start one with 'dask scheduler', or pass "
             "--dask local"
         ) from error
     with silence_logging_cmgr(SILENT), client:  # a lost connection is told as an error of ours

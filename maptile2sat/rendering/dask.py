@@ -298,7 +298,7 @@ def _check_output(output: str, options: RenderOptions) -> None:
     """
     if output.lower().endswith(FILE_ENDINGS):
         raise UsageError(
-            f"--dask writes a folder, and {safe_place(output)} is named like a file: say "
+            f"--dask writes a folder, and {safe_place(output)} is named like a file: pass "
             "-o FOLDER; 'maptile2sat merge FOLDER -o ONE.tif' makes one file of it"
         )
     given = {field.name for field in dataclasses.fields(options)}

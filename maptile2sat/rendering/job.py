@@ -356,7 +356,7 @@ def checked_tiles(job: Job, translator: Translator) -> int:
     if limit is not None and tiles > limit:
         raise UsageError(
             f"the area takes {tiles:,} tiles, more than {limit:,}: give a smaller --bbox or "
-            f"--zoom, or say --max-tiles {tiles} if the map's owner allows it"
+            f"--zoom, or pass --max-tiles {tiles} if the map's owner allows it"
         )
     return tiles
 

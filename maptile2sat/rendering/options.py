@@ -244,7 +244,7 @@ class ShardOptions:
         if self.block is not None and cell * self.block > MAX_BLOCK_SIDE:
             raise UsageError(
                 f"a block of {self.block} cells is {cell * self.block} px wide, and "
-                f"{MAX_BLOCK_SIDE} is the most: say --block {MAX_BLOCK_SIDE // cell} or less"
+                f"{MAX_BLOCK_SIDE} is the most: pass --block {MAX_BLOCK_SIDE // cell} or less"
             )
         return cell * (self.block or max(1, BLOCK_SIDE // cell))
 

@@ -116,8 +116,8 @@ class Partial:
         lines = _lines(path)
         if len(lines) > 1 and not resume and not overwrite:
             raise UnfinishedError(
-                f"{self.folder} holds {len(lines) - 1} cells of an interrupted render: say "
-                "--resume to go on with it, or --overwrite to begin anew"
+                f"{self.folder} holds {len(lines) - 1} cells of an interrupted render: pass "
+                "--resume to continue it, or --overwrite to begin anew"
             )
         if len(lines) > 1 and resume:
             refuse_other(self.folder, lines[0], header)
@@ -237,7 +237,7 @@ def refuse_other(place: object, found: Mapping[str, Any], wanted: Mapping[str, A
     if texts:
         raise UnfinishedError(
             f"{place} is of another render ({'; '.join(texts)}): repeat what was "
-            "asked for then, or say --overwrite instead of --resume"
+            "asked for then, or pass --overwrite instead of --resume"
         )
 
 
@@ -338,7 +338,7 @@ class Claim:
             return None
         if not asked_for:
             raise UnfinishedError(
-                f"{place} exists: say --resume to go on with it, --overwrite to replace it, "
+                f"{place} exists: pass --resume to continue it, --overwrite to replace it, "
                 "or give another name"
             )
         return found

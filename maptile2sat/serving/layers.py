@@ -343,7 +343,7 @@ def _job(
 def _zoom(job: Job) -> int:
     zoom = job.source.info.grid.zoom
     if zoom is None:
-        raise UsageError(f"{job.source.info.name} has no web mercator grid: say --zoom")
+        raise UsageError(f"{job.source.info.name} has no web mercator grid: pass --zoom")
     return zoom
 
 

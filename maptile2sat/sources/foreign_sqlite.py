@@ -107,7 +107,7 @@ def check_geopackage(path: Path) -> None:
             _check_schema(database, path)
             _check_systems(database)
     except UsageError as error:
-        raise SourceError(f"{path}: {error}, or if you trust it, say --allow-vrt") from error
+        raise SourceError(f"{path}: {error}, or if you trust it, pass --allow-vrt") from error
     except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:
         raise SourceError(f"{path} is not a GeoPackage, or damaged: {error}") from error
 
@@ -119,7 +119,7 @@ def _check_schema(database: sqlite3.Connection, path: Path) -> None:
     if "gpkg_contents" not in names:
         hint = ": name it .mbtiles" if "tiles" in names else ""
         raise SourceError(f"{path} is a database, but no GeoPackage{hint}")
-    advice = "copy its pictures to a GeoTIFF, or if you trust it, say --allow-vrt"
+    advice = "copy its pictures to a GeoTIFF, or if you trust it, pass --allow-vrt"
     for name, text in schema:
         if text is not None and not _PLAIN.match(str(text)):
             raise SourceError(

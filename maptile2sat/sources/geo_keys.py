@@ -61,7 +61,7 @@ def _check(file: BinaryIO | io.BufferedReader, size: int, name: str) -> None:
         if len(text) > MAX_CRS_TEXT or names_files(text.decode("utf-8", "replace")):
             raise SourceError(
                 f"{name} has a CRS that names files to read: give it another, gdal_translate "
-                f"-a_srs EPSG:... {name} b.tif, or if you trust it, say --allow-vrt"
+                f"-a_srs EPSG:... {name} b.tif, or if you trust it, pass --allow-vrt"
             )
 
 

@@ -233,7 +233,7 @@ def open_dataset(where: str, *, allow_vrt: bool) -> Any:
     except UsageError as error:
         dataset.close()
         raise SourceError(
-            f"{safe_url(where)}: {error}, or if you trust it, say --allow-vrt"
+            f"{safe_url(where)}: {error}, or if you trust it, pass --allow-vrt"
         ) from error
     return dataset
 
@@ -264,13 +264,13 @@ def _open_plain(where: str) -> Any:
         ):
             raise SourceError(
                 f"{safe_url(where)} is no picture but says where to read one, which may be "
-                "anywhere: if you trust it, say --allow-vrt"
+                "anywhere: if you trust it, pass --allow-vrt"
             ) from error
         name = where.partition("?")[0].lower()
         if name.endswith(_NAMING):
             raise SourceError(
                 f"{safe_url(where)} is of a kind whose files may name others: copy it to a "
-                "GeoTIFF, or if you trust it, say --allow-vrt"
+                "GeoTIFF, or if you trust it, pass --allow-vrt"
             ) from error
         if name.endswith(".gpkg"):
             raise SourceError(
@@ -292,7 +292,7 @@ def check_vrt(path: Path) -> None:
         if kind not in _PLAIN_ELEMENTS or "subClass" in element.attrib:
             raise SourceError(
                 f"the VRT {path} does more than put pictures together ({kind}): if you trust it, "
-                "say --allow-vrt"
+                "pass --allow-vrt"
             )
         if kind == "SourceFilename":
             pictures.add(_inside(path, folder, element))
@@ -304,7 +304,7 @@ def check_vrt(path: Path) -> None:
         if (found := foreign_side_file(picture)) is not None:
             raise SourceError(
                 f"the VRT {path} names {picture.name}, beside which {found.name} may read other "
-                "files: if you trust it, say --allow-vrt"
+                "files: if you trust it, pass --allow-vrt"
             )
         check_geo_keys(picture)
         try:
@@ -312,7 +312,7 @@ def check_vrt(path: Path) -> None:
         except (RasterioError, CPLE_BaseError) as error:
             raise SourceError(
                 f"the VRT {path} names {picture.name}, which is missing or no plain picture: "
-                "if you trust it, say --allow-vrt"
+                "if you trust it, pass --allow-vrt"
             ) from error
 
 
@@ -321,7 +321,7 @@ def _check_srs(path: Path, text: str) -> None:
         check_crs_text(text)
     except UsageError as error:
         raise SourceError(
-            f"the VRT {path}: {error}, or if you trust it, say --allow-vrt"
+            f"the VRT {path}: {error}, or if you trust it, pass --allow-vrt"
         ) from error
 
 
@@ -386,7 +386,7 @@ def _inside(path: Path, folder: Path, element: ElementTree.Element) -> Path:
         plain = False
     if not plain or not picture.is_relative_to(folder):
         raise SourceError(
-            f"the VRT {path} reads what is not in its folder: if you trust it, say --allow-vrt"
+            f"the VRT {path} reads what is not in its folder: if you trust it, pass --allow-vrt"
         )
     return picture
 
@@ -670,5 +670,5 @@ def _crs(dataset: Any, options: SourceOptions, name: str) -> CRS:
             options.warn(f"--src-crs is not used: {name} names its own CRS, {dataset.crs}")
         return dataset.crs
     if options.src_crs is None:
-        raise SourceError(f"{name} does not name its CRS: say --src-crs, such as EPSG:3857")
+        raise SourceError(f"{name} does not name its CRS: pass --src-crs, such as EPSG:3857")
     return parse_crs(options.src_crs)

@@ -36,7 +36,7 @@ def foreign_side_file(path: Path) -> Path | None:
             if masks:
                 raise SourceError(
                     f"{found} may read other files, which the mask {masks[0].name} cannot be used "
-                    f"without: remove {found.name}, or if you trust it, say --allow-vrt"
+                    f"without: remove {found.name}, or if you trust it, pass --allow-vrt"
                 )
             return found
     return None

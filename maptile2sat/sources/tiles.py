@@ -180,7 +180,7 @@ class Decoder:
         text = f"tile {place} is {size[0]}x{size[1]} px, not {self.side}x{self.side}"
         sides = {256: 256, 512: 512} | ({1024: 512} if self.retina else {})
         if size[0] == size[1] and (side := sides.get(size[0])) is not None:
-            text += f": say --tile-size {side}"
+            text += f": pass --tile-size {side}"
         return text
 
 
@@ -377,7 +377,7 @@ class RepeatGuard:
         error = ErrorPictureError(
             f"{name} has one and the same picture at {len(repeated.tiles)} places (such as "
             f"{shown}): that is an error picture, not a map (look at it; the zoom may be beyond "
-            "the source's; if it is map, say --allow-repeats)",
+            "the source's; if it is map, pass --allow-repeats)",
             *repeated,
         )
         with self._lock:
@@ -651,7 +651,7 @@ class EncodedTiles:
     def _mask(self, tile: Tile, place: str, error: MissingTileError) -> None:
         """Take note of a tile that is to be masked, or raise."""
         if self._missing == "error":
-            raise MissingTileError(f"{error} (say --missing mask to go on without)") from error
+            raise MissingTileError(f"{error} (pass --missing mask to go on without)") from error
         self._masked.add({tile: place})
 
     def _guarded(self, data: bytes, read: Read, x: int, y: int) -> Read:
@@ -731,7 +731,7 @@ def choose_zoom(zooms: Sequence[int], options: SourceOptions, name: str) -> int:
         return options.zoom
     if options.default_zoom is None:
         if len(zooms) > MAX_ZOOM:
-            raise SourceError(f"{name} does not say which zooms it has: say --zoom, such as 16")
+            raise SourceError(f"{name} does not say which zooms it has: pass --zoom, such as 16")
         return zooms[-1]
     wanted = options.default_zoom
     zoom = min(zooms, key=lambda has: (abs(has - wanted), -has))

@@ -121,8 +121,8 @@ def _alone(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"training in {run} broke off: {error}; say the same again to go on from its last "
-            "checkpoint"
+            f"training in {run} broke off: {error}; run the same command "
+            "again to go on from its last checkpoint"
         ) from error
     finally:
         lock.release()
@@ -175,7 +175,7 @@ def _fitting(config: TrainConfig, devices: Devices) -> TrainConfig:
     """Return the configuration with its precision decided, if the devices can share its batch."""
     count = len(devices.names)
     if config.deterministic and count > 1:
-        raise UsageError("--deterministic computes on one device: say --devices cpu or 1")
+        raise UsageError("--deterministic computes on one device: pass --devices cpu or 1")
     if config.batch_size % count:
         raise UsageError(
             f"a batch of {config.batch_size} cannot be shared out among {count} devices: "

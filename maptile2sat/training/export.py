@@ -178,8 +178,8 @@ def _stated(about: About, config: TrainConfig) -> About:
     wrong = [name for name, value in unknown.items() if not isinstance(value, kinds[name])]
     if wrong:
         raise TrainingError(
-            f"{wrong[0]} in dataset.json of {config.data} makes no sense: mend it there, or say "
-            f"--{wrong[0].replace('_', '-')} in 'maptile2sat export'"
+            f"{wrong[0]} in dataset.json of {config.data} makes no sense: correct it there, or "
+            f"pass --{wrong[0].replace('_', '-')} in 'maptile2sat export'"
         )
     return dataclasses.replace(about, **unknown)
 

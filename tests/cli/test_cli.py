@@ -318,7 +318,7 @@ def test_dry_run_checks_the_output(tmp_path: Path) -> None:
     (tmp_path / "out.tif").write_bytes(b"mine")
     done = render(tmp_path, "--dry-run")
     assert (done.code, done.out) == (1, "")
-    assert "say --overwrite" in done.err
+    assert "pass --overwrite" in done.err
 
 
 def test_dry_run_fetches_no_tile(tmp_path: Path, server: TileServer) -> None:

@@ -73,9 +73,9 @@ def test_advice_leads_to_pairs(site: Site, tmp_path: Path) -> None:
     words: list[Any] = ["dataset", "build", "--map", site.url + "/{z}/{x}/{y}.png", "--out", out]
     words += ["--image", ortho, "--zoom", str(ZOOM), "--size", str(SIZE)]
     for advice, value in (
-        ("say --src-crs", "EPSG:3857"),
+        ("pass --src-crs", "EPSG:3857"),
         ("--ca-bundle", site.bundle),
-        ("say --tile-size 512", "512"),  # by now the set is begun
+        ("pass --tile-size 512", "512"),  # by now the set is begun
     ):
         refused = run(*words)
         assert refused.code == 1

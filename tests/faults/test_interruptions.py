@@ -206,7 +206,7 @@ def _interrupted(*given: Any, **settings: Any) -> None:
 def test_unfinished_work_is_neither_lost_nor_taken_unasked(tmp_path: Path) -> None:
     output = unfinished(tmp_path)
     settings = {"model": str(tiny_bundle()), "precision": "integer"}
-    with pytest.raises(UnfinishedError, match="say --resume to go on with it, or --overwrite"):
+    with pytest.raises(UnfinishedError, match="pass --resume to continue it, or --overwrite"):
         maptile2sat.render(sample_map(), output, **settings)
     assert cells_noted(output) >= 9
     made = maptile2sat.render(sample_map(), output, overwrite=True, **settings)

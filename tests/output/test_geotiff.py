@@ -452,7 +452,7 @@ def test_last_byte_counts(tmp_path: Path, when: str) -> None:
 def test_destination_must_be_free(tmp_path: Path) -> None:
     path = tmp_path / "out.tif"
     path.write_bytes(b"old")
-    with pytest.raises(OutputError, match="exists: say --overwrite"):
+    with pytest.raises(OutputError, match="exists: pass --overwrite"):
         check_destination(path, overwrite=False)
     check_destination(path, overwrite=True)
     with pytest.raises(OutputError, match="is a folder"):

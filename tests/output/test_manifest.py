@@ -228,5 +228,5 @@ def test_window_far_beyond_the_pole_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("block", "cell"), [(65, 256), (3, 8192), (10**9, 256)])
 def test_blocks_that_could_not_be_read_are_not_made(block: int, cell: int) -> None:
-    with pytest.raises(UsageError, match=f"say --block {16384 // cell} or less"):
+    with pytest.raises(UsageError, match=f"pass --block {16384 // cell} or less"):
         ShardOptions("local", block).side(cell)

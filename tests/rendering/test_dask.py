@@ -258,7 +258,7 @@ def test_object_store(tmp_path: Path, client: Any, address: str, bucket: str) ->
     files.get("maps/deep/render", str(tmp_path / "copy"), recursive=True)
     assert check_files(tmp_path / "copy", read_manifest(tmp_path / "copy")) == []
     assert_same(tmp_path / "copy", large_render())
-    with pytest.raises(UnfinishedError, match="exists: say --resume"):
+    with pytest.raises(UnfinishedError, match="exists: pass --resume"):
         sharded(sample_map(), output, address)
     files.rm(f"maps/deep/render/{names[0]}")
     files.rm("maps/deep/render/manifest.json")
@@ -359,7 +359,7 @@ def test_another_render_is_not_gone_on_with(tmp_path: Path, address: str) -> Non
     other = write_tiny_bundle(tmp_path / "other", weight_seed=2)
     before = files_in(output)
     for changes, words in (
-        ({"resume": False}, "out exists: say --resume to go on with it"),
+        ({"resume": False}, "out exists: pass --resume to continue it"),
         ({"seed": 1}, "seed was 0, is 1"),
         ({"block": 2}, "block was 1024, is 512"),
         ({"model": str(other)}, "model was "),

@@ -448,7 +448,7 @@ def test_nodata_is_masked(tmp_path: Path) -> None:
 def test_crs_can_be_given(tmp_path: Path) -> None:
     image = picture(60, 50)
     source = write_raster(tmp_path / "map.tif", bands(image), LAMBERT, None)
-    with pytest.raises(SourceError, match="does not name its CRS: say --src-crs"):
+    with pytest.raises(SourceError, match="does not name its CRS: pass --src-crs"):
         tiny_render(source, tmp_path)
     made = tiny_render(source, tmp_path, src_crs="EPSG:2154")
     assert made.raster.crs.to_epsg() == 2154

@@ -89,7 +89,7 @@ def test_picture_without_position(tmp_path: Path) -> None:
 
 def test_raster_without_crs(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "map.tif", np.zeros((3, 20, 20), np.uint8), crs=None)
-    refused(tmp_path, "say --src-crs", path)
+    refused(tmp_path, "pass --src-crs", path)
     refused(tmp_path, "is not a CRS", path, "--src-crs", "EPSG:nonsense", code=2)
 
 
@@ -155,7 +155,7 @@ def test_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("", "is not a box"),
         ("24.940,-86,24.942,60.167", "beyond web mercator"),
         ("24.940,60.166,24.942,89", "beyond web mercator"),
-        ("2776000,8438000,2777000,8439000", "-90 to 90 (for other coordinates say --bbox-crs"),
+        ("2776000,8438000,2777000,8439000", "-90 to 90 (for other coordinates pass --bbox-crs"),
     ],
 )
 def test_bad_box(bbox: str, words: str, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_output_is_a_folder(tmp_path: Path) -> None:
 def test_output_exists(tmp_path: Path) -> None:
     path = tmp_path / "out.tif"
     path.write_bytes(b"mine")
-    refused(tmp_path, "say --overwrite", sample_map())
+    refused(tmp_path, "pass --overwrite", sample_map())
     assert path.read_bytes() == b"mine"
 
 
@@ -322,7 +322,7 @@ def test_long_address_is_no_file_name(tmp_path: Path) -> None:
 
 def test_preview_is_checked_first(tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(b"mine")
-    refused(tmp_path, "say --overwrite", sample_map(), "--preview", tmp_path / "p.png")
+    refused(tmp_path, "pass --overwrite", sample_map(), "--preview", tmp_path / "p.png")
     nowhere = tmp_path / "no" / "p.png"
     refused(tmp_path, "does not exist", sample_map(), "--preview", nowhere)
     same = tmp_path / "same.png"
@@ -431,7 +431,7 @@ HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (answers(404), "is missing (say --missing mask to go on without)"),
+        (answers(404), "is missing (pass --missing mask to go on without)"),
         (answers(403), "refuses with HTTP 403"),
         (answers(401), "refuses with HTTP 401"),
         (answers(500), "HTTP 500"),

@@ -452,7 +452,7 @@ def test_what_messages_say_of_a_map_can_be_said_to_a_server_too(tmp_path: Path) 
         refused = run_cli(*words)
         taken = run_cli(*words, "--allow-vrt", "--allow-repeats")
     assert refused.code == 1
-    assert refused.err.strip().endswith("say --allow-vrt")
+    assert refused.err.strip().endswith("pass --allow-vrt")
     assert taken.code == 0, taken.err
     options = RenderOptions(precision="integer", allow_vrt=True, allow_repeats=True)
     with running(tmp_path / "vrt" / "map.vrt", tmp_path / "tiles", render=options) as server:

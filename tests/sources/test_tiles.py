@@ -112,7 +112,7 @@ def test_retina_tiles_of_512_px(server: TileServer) -> None:
         assert np.abs(read.image - means).max() <= 0.5
     with (
         closing(open_source(server.url + "/{z}/{x}/{y}@2x.png", SourceOptions(zoom=3))) as source,
-        pytest.raises(SourceError, match=r"1024x1024 px, not 256x256: say --tile-size 512"),
+        pytest.raises(SourceError, match=r"1024x1024 px, not 256x256: pass --tile-size 512"),
     ):
         source.read(Window(512, 1280, 9, 9))
 
@@ -121,7 +121,7 @@ def test_a_server_whose_tiles_are_larger_than_said(server: TileServer, tmp_path:
     pixels = pattern(Window(2 * 512, 5 * 512, 512, 512))
     server.pages["/3/2/5.png"] = encode(pixels)
     template = server.url + "/{z}/{x}/{y}.png"
-    with pytest.raises(SourceError, match=r"512x512 px, not 256x256: say --tile-size 512"):
+    with pytest.raises(SourceError, match=r"512x512 px, not 256x256: pass --tile-size 512"):
         open_source(template, SourceOptions(zoom=3)).read(Window(512, 1280, 9, 9))
     source = open_source(template, SourceOptions(zoom=4, tile_size=512))
     window = Window(1100, 2700, 77, 300)
@@ -215,7 +215,7 @@ def test_a_map_that_repeats_is_rendered_when_asked(tmp_path: Path) -> None:
     words = ("render", path, "-o", tmp_path / "out.tif", "-m", tiny_bundle())
     refused = run_cli(*words)
     assert refused.code == 1
-    assert "if it is map, say --allow-repeats" in refused.err
+    assert "if it is map, pass --allow-repeats" in refused.err
     done = run_cli(*words, "--allow-repeats")
     assert done.code == 0, done.err
     assert (read_back(tmp_path / "out.tif").mask == 255).all()
@@ -231,7 +231,7 @@ def test_pairs_of_a_map_that_repeats(tmp_path: Path) -> None:
     ]
     refused = run_cli(*words)
     assert refused.code == 1
-    assert "say --allow-repeats" in refused.err
+    assert "pass --allow-repeats" in refused.err
     done = run_cli(*words, "--allow-repeats")
     assert done.code == 0, done.err
     assert list((tmp_path / "pairs" / "train").iterdir())
@@ -317,7 +317,7 @@ def test_zooms_are_chosen_and_explained(
     with caplog.at_level(logging.WARNING):
         assert open_source(path, SourceOptions(default_zoom=16)).info.grid.zoom == 13
     assert "no zoom 16 (it has 13): using 13" in caplog.text
-    with pytest.raises(SourceError, match="say --zoom"):
+    with pytest.raises(SourceError, match="pass --zoom"):
         open_source("https://tiles.example.com/{z}/{x}/{y}.png")
     assert show_zooms([3, 5, 10, 11, 12]) == "3, 5, 10-12"
     assert show_zooms(range(17)) == "0-16"

@@ -318,7 +318,7 @@ def test_run_that_cannot_be_written(name: str, tmp_path: Path) -> None:
         (run / name).mkdir()
     else:
         (run / name).write_text("in the way")
-    with pytest.raises(TrainingError, match=rf"broke off: .*{name}.*say the same again"):
+    with pytest.raises(TrainingError, match=rf"broke off: .*{name}.*run the same command again"):
         train(tiny(steps=1), run)
 
 

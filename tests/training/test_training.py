@@ -308,8 +308,8 @@ def test_a_side_that_does_not_look_like_the_map(side: str, tmp_path: Path) -> No
     said: list[str] = []
     for _ in range(2):
         run_training(tiny(steps=1, map_side=side), tmp_path / "run", say=said.append)
-    doubts = [text.rpartition(": ")[2] for text in said if "say --map-side" in text]
-    words = "if that is wrong, say --map-side right, with another --out"
+    doubts = [text.rpartition(": ")[2] for text in said if "pass --map-side" in text]
+    words = "if that is wrong, pass --map-side right, with another --out"
     assert doubts == ([words] if side == "left" else [])
 
 
