@@ -157,7 +157,7 @@ OVERPASS = {"version": 0.6, "osm3s": {}, "elements": [{"type": "node", "id": 1, 
     ("name", "content", "says"),
     [
         ("a.osc", f"{CHANGE}</osmChange>".encode(), "holds changes.*osmium apply-changes"),
-        ("a.osc.gz", gzip.compress(f"{CHANGE}</osmChange>".encode()), "holds changes"),
+        ("a.osc.gz", gzip.compress(f"{CHANGE}</osmChange>".encode(), mtime=0), "holds changes"),
         ("a.osm", f"\ufeff{CHANGE}</osmChange>".encode(), "holds changes"),
         ("a.osm", f"<?xml version='1.0'?>{DIFF}</osm>".encode(), "holds changes"),
         ("a.osm", json.dumps(OVERPASS).encode(), r"is JSON.*\[out:xml\]"),
