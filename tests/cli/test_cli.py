@@ -498,7 +498,7 @@ def test_info_takes_what_its_messages_ask_for(tmp_path: Path, server: TileServer
     ):
         refused = run_cli("info", thing)
         assert refused.code == 1
-        assert f"say {asked}" in refused.err
+        assert f"pass {asked}" in refused.err
         facts = json.loads(run_cli("info", thing, asked, value, "--json").out)
         assert str(facts[name]) == value
 
